@@ -1,0 +1,1 @@
+"""The harness: measures anything that can be planned."""

@@ -1,0 +1,140 @@
+"""The vocabulary of a life cycle: stages, plans, and what stages hand on. Pure data, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmark.task import Config, DeployPrecision
+
+
+class Phase(StrEnum):
+    """The paper's Table 1. TEC is the energy of the first three."""
+
+    BASE = "base"
+    COMPRESS = "compress"
+    RETRAIN = "retrain"
+    DEPLOY = "deploy"
+    INFER = "infer"
+
+
+TEC_PHASES = (Phase.BASE, Phase.COMPRESS, Phase.RETRAIN)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A function named `module:function`, its parameters and its input stages: equal stages have equal keys and are worked once.
+
+    `device_bound` stages (engines, look-up tables) differ between devices: their key includes the device they ran on.
+    """
+
+    fn: str
+    params: Config
+    inputs: Mapping[str, Stage] = field(default_factory=dict)
+    device_bound: bool = False
+
+    def key(self, device: str) -> str:
+        """Twenty hexadecimal digits that name this stage; `device` (name, engine, library version) counts where device_bound."""
+        identity = {
+            "fn": self.fn,
+            "version": self.params.version,
+            "params": self.params.identity(),
+            "inputs": {name: stage.key(device) for name, stage in sorted(self.inputs.items())},
+        }
+        if self.device_bound:
+            identity["device"] = device
+        words = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(words.encode()).hexdigest()[:20]
+
+    @property
+    def name(self) -> str:
+        """The function's own name, for people."""
+        return self.fn.rpartition(":")[2]
+
+    def walk(self) -> Iterator[Stage]:
+        """Every stage this one rests on, inputs first, then itself."""
+        for stage in self.inputs.values():
+            yield from stage.walk()
+        yield self
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The number format of the deployed engine; `scales` is the stage that calibrated it, where one did."""
+
+    name: DeployPrecision
+    scales: Stage | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method promises: its metered steps in order, the stage whose network is deployed, and in which precision."""
+
+    steps: tuple[tuple[Phase, Stage], ...]
+    network: Stage
+    deploy: Precision
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network as data: who builds it (`builder`, `kwargs`), its tensors, and the normalisation its input expects.
+
+    Shapes of pruned layers come from the tensors, so a shrunk network loads without the method that made it.
+    """
+
+    builder: str
+    kwargs: Mapping[str, Any]
+    tensors: Mapping[str, Any]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    scales: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage function returns: a network and/or arrays for later stages, numbers for rows, and details for the record."""
+
+    network: Network | None = None
+    arrays: Mapping[str, Any] | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call of something costs: the mean over `n` calls inside one window. Joules are NaN where no meter can see them."""
+
+    joules: float
+    seconds: float
+    n: int
+    source: str
+
+
+class Bench(Protocol):
+    """What the harness gives to every stage function: a device, and the means to pause, save, report and ask for a cost."""
+
+    device: str
+    """The torch device to compute on: 'cpu' or 'cuda:0'."""
+    data_dir: Path
+    """Where data sets lie."""
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Take what happens inside off the meter (evaluation, logging)."""
+
+    def checkpoint(self, state: Callable[[], Mapping[str, Any]]) -> None:
+        """Offer a state to resume from; it is asked for and written when the last one is old enough (60 s)."""
+
+    def resume(self) -> Mapping[str, Any] | None:
+        """The state an interrupted run left, or None."""
+
+    def progress(self, done: float, total: float, **shown: float) -> None:
+        """Tell how far the stage is (`done` of `total`) and numbers worth seeing; cheap enough for every step."""
+
+    def cost(self, call: Callable[[], object], n: int) -> Cost:
+        """Measure `n` calls of something in a window of its own inside the stage's."""

@@ -1,0 +1,99 @@
+"""What an experiment is about: data, model, scale and recipe, as frozen typed values. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TrainPrecision = Literal["fp32", "tf32", "bf16", "fp16"]
+DeployPrecision = Literal["fp32", "fp16", "int8"]
+Profile = Literal["fast", "published"]
+
+
+class Config(BaseModel):
+    """A frozen, typed set of values; an unknown name, a wrong type or an out-of-range value is an error.
+
+    `version` names the arithmetic *and* the energy per step of the function that reads the values: raise it when either changes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    version: int = 1
+
+    def identity(self) -> dict[str, Any]:
+        """The values that differ from their defaults: what enters a stage's key, so that a new field with a default changes no key."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class Model(Config):
+    """A network of the zoo: `builder` is a dotted `module:function` that takes `classes` and `kwargs` and returns a module."""
+
+    name: str
+    builder: str
+    kwargs: dict[str, Any] = {}
+
+
+class Data(Config):
+    """A data set. Images are 32 x 32 RGB. `search` is the data set on which an architecture is searched (NAS only)."""
+
+    name: str
+    classes: int = Field(gt=1)
+    search: str = "cifar100"
+
+
+class Scale(Config):
+    """How much of the data and of the recipe is used. `None` means all of it."""
+
+    name: str
+    train_images: int | None = Field(default=None, gt=0)
+    test_images: int | None = Field(default=None, gt=0)
+    max_epochs: int | None = Field(default=None, gt=0)
+
+
+class Recipe(Config):
+    """How a network is trained: optimiser, schedule, augmentation and normalisation constants.
+
+    `schedule="multistep"` multiplies the rate by `gamma` at each of `milestones` (fractions of `epochs`), stepped once an epoch;
+    `"onecycle"` rises linearly to `lr` over the first `warmup` of the steps and falls linearly to zero, stepped every batch.
+    """
+
+    name: str
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    nesterov: bool = False
+    schedule: Literal["multistep", "onecycle", "constant"] = "multistep"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    warmup: float = Field(default=0.3, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    clip_norm: float | None = Field(default=None, gt=0)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    augment: Literal["crop_flip", "flip_crop", "none"] = "crop_flip"
+    crop_padding: int = Field(default=4, ge=0)
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Recipe:
+        if any(not 0 < fraction < 1 for fraction in self.milestones):
+            raise ValueError(f"milestones are fractions of the epochs, between 0 and 1, not {self.milestones}")
+        if any(deviation <= 0 for deviation in self.std):
+            raise ValueError(f"std must be positive, not {self.std}")
+        return self
+
+
+class Task(Config):
+    """One thing to learn: a model on a data set at a scale, with a seed and a recipe. A method plans its stages from it."""
+
+    model: Model
+    data: Data
+    scale: Scale
+    recipe: Recipe
+    seed: int = Field(ge=0)
+    profile: Profile = "fast"
+    train_precision: TrainPrecision
+    deploy_precision: DeployPrecision = "fp32"
+    teacher: Model | None = None
