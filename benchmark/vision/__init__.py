@@ -1,0 +1,1 @@
+"""Everything that sees images: data, networks, training and evaluation."""

@@ -1,0 +1,268 @@
+"""Data sets in memory as uint8, and loaders that augment and normalise whole batches.
+
+Sources of truth: the original python files of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), recognised by their published md5 sums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.task import Data, Recipe, Scale, Task
+
+
+class DataError(Exception):
+    """A data set is missing, damaged or unknown; the message says what to do."""
+
+
+class Files(NamedTuple):
+    """Where a CIFAR data set's original files lie, with their md5 sums, and the name of the label list inside them."""
+
+    folder: str
+    train: dict[str, str]
+    test: dict[str, str]
+    labels: str
+
+
+CIFAR = {
+    "cifar10": Files(
+        folder="cifar-10-batches-py",
+        train={
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+        },
+        test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+        labels="labels",
+    ),
+    "cifar100": Files(
+        folder="cifar-100-python",
+        train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+        test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+        labels="fine_labels",
+    ),
+}
+"""Published md5 sums, as torchvision.datasets lists them."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A split: `pixels` uint8 [n, 3, 32, 32] and `labels` int64 [n], on one device."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: str) -> Images:
+        """The same split on another device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+def load(data: Data, root: Path, scale: Scale) -> tuple[Images, Images]:
+    """Train and test split of a data set, cut to the scale: the first images of every class, so a cut stays balanced.
+
+    Raises DataError where files are missing or damaged.
+    """
+    if data.name == "synthetic":
+        return _synthetic(data.classes, scale)
+    if data.name not in CIFAR:
+        raise DataError(f"unknown data set {data.name!r}; known: {', '.join([*CIFAR, 'synthetic'])}")
+    files = CIFAR[data.name]
+    train = _read(root, data.name, files.train, files.labels)
+    test = _read(root, data.name, files.test, files.labels)
+    return _first_of_each_class(train, scale.train_images), _first_of_each_class(test, scale.test_images)
+
+
+def missing_files(name: str, root: Path) -> list[Path]:
+    """The original files of a data set that are not under `root` yet; a data set without files misses none."""
+    if name not in CIFAR:
+        return []
+    files = CIFAR[name]
+    return [path for path in (root / files.folder / file for file in (*files.train, *files.test)) if not path.is_file()]
+
+
+def _read(root: Path, name: str, files: dict[str, str], label_key: str) -> Images:
+    pixels, labels = [], []
+    for file, md5 in files.items():
+        batch = _unpickle(root / CIFAR[name].folder / file, md5)
+        pixels.append(np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32))
+        labels += batch[label_key]
+    return Images(torch.from_numpy(np.concatenate(pixels)), torch.tensor(labels, dtype=torch.int64))
+
+
+def _unpickle(path: Path, md5: str) -> dict[str, Any]:
+    """The content of a file, once its md5 sum is the published one: a pickle from elsewhere could run anything."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise DataError(
+            f"{path} is damaged ({len(content):,} bytes, md5 {found}, published md5 {md5}): "
+            "delete it and run again to download it, or put the original file there"
+        )
+    return pickle.loads(content, encoding="latin1")  # type: ignore[no-any-return] # the md5 sum vouches for the type
+
+
+def _first_of_each_class(images: Images, count: int | None) -> Images:
+    """`count` images, equally many of each class as far as `count` divides, in file order."""
+    if count is None or count >= len(images):
+        return images
+    order = torch.argsort(images.labels, stable=True)
+    sizes = torch.bincount(images.labels)
+    # rank of each image within its own class, then class by class within a rank: a prefix of this order is balanced
+    rank = torch.arange(len(order)) - torch.repeat_interleave(torch.cumsum(sizes, 0) - sizes, sizes)
+    chosen = order[torch.argsort(rank, stable=True)[:count]].sort().values
+    return Images(images.pixels[chosen], images.labels[chosen])
+
+
+def _synthetic(classes: int, scale: Scale) -> tuple[Images, Images]:
+    """CIFAR-shaped and learnable: a smooth template per class, shifted, scaled and buried in noise. The same at every call."""
+    generator = torch.Generator().manual_seed(20210831)
+    coarse = torch.rand(classes, 3, 4, 4, generator=generator)
+    templates = torch.nn.functional.interpolate(coarse, size=32, mode="bilinear", align_corners=False) * 255
+
+    def split(count: int) -> Images:
+        labels = torch.arange(count) % classes
+        contrast = 0.6 + 0.6 * torch.rand(count, 1, 1, 1, generator=generator)
+        pixels = torch.empty(count, 3, 32, 32, dtype=torch.uint8)
+        for start in range(0, count, 4096):  # in pieces: the whole set in float32 would take gigabytes
+            part = slice(start, start + 4096)
+            noise = 40 * torch.randn(len(labels[part]), 3, 32, 32, generator=generator)
+            pixels[part] = (contrast[part] * templates[labels[part]] + noise).clamp(0, 255).to(torch.uint8)
+        return Images(pixels, labels)
+
+    return split(scale.train_images or 50_000), split(scale.test_images or 10_000)
+
+
+class Draws(NamedTuple):
+    """The random choices of a batch: crop offsets `top` and `left` (int64 [n], 0 to 2 x padding) and `flip` (bool [n])."""
+
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+
+    def part(self, rows: slice) -> Draws:
+        """The draws of some of the images."""
+        return Draws(self.top[rows], self.left[rows], self.flip[rows])
+
+
+def draw(count: int, padding: int, generator: torch.Generator) -> Draws:
+    """Independent draws for `count` images, as RandomCrop(32, padding) and RandomHorizontalFlip(0.5) make them."""
+    return Draws(
+        torch.randint(0, 2 * padding + 1, (count,), generator=generator),
+        torch.randint(0, 2 * padding + 1, (count,), generator=generator),
+        torch.rand(count, generator=generator) < 0.5,
+    )
+
+
+def augment(pixels: Tensor, draws: Draws, padding: int, order: str) -> Tensor:
+    """Crop (zero padding) and flip a uint8 batch [n, 3, 32, 32]; bit-identical to torchvision given the same draws.
+
+    `order` is 'crop_flip' (RepDistiller) or 'flip_crop' (NNI): with equal draws the two give different images.
+    """
+    size = pixels.shape[-1]
+    padded = torch.nn.functional.pad(pixels, (padding,) * 4)
+    span = torch.arange(size, device=pixels.device)
+    rows = draws.top[:, None] + span
+    columns = draws.left[:, None] + span
+    width = padded.shape[-1]
+    if order == "crop_flip":
+        columns = torch.where(draws.flip[:, None], columns.flip(1), columns)
+    else:
+        # flipping first mirrors the padded image, so a column is counted from the other side
+        columns = torch.where(draws.flip[:, None], width - 1 - columns, columns)
+    positions = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+    flat = padded.flatten(2)
+    return flat.gather(2, positions[:, None, :].expand(-1, flat.shape[1], -1)).view_as(pixels)
+
+
+def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 [n, 3, h, w] to float32, as ToTensor and Normalize do it: divide by 255, subtract `mean`, divide by `std`."""
+    images = pixels.to(torch.float32).div_(255)
+    shift = torch.tensor(mean, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
+    spread = torch.tensor(std, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
+    return images.sub_(shift).div_(spread)
+
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Images float32 [n, 3, 32, 32], labels int64 [n], and each image's index in its split int64 [n]."""
+
+
+class Loader:
+    """Batches of a split for one recipe; the ragged last batch is kept.
+
+    With `seed` set the order and the augmentation of epoch e are drawn from (seed, e) alone, so an interrupted run needs only
+    the number of the epoch to see the same batches again. Without it: file order, no augmentation.
+    """
+
+    def __init__(self, images: Images, recipe: Recipe, batch_size: int, seed: int | None = None) -> None:
+        self.images = images
+        self.recipe = recipe
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def epoch(self, number: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number`."""
+        count, device = len(self.images), self.images.pixels.device
+        if self.seed is None:
+            order, draws = torch.arange(count), None
+        else:
+            generator = torch.Generator().manual_seed(_mix(self.seed, number))
+            order = torch.randperm(count, generator=generator)
+            draws = draw(count, self.recipe.crop_padding, generator) if self.recipe.augment != "none" else None
+        order = order.to(device)
+        draws = draws and Draws(*(values.to(device) for values in draws))
+        for start in range(0, count, self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            index = order[rows]
+            pixels = self.images.pixels[index]
+            if draws is not None:
+                pixels = augment(pixels, draws.part(rows), self.recipe.crop_padding, self.recipe.augment)
+            yield normalise(pixels, self.recipe.mean, self.recipe.std), self.images.labels[index], index
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch(0)
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """A generator seed for (seed, epoch): neighbouring runs and epochs must not share their draws."""
+    words = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
+    return int.from_bytes(words[:8], "little") & 0x7FFF_FFFF_FFFF_FFFF
+
+
+class Loaders(NamedTuple):
+    """Training batches (shuffled, augmented) and test batches (in order, plain) of one task."""
+
+    train: Loader
+    test: Loader
+
+
+TEST_BATCH = 500
+"""Test accuracy does not depend on the batch in eval mode; this size is kind to caches and divides both test sets."""
+
+
+def loaders(task: Task, root: Path, device: str) -> Loaders:
+    """The loaders of a task, its images held on `device`."""
+    train, test = load(task.data, root, task.scale)
+    recipe = task.recipe
+    return Loaders(
+        Loader(train.to(device), recipe, recipe.batch_size, seed=task.seed),
+        Loader(test.to(device), recipe, TEST_BATCH),
+    )

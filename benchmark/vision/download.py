@@ -1,0 +1,55 @@
+"""Fetches the original CIFAR files through torchvision: the only place, beside the nni bridge, that imports it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.vision.data import CIFAR, DataError, missing_files
+
+_kept: list[Any] = []
+"""Operator libraries registered by `import_torchvision`; they must outlive the import."""
+
+
+def import_torchvision() -> Any:
+    """The module `torchvision.datasets`, also where a CUDA wheel of torchvision stands beside a CPU-only torch.
+
+    There its compiled part cannot load, and the import fails because two operators that nobody here calls are not declared;
+    declaring them is enough (seen with torchvision 0.28.0 on torch 2.13.0).
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        raise DataError("torchvision is not installed: pip install 'torchvision>=0.24,<0.29'")
+    try:
+        for library in Path(spec.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(str(library))
+    except OSError:
+        operators = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _kept.append(operators)
+    return importlib.import_module("torchvision.datasets")
+
+
+def ensure(name: str, root: Path) -> None:
+    """Download what a data set misses under `root`. Raises DataError naming the files to put there by hand where that fails."""
+    missing = missing_files(name, root)
+    if not missing:
+        return
+    try:
+        datasets = import_torchvision()
+        dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+        root.mkdir(parents=True, exist_ok=True)
+        dataset(root=str(root), download=True)
+    except DataError:
+        raise
+    except Exception as error:  # torchvision passes on whatever its transport raises: URLError, OSError, RuntimeError, ...
+        files = ", ".join(str(path) for path in missing)
+        raise DataError(
+            f"{name} is not under {root} and could not be downloaded ({type(error).__name__}: {error}). "
+            f"Put the original python files there by hand: {files} (folder {CIFAR[name].folder} of the "
+            "'python version' archive), or point paths.data at them, or try data=synthetic"
+        ) from error

@@ -1,0 +1,51 @@
+"""Plain training: the life cycle every other method is compared with. Torch-free."""
+
+from __future__ import annotations
+
+from benchmark.stage import Phase, Plan, Precision, Stage
+from benchmark.task import Config, Task
+
+
+class Training(Config):
+    """Parameters of `methods.training:train`."""
+
+    task: Task
+
+
+class Baseline(Config):
+    """Train the model, deploy it."""
+
+    def plan(self, task: Task) -> Plan:
+        """One stage: base training."""
+        base = base_training(task)
+        return Plan(steps=((Phase.BASE, base),), network=base, deploy=Precision(task.deploy_precision))
+
+    def check(self, task: Task) -> None:
+        """Raise ValueError where the model cannot be built for the task's classes."""
+        check_builds(task)
+
+
+def base_training(task: Task) -> Stage:
+    """The training of `task.model` from scratch: the same stage, with the same key, in every method that starts from it."""
+    plain = task.model_copy(
+        update={
+            "teacher": None,
+            "deploy_precision": Task.model_fields["deploy_precision"].default,
+            "data": task.data.model_copy(update={"search": type(task.data).model_fields["search"].default}),
+        }
+    )
+    return Stage("methods.training:train", Training(task=plain))
+
+
+def check_builds(task: Task) -> None:
+    """Build the task's model on the meta device and send an image through. Raises ValueError with the cause."""
+    import torch  # here, not above: planning must not pay for torch
+
+    from benchmark.vision.cost import count
+    from benchmark.vision.network import build_model
+
+    try:
+        with torch.device("meta"):
+            count(build_model(task.model, task.data.classes))
+    except Exception as error:  # a builder may fail in any way; all of them mean the same to the user
+        raise ValueError(f"model {task.model.name} cannot be built: {type(error).__name__}: {error}") from error
