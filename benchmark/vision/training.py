@@ -73,7 +73,7 @@ def rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """The learning rate of optimiser step number `step`, counted from 0 over the whole training."""
     if recipe.schedule == "multistep":
         epoch = step // steps_per_epoch
-        passed = sum(epoch >= round(fraction * recipe.epochs) for fraction in recipe.milestones)
+        passed = sum(epoch >= max(1, round(fraction * recipe.epochs)) for fraction in recipe.milestones)
         return recipe.lr * recipe.gamma**passed
     if recipe.schedule == "onecycle":
         total = recipe.epochs * steps_per_epoch

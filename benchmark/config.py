@@ -1,0 +1,287 @@
+"""configs/ -> a typed, frozen `Experiment`. The only file that sees Hydra's DictConfig. Torch-free."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from pydantic import BaseModel, Field, ValidationError
+
+from benchmark.stage import Plan
+from benchmark.task import Config, Task
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+class ConfigError(Exception):
+    """The words of a command do not make an experiment; the message names the nearest valid ones."""
+
+
+class Method(Protocol):
+    """A frozen set of hyper-parameters that knows which stages it needs."""
+
+    def plan(self, task: Task) -> Plan: ...
+    def check(self, task: Task) -> None: ...
+    def identity(self) -> dict[str, Any]: ...
+
+
+class Hardware(Config):
+    """Where to work (`device`) and whose records count for training and inference (`None`: this machine's)."""
+
+    device: str = "auto"
+    train: str | None = None
+    infer: str | None = None
+    cpu_tdp_w: float | None = Field(default=None, gt=0)
+
+
+class Inference(Config):
+    """The inference protocol: warm-up, one short window for each batch size, then `windows` windows at the best of them."""
+
+    warmup_s: float = Field(gt=0)
+    window_s: float = Field(gt=0)
+    windows: int = Field(ge=2)
+    curve_window_s: float = Field(gt=0)
+    batch_sizes: tuple[int, ...] = Field(min_length=1)
+
+
+class Paths(Config):
+    """Where data lie, networks go and records stay."""
+
+    data: Path
+    artifacts: Path
+    results: Path
+
+
+class Experiment(Config):
+    """One life cycle to measure, for one or more seeds."""
+
+    method: dict[str, Any]
+    task: Task
+    hardware: Hardware
+    inference: Inference
+    engine: Literal["torch"]
+    seeds: int = Field(ge=1)
+    tau: float = Field(gt=0)
+    paths: Paths
+
+    def tasks(self) -> Iterator[Task]:
+        """The task of every seed."""
+        for number in range(self.seeds):
+            yield self.task.model_copy(update={"seed": self.task.seed + number})
+
+    def build_method(self) -> Method:
+        """The method object, its hyper-parameters checked. Raises ConfigError."""
+        return _method(self.method)
+
+    def name(self) -> str:
+        """A readable slug and a short hash of everything that makes two experiments different, the seed left out."""
+        task = self.task
+        parts = [self.method["name"], task.model.name, task.data.name, task.scale.name, task.profile]
+        slug = "-".join([*parts, task.train_precision, task.deploy_precision, self.engine]).replace("/", ".")
+        identity = {
+            "method": [self.method["_target_"], self.build_method().identity()],
+            "task": task.model_copy(update={"seed": 0}).identity(),
+            "engine": self.engine,
+            "hardware": [self.hardware.train, self.hardware.infer],
+        }
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return f"{slug}-{digest[:8]}"
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's composition of configs/ with `overrides`. Raises ConfigError naming the nearest valid names."""
+    check_words(overrides)
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra_compose("config", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_first_line(error) + _near_key(overrides)) from error
+
+
+def parse(config: DictConfig, device_kind: str) -> tuple[Experiment, list[str]]:
+    """The typed experiment of a composed config on a device of kind 'cuda' or 'cpu', and notes on what was changed for it.
+
+    Raises ConfigError on a wrong type, an out-of-range value, an unknown name or an impossible combination.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        words = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+    notes = _adapt(words, device_kind)
+    task_fields = ("model", "data", "scale", "recipe", "seed", "profile", "train_precision", "deploy_precision")
+    values = {
+        "task": {name: words.pop(name) for name in task_fields if name in words},
+        **{name: words.pop(name) for name in ("method", "hardware", "inference", "engine", "seeds", "tau", "paths")},
+    }
+    if words:
+        raise ConfigError(f"unknown: {', '.join(sorted(words))}")
+    return experiment(values), notes
+
+
+def experiment(values: Mapping[str, Any]) -> Experiment:
+    """An experiment from plain values (a composed config, or a stored run). Raises ConfigError."""
+    try:
+        parsed = Experiment.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, Experiment)) from error
+    parsed.build_method()
+    return parsed
+
+
+def _adapt(words: dict[str, Any], device_kind: str) -> list[str]:
+    """Resolve what depends on the device and on the scale, in place; returns a line for every change a user should know of."""
+    notes = []
+    if words.pop("executor") != "local":
+        raise ConfigError("executor: only 'local' exists")
+    words.pop("pair", None)  # a bare `pair=x` was refused by name; the groups come with the first family that pairs networks
+    if words["engine"] == "auto":
+        words["engine"] = "torch"
+    if device_kind == "cpu" and words["train_precision"] in ("tf32", "bf16", "fp16"):
+        notes.append(f"train_precision is fp32: {words['train_precision']} needs a GPU")
+        words["train_precision"] = "fp32"
+    precision = words["deploy_precision"]
+    if words["engine"] == "torch" and (precision == "int8" or (precision == "fp16" and device_kind == "cpu")):
+        raise ConfigError(f"deploy_precision={precision}: the torch engine runs fp32 everywhere and fp16 on a GPU")
+    longest = words["scale"].get("max_epochs")
+    if longest is not None and words["recipe"]["epochs"] > longest:
+        words["recipe"]["epochs"] = longest
+    if words["paths"]["results"] is None:
+        words["paths"]["results"] = "results/.smoke" if words["scale"]["name"] == "smoke" else "results"
+    return notes
+
+
+def _method(values: Mapping[str, Any]) -> Method:
+    """The method object of a `method:` block: `_target_` names a class, `name` is for people, the rest are its hyper-parameters."""
+    target = str(values.get("_target_", ""))
+    module, _, name = target.rpartition(".")
+    if not module or importlib.util.find_spec(module) is None:
+        raise ConfigError(f"method {values.get('name')}: there is no module {module!r} (from _target_: {target})")
+    kind = getattr(importlib.import_module(module), name, None)
+    if kind is None:
+        raise ConfigError(f"method {values.get('name')}: {module} has no {name!r}")
+    parameters = {key: value for key, value in values.items() if key not in ("_target_", "name")}
+    try:
+        return cast(Method, kind.model_validate(parameters))
+    except ValidationError as error:
+        raise ConfigError("method." + _explain(error, kind)) from error
+
+
+def names(group: str) -> list[str]:
+    """Every choice of a config group, nested ones as 'family/name'; files that begin with an underscore are not choices."""
+    folder = CONFIGS / group
+    files = sorted(folder.rglob("*.yaml"))
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in files if not path.name.startswith("_")]
+
+
+def groups() -> list[str]:
+    """The config groups an override may choose from."""
+    return sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "experiment")
+
+
+def near(word: str, valid: Iterable[str]) -> str:
+    """'; did you mean a, b?' or, without a near name, '; there are a, b, ...'."""
+    valid = list(valid)
+    whole = difflib.get_close_matches(word, valid, n=3, cutoff=0.6)
+    tail = word.rpartition("/")[2]
+    likeness = {name: difflib.SequenceMatcher(None, name.rpartition("/")[2], tail).ratio() for name in valid}
+    same_tail = sorted((name for name in valid if likeness[name] >= 0.75), key=lambda name: -likeness[name])
+    found = [name for name in same_tail if likeness[name] == 1] or list(dict.fromkeys([*same_tail, *whole]))[:4]
+    if found:
+        return f"; did you mean {', '.join(found)}?"
+    return f"; there are {', '.join(valid)}" if valid else ""
+
+
+def check_words(overrides: Sequence[str]) -> None:
+    """Refuse an override whose name or choice does not exist, before Hydra is even imported. Raises ConfigError."""
+    known = {line.split(":")[0] for line in (CONFIGS / "config.yaml").read_text().splitlines() if line[:1].isalpha()}
+    valid = sorted({*known, *groups(), "pair", "hydra", "inference"} - {"defaults"})
+    chosen: dict[str, str] = {}
+    for override in overrides:
+        word, equals, choice = override.lstrip("+~").partition("=")
+        if not equals:
+            raise ConfigError(f"{override!r} is not an override: write name=value (see python -m benchmark run --help)")
+        top = word.split(".")[0].split("@")[0].split("/")[0]
+        if top not in valid:
+            raise ConfigError(f"unknown name {top!r} in {override!r}{near(top, valid)}")
+        if word in (*groups(), "pair") and choice not in ("null", ""):
+            chosen[word] = choice
+            if "(" not in choice:  # a sweep function such as glob() is Hydra's to expand
+                _check_choices(word, choice)
+    if "pair" in chosen and "model" in chosen:
+        raise ConfigError("pair= sets the teacher and the student, model= sets the student: give one of them")
+
+
+def _check_choices(group: str, choice: str) -> None:
+    valid = names(group)
+    for name in choice.split(","):
+        if name.strip() not in valid:
+            raise ConfigError(f"unknown {group} {name.strip()!r}{near(name.strip(), valid)}")
+
+
+def _near_key(overrides: Sequence[str]) -> str:
+    """The nearest dotted names of the first override whose dotted name does not exist."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    choices = [override for override in overrides if override.partition("=")[0] in groups()]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        plain = OmegaConf.to_container(hydra_compose("config", overrides=choices))
+    keys = list(_flat_keys(plain))
+    for override in overrides:
+        word = override.partition("=")[0]
+        if word not in keys and word not in groups():
+            return near(word, keys) if difflib.get_close_matches(word, keys) else ""
+    return ""
+
+
+def _flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _flat_keys(value, f"{prefix}{key}.")
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Pydantic's findings in one line: where, what, what was given, and near names for an unknown one."""
+    lines = []
+    for finding in error.errors():
+        where = ".".join(str(part) for part in finding["loc"]).removeprefix("task.")
+        if finding["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown name{near(str(finding['loc'][-1]), _fields_at(kind, finding['loc'][:-1]))}")
+        elif finding["type"] == "missing":
+            lines.append(f"{where}: missing")
+        else:
+            lines.append(f"{where}: {finding['msg']} (got {finding['input']!r})")
+    return "; ".join(lines)
+
+
+def _fields_at(kind: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+    """The field names of the model that lies at `where` below `kind`; none where that is no model."""
+    for part in where:
+        field = kind.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        kind = field.annotation
+    return [name for name in kind.model_fields if name != "version"]
