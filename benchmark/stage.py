@@ -80,6 +80,19 @@ class Plan:
     network: Stage
     deploy: Precision
 
+    def __post_init__(self) -> None:
+        """Every stage that another rests on must be a step of its own, and come first: else its energy would go unbooked."""
+        seen: list[Stage] = []
+        for _, stage in self.steps:
+            for needed in stage.inputs.values():
+                if needed not in seen:
+                    raise ValueError(f"{stage.fn} rests on {needed.fn}, which is no earlier step of the plan")
+            seen.append(stage)
+        ends = [self.network, *([self.deploy.scales] if self.deploy.scales else [])]
+        for end in ends:
+            if end not in seen:
+                raise ValueError(f"{end.fn} is to be deployed but is no step of the plan")
+
 
 @dataclass(frozen=True)
 class Network:

@@ -1,0 +1,90 @@
+"""A life cycle as it will be worked on a machine: an experiment's plan, one a seed, with the stages the harness appends. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmark.config import Experiment
+from benchmark.deploy.plan import Measurement, build_stage, measure_stage
+from benchmark.provenance import now, package_version
+from benchmark.stage import TEC_PHASES, Phase, Plan, Stage
+from benchmark.task import Task
+
+if TYPE_CHECKING:
+    from benchmark.energy import Device
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whose records count: the hardware profiles for training and inference, and what binds device-bound stages."""
+
+    train_profile: str
+    infer_profile: str
+    binding: str
+
+
+@dataclass(frozen=True)
+class Life:
+    """One experiment with one seed: its task, its method's plan, the engine-building stage, and where records are looked up."""
+
+    experiment: Experiment
+    task: Task
+    plan: Plan
+    build: Stage
+    place: Place
+
+    def steps(self) -> tuple[tuple[Phase, Stage], ...]:
+        """All stages whose keys are known before any work, in order."""
+        return (*self.plan.steps, (Phase.DEPLOY, self.build))
+
+    def key(self, stage: Stage) -> str:
+        """A stage's key at this place."""
+        return stage.key(self.place.binding)
+
+    def phase(self, stage: Stage) -> Phase:
+        """The phase a stage of this life belongs to."""
+        key = self.key(stage)
+        return next(phase for phase, listed in self.steps() if self.key(listed) == key)
+
+    def profile(self, phase: Phase) -> str:
+        """The hardware profile whose record of a phase counts."""
+        return self.place.train_profile if phase in TEC_PHASES else self.place.infer_profile
+
+    def measurement(self, signature: str) -> Stage:
+        """The inference measurement of a network shape under the experiment's protocol."""
+        protocol = self.experiment.inference.model_dump(exclude={"version"})
+        precision = self.plan.deploy.name
+        return measure_stage(
+            Measurement(signature=signature, engine=self.experiment.engine, precision=precision, **protocol)
+        )
+
+    def run_file(self) -> tuple[str, dict[str, Any]]:
+        """Name and content of the file by which `report` finds this life again: the whole experiment, resolved."""
+        name, version = self.experiment.name(), self.place.binding.rpartition("/")[2]
+        content = {
+            "experiment": name,
+            "seed": self.task.seed,
+            "config": self.experiment.model_copy(update={"seeds": 1, "task": self.task}).model_dump(mode="json"),
+            "train_profile": self.place.train_profile,
+            "infer_profile": self.place.infer_profile,
+            "binding": self.place.binding,
+            "created": now(),
+        }
+        return f"{name}-s{self.task.seed}-{version}", content
+
+
+def place_of(experiment: Experiment, device: Device) -> Place:
+    """Where an experiment's stages are looked up when it is run on `device`."""
+    infer = experiment.hardware.infer or device.profile
+    binding = f"{infer}/{experiment.engine}-{package_version(experiment.engine)}"
+    return Place(experiment.hardware.train or device.profile, infer, binding)
+
+
+def lives(experiment: Experiment, place: Place) -> list[Life]:
+    """The experiment's life cycles at a place, one a seed."""
+    method, found = experiment.build_method(), []
+    for task in experiment.tasks():
+        plan = method.plan(task)
+        found.append(Life(experiment, task, plan, build_stage(plan, task, experiment.engine), place))
+    return found

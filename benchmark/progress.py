@@ -1,0 +1,80 @@
+"""One line per stage: a moving one on a terminal, plain lines now and then elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+PLAIN_EVERY_S = 30.0
+
+
+class Progress:
+    """Shows how far a stage is, what it spends and how long it will take. Owns the last line of a terminal while open."""
+
+    def __init__(self, title: str, estimated: bool, stream: TextIO | None = None) -> None:
+        self.title = title
+        self.estimated = estimated
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self.began = self.last = time.monotonic()
+        self._first_done: float | None = None
+        self._kept: dict[str, float] = {}
+        if not self.terminal:
+            self._line(f"{title} ...")
+
+    def update(self, done: float, total: float, shown: Mapping[str, float], energy: tuple[float, float]) -> None:
+        """Tell the state of work: `done` of `total`, numbers to show, and (joules so far, watts now)."""
+        self._kept.update(shown)
+        now = time.monotonic()
+        if self._first_done is None:
+            self._first_done = done if done < total else 0.0  # resumed work did not take its share of this time
+        if now - self.last < (0.2 if self.terminal else PLAIN_EVERY_S):
+            return
+        self.last = now
+        share = done / total if total else 0.0
+        worked = done - self._first_done
+        left = (total - done) * (now - self.began) / worked if worked > 0 else math.nan
+        text = f"{self.title} {_bar(share)} {done:.1f}/{total:g} {self._numbers()} {self._energy(energy)} left {clock(left)}"
+        self._line(text, moving=True)
+
+    def close(self, text: str) -> None:
+        """End with a lasting line."""
+        self._line(f"{self.title} {text}")
+
+    def _numbers(self) -> str:
+        return " ".join(f"{name} {value:.4g}" for name, value in self._kept.items() if math.isfinite(value))
+
+    def _energy(self, energy: tuple[float, float]) -> str:
+        joules, watts = energy
+        if not math.isfinite(joules):
+            return "energy unknown"
+        about = "~" if self.estimated else ""
+        power = f"{about}{watts:.0f} W " if math.isfinite(watts) else ""
+        return f"{power}{about}{joules / 3600:.4g} W.h"
+
+    def _line(self, text: str, moving: bool = False) -> None:
+        if self.terminal:
+            self.stream.write(f"\r\x1b[2K{text}" + ("" if moving else "\n"))
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+
+def _bar(share: float, width: int = 20) -> str:
+    full = round(max(0.0, min(1.0, share)) * width)
+    return "[" + "#" * full + "-" * (width - full) + f"] {100 * share:3.0f} %"
+
+
+def clock(seconds: float) -> str:
+    """A duration for people: 42 s, 3 min 05 s, 2 h 07 min, or ? where unknown."""
+    if not math.isfinite(seconds):
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,218 @@
+"""Records to rows: every number in a table is computed here from plans and records, and nowhere typed in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from benchmark.config import ConfigError, experiment
+from benchmark.energy.stats import mean_ci95
+from benchmark.greeness import TAU, greeness
+from benchmark.life import Life, Place, lives
+from benchmark.stage import TEC_PHASES, Phase, Stage
+from benchmark.store import Record, Store
+
+J_PER_WH = 3600.0
+
+STAGE_COLUMNS = (
+    "experiment method model teacher data scale seed profile train_precision deploy_precision phase stage key kind energy_wh "
+    "energy_ci95_wh repeated_wh seconds mean_power_w gpu_util_pct mem_util_pct n_inferences batch_size acc_pct energy_source "
+    "grade hardware device_name commit created iec_wh iec_ci95_wh single_stream_wh engine reason gpu_wh cpu_wh dram_wh "
+    "paper_compat_wh device_uuid torch_version attempts"
+).split()
+
+SUMMARY_COLUMNS = (
+    "experiment method model teacher data scale profile train_precision deploy_precision engine tec_wh tec_ci95_wh iec_wh "
+    "iec_ci95_wh deploy_wh spent_wh acc_pct trained_acc_pct g_500m g_1b tau params macs n_seeds train_hardware infer_hardware "
+    "energy_source grade missing"
+).split()
+
+IDENTITY = ("experiment", "train_hardware", "infer_hardware")
+
+
+def stored_lives(store: Store) -> list[Life]:
+    """Every life cycle that was ever asked for; of several runs of one (another library version), the newest.
+
+    Raises ConfigError where a stored run no longer parses.
+    """
+    newest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for run in store.runs():
+        identity = (run["experiment"], run["train_profile"], run["infer_profile"], run["seed"])
+        if identity not in newest or run["created"] > newest[identity]["created"]:
+            newest[identity] = run
+    found = []
+    for run in newest.values():
+        try:
+            parsed = experiment(run["config"])
+        except ConfigError as error:
+            raise ConfigError(f"the stored run {run['experiment']} no longer parses: {error}") from error
+        found += lives(parsed, Place(run["train_profile"], run["infer_profile"], run["binding"]))
+    return found
+
+
+def stages(store: Store) -> pd.DataFrame:
+    """A row per stage and life cycle, inference included; stages that were not worked yet have no row."""
+    repeats: dict[tuple[str, str], float] = {}
+    for record in store.records():
+        if record.repeat:
+            again = record.joules + record.repeated_joules
+            repeats[record.profile, record.key] = repeats.get((record.profile, record.key), 0.0) + again
+    rows = []
+    for life in stored_lives(store):
+        for phase, stage in life.steps():
+            record_ = store.record(life.profile(phase), life.key(stage))
+            if record_ is not None:
+                again = record_.repeated_joules + repeats.get((record_.profile, record_.key), 0.0)
+                rows.append(_row(life, phase, stage, record_, again))
+        inference = _inference(store, life)
+        if inference is not None:
+            rows.append(_row(life, Phase.INFER, *inference, 0.0))
+    return pd.DataFrame(rows, columns=[*STAGE_COLUMNS, *IDENTITY[1:]])
+
+
+def _inference(store: Store, life: Life) -> tuple[Stage, Record] | None:
+    """The newest measurement of the life's network shape."""
+    built = store.record(life.place.infer_profile, life.key(life.build))
+    if built is None:
+        return None
+    stage = life.measurement(str(built.details["signature"]))
+    found = store.measurements(life.place.infer_profile, life.key(stage))
+    return (stage, found[-1]) if found else None
+
+
+def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules: float) -> dict[str, Any]:
+    task, reading, values = life.task, record.reading, record.values
+    kind = "TEC" if phase in TEC_PHASES else "deploy" if phase is Phase.DEPLOY else "IEC"
+    seconds = record.seconds
+    return {
+        "experiment": life.experiment.name(),
+        "method": life.experiment.method["name"],
+        "model": task.model.name,
+        "teacher": task.teacher.name if task.teacher else "",
+        "data": task.data.name,
+        "scale": task.scale.name,
+        "seed": task.seed,
+        "profile": task.profile,
+        "train_precision": task.train_precision,
+        "deploy_precision": life.plan.deploy.name,
+        "engine": life.experiment.engine,
+        "phase": str(phase),
+        "stage": stage.name,
+        "key": record.key,
+        "kind": kind,
+        "energy_wh": record.joules / J_PER_WH,
+        "energy_ci95_wh": record.ci95_joules / J_PER_WH,
+        "repeated_wh": repeated_joules / J_PER_WH,
+        "seconds": seconds,
+        "mean_power_w": record.joules / seconds if seconds else math.nan,
+        "gpu_util_pct": _number(reading.get("gpu_util_pct")),
+        "mem_util_pct": _number(reading.get("mem_util_pct")),
+        "n_inferences": values.get("n_inferences", math.nan),
+        "batch_size": values.get("batch_size", math.nan),
+        "acc_pct": values.get("acc_pct", math.nan),
+        "iec_wh": values.get("iec_joules", math.nan) / J_PER_WH,
+        "iec_ci95_wh": values.get("iec_ci95_joules", math.nan) / J_PER_WH,
+        "single_stream_wh": values.get("single_stream_joules", math.nan) / J_PER_WH,
+        "gpu_wh": _number(reading.get("gpu_joules")) / J_PER_WH,
+        "cpu_wh": _number(reading.get("cpu_joules")) / J_PER_WH,
+        "dram_wh": _number(reading.get("dram_joules")) / J_PER_WH,
+        "paper_compat_wh": _number(reading.get("paper_compat_joules")) / J_PER_WH,
+        "energy_source": record.source,
+        "grade": record.grade,
+        "reason": record.reason,
+        "hardware": record.profile,
+        "device_name": record.device_name,
+        "device_uuid": record.provenance.get("device_uuid", ""),
+        "torch_version": record.provenance.get("versions", {}).get("torch", ""),
+        "commit": record.commit,
+        "created": record.created,
+        "attempts": record.attempts,
+        "train_hardware": life.place.train_profile,
+        "infer_hardware": life.place.infer_profile,
+    }
+
+
+def summary(store: Store, table: pd.DataFrame, tau: float = TAU) -> pd.DataFrame:
+    """A row per experiment: means over its complete seeds. An experiment without one has a row too, its gaps named in `missing`."""
+    wanted: dict[tuple[str, ...], list[Life]] = {}
+    for life in stored_lives(store):
+        identity = (life.experiment.name(), life.place.train_profile, life.place.infer_profile)
+        wanted.setdefault(identity, []).append(life)
+    rows = []
+    for identity, group in wanted.items():
+        own = table[(table[list(IDENTITY)] == list(identity)).all(axis=1)]
+        rows.append(_summary_row(identity, group, own, tau))
+    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)).sort_values("experiment", ignore_index=True)
+
+
+def _summary_row(identity: tuple[str, ...], group: list[Life], own: pd.DataFrame, tau: float) -> dict[str, Any]:
+    life = group[0]
+    missing, seeds = [], []
+    for each in group:
+        rows = own[own["seed"] == each.task.seed]
+        absent = [stage.name for _, stage in each.steps() if each.key(stage) not in set(rows["key"])]
+        absent += ["inference"] if not (rows["kind"] == "IEC").any() else []
+        if absent:
+            missing.append(f"seed {each.task.seed}: {', '.join(absent)}")
+        else:
+            seeds.append(_seed_row(rows))
+    row: dict[str, Any] = {
+        "experiment": identity[0],
+        "method": life.experiment.method["name"],
+        "model": life.task.model.name,
+        "teacher": life.task.teacher.name if life.task.teacher else "",
+        "data": life.task.data.name,
+        "scale": life.task.scale.name,
+        "profile": life.task.profile,
+        "train_precision": life.task.train_precision,
+        "deploy_precision": life.plan.deploy.name,
+        "engine": life.experiment.engine,
+        "tau": tau,
+        "n_seeds": len(seeds),
+        "train_hardware": identity[1],
+        "infer_hardware": identity[2],
+        "missing": "; ".join(missing),
+        "energy_source": "+".join(sorted(set(own["energy_source"]))),
+        "grade": max(own["grade"], default="X"),
+    }
+    return {**row, **_means(seeds, tau)} if seeds else row
+
+
+def _seed_row(rows: pd.DataFrame) -> dict[str, float]:
+    """One complete life cycle in numbers."""
+    tec, deploy, infer = (rows[rows["kind"] == kind] for kind in ("TEC", "deploy", "IEC"))
+    last = tec.iloc[-1]
+    return {
+        "tec_wh": tec["energy_wh"].sum(skipna=False),
+        "tec_ci95_wh": math.sqrt((tec["energy_ci95_wh"] ** 2).sum(skipna=False)),
+        "iec_wh": infer["iec_wh"].iloc[-1],
+        "iec_ci95_wh": infer["iec_ci95_wh"].iloc[-1],
+        "deploy_wh": deploy["energy_wh"].sum(skipna=False),
+        "spent_wh": (tec["energy_wh"] + tec["repeated_wh"]).sum(skipna=False)
+        + (deploy["energy_wh"] + deploy["repeated_wh"]).sum(skipna=False),
+        "acc_pct": deploy["acc_pct"].iloc[-1],
+        "trained_acc_pct": last["acc_pct"],
+    }
+
+
+def _means(seeds: list[dict[str, float]], tau: float) -> dict[str, float]:
+    """Means over seeds. The interval of TEC: over seeds where there are several, else the meter's own."""
+    row = {name: _mean(seed[name] for seed in seeds) for name in seeds[0]}
+    tec = mean_ci95([seed["tec_wh"] for seed in seeds])
+    if tec.n > 1:
+        row["tec_ci95_wh"] = math.hypot(tec.half_width, row["tec_ci95_wh"])
+    for name, mui in (("g_500m", 5e8), ("g_1b", 1e9)):
+        row[name] = greeness(row["acc_pct"], row["tec_wh"], row["iec_wh"], mui, tau)
+    return row
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return math.fsum(listed) / len(listed)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan

@@ -1,0 +1,191 @@
+"""What a stage function is given (`Bench`), and the account of what the stage spent: useful, lost, and lost for certain.
+
+A stage may need several attempts. Each attempt keeps a journal under results/attempts (joules so far, every few seconds); a
+checkpoint holds, beside the state, how many joules of each attempt went into it. When the stage is done,
+useful = what the resumed checkpoint had cost + what this attempt spent since; repeated = everything else that was spent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmark.progress import Progress
+from benchmark.provenance import now
+from benchmark.stage import Cost
+from benchmark.store import Store, StoreError, replace
+
+if TYPE_CHECKING:
+    from benchmark.energy import EnergyTracer, Reading
+    from benchmark.energy.tracer import Window
+
+CHECKPOINT_S = 60.0
+JOURNAL_S = 5.0
+
+
+class Spent(NamedTuple):
+    """The account of a stage over all its attempts, in joules and seconds."""
+
+    useful: float
+    repeated: float
+    seconds: float
+    attempts: int
+    note: str
+
+
+class Workbench:
+    """A stage's device, meter, checkpoints and progress line, for one attempt. Satisfies `benchmark.stage.Bench`."""
+
+    def __init__(self, site: Site, key: str, tracer: EnergyTracer, progress: Progress) -> None:
+        self.device = site.device
+        self.data_dir = site.data_dir
+        self._site = site
+        self._key = key
+        self._tracer = tracer
+        self._progress = progress
+        self._window: Window | None = None
+        self._id = uuid.uuid4().hex[:12]
+        self._useful: dict[str, list[float]] = {}
+        self._last_checkpoint = self._last_journal = time.monotonic()
+        self._longest_gap_s = 0.0
+        self._max_w = math.nan
+
+    @contextlib.contextmanager
+    def metered(self) -> Iterator[None]:
+        """The one window of the stage: everything inside is on the meter."""
+        with self._tracer.window(self._key) as window:
+            self._window = window
+            self._journal(closed=False)
+            yield
+
+    @property
+    def reading(self) -> Reading:
+        """What this attempt's window saw; there once it is closed, also after an exception."""
+        assert self._window is not None, "the window was never opened"
+        return self._window.reading
+
+    # --- benchmark.stage.Bench -------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take what happens inside off the meter."""
+        assert self._window is not None, "paused() outside the stage"
+        with self._window.paused():
+            yield
+
+    def checkpoint(self, state: Callable[[], Mapping[str, Any]]) -> None:
+        """Write `state()` and the joules behind it in one file, when the last one is a minute old. Off the meter."""
+        if time.monotonic() - self._last_checkpoint < CHECKPOINT_S:
+            return
+        import torch  # a stage that has a state has imported it already
+
+        with self.paused():
+            joules, _, seconds = self._peek()
+            useful = {**self._useful, self._id: [joules, seconds]}
+            content = io.BytesIO()
+            torch.save({"state": dict(state()), "useful": useful}, content)
+            replace(self._site.store.checkpoint_path(self._key), content.getvalue())
+            self._journal(closed=False)
+        self._last_checkpoint = time.monotonic()
+
+    def resume(self) -> Mapping[str, Any] | None:
+        """The state that an interrupted attempt left, or None. Raises StoreError where its file is damaged."""
+        path = self._site.store.checkpoint_path(self._key)
+        if not path.is_file():
+            return None
+        import torch
+
+        try:
+            left = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load fails in as many ways as a file can be damaged
+            raise StoreError(f"checkpoint {path} is damaged ({error}): delete it to start the stage again") from error
+        self._useful = left["useful"]
+        state: Mapping[str, Any] = left["state"]
+        return state
+
+    def progress(self, done: float, total: float, **shown: float) -> None:
+        """Show how far the stage is; every few seconds also write the journal."""
+        now_s = time.monotonic()
+        joules, watts, _ = self._peek()
+        self._max_w = watts if math.isnan(self._max_w) else max(self._max_w, watts)
+        self._progress.update(done, total, shown, (joules, watts))
+        if now_s - self._last_journal >= JOURNAL_S:
+            self._journal(closed=False)
+
+    def cost(self, call: Callable[[], object], n: int) -> Cost:
+        """Joules and seconds of one call: the mean over `n`, in a window of its own."""
+        with self._tracer.window("cost") as window:
+            for _ in range(n):
+                call()
+        reading = window.reading
+        return Cost(reading.joules / n, reading.seconds / n, n, reading.source)
+
+    # --- the account -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the journal with what the attempt really spent; for attempts that end early."""
+        self._journal(closed=True)
+
+    def account(self) -> Spent:
+        """The stage's joules over all attempts, this finished one included."""
+        reading = self.reading
+        earlier = [a for a in self._site.store.attempts(self._site.profile, self._key) if a["id"] != self._id]
+        kept = {name: joules for name, (joules, _) in self._useful.items()}
+        repeated, notes = 0.0, []
+        for attempt in earlier:
+            spent = _number(attempt["joules"])
+            if not attempt["closed"]:
+                tail = _number(attempt["max_w"]) * max(JOURNAL_S, 2 * attempt["longest_gap_s"])
+                notes.append(f"attempt {attempt['id']} was killed: up to {tail:.0f} J after its last journal are included")
+                spent += tail
+            repeated += spent - kept.get(attempt["id"], 0.0)
+        useful = reading.joules + sum(kept.values())
+        seconds = reading.seconds + sum(seconds for _, seconds in self._useful.values())
+        return Spent(useful, repeated, seconds, len(earlier) + 1, "; ".join(notes))
+
+    def _peek(self) -> tuple[float, float, float]:
+        """Useful joules, watts and seconds of this attempt so far."""
+        if self._window is None:
+            return math.nan, math.nan, 0.0
+        joules, watts = self._window.peek()
+        return joules, watts, self._window.seconds
+
+    def _journal(self, closed: bool) -> None:
+        now_s = time.monotonic()
+        self._longest_gap_s = max(self._longest_gap_s, now_s - self._last_journal)
+        self._last_journal = now_s
+        joules, watts, seconds = (self.reading.joules, math.nan, self.reading.seconds) if closed else self._peek()
+        entry = {
+            "id": self._id,
+            "key": self._key,
+            "joules": _plain(joules),
+            "max_w": _plain(self._max_w if math.isfinite(self._max_w) else watts),
+            "seconds": seconds,
+            "longest_gap_s": self._longest_gap_s,
+            "at": now(),
+            "closed": closed,
+        }
+        self._site.store.write_attempt(self._site.profile, self._key, entry)
+
+
+class Site(NamedTuple):
+    """Where stages are worked: torch device, hardware profile, data, and the store that keeps what comes of it."""
+
+    device: str
+    profile: str
+    data_dir: Path
+    store: Store
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
