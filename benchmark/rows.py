@@ -16,12 +16,14 @@ from benchmark.stage import TEC_PHASES, Phase, Stage
 from benchmark.store import Record, Store
 
 J_PER_WH = 3600.0
+GRADES = "ABCDREX"
+"""Grades of a measurement, best first; see docs/energy.md."""
 
 STAGE_COLUMNS = (
     "experiment method model teacher data scale seed profile train_precision deploy_precision phase stage key kind energy_wh "
     "energy_ci95_wh repeated_wh seconds mean_power_w gpu_util_pct mem_util_pct n_inferences batch_size acc_pct energy_source "
     "grade hardware device_name commit created iec_wh iec_ci95_wh single_stream_wh engine reason gpu_wh cpu_wh dram_wh "
-    "paper_compat_wh device_uuid torch_version attempts"
+    "paper_compat_wh device_uuid torch_version attempts params macs"
 ).split()
 
 SUMMARY_COLUMNS = (
@@ -130,6 +132,8 @@ def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules
         "commit": record.commit,
         "created": record.created,
         "attempts": record.attempts,
+        "params": values.get("params", math.nan),
+        "macs": values.get("macs", math.nan),
         "train_hardware": life.place.train_profile,
         "infer_hardware": life.place.infer_profile,
     }
@@ -176,9 +180,13 @@ def _summary_row(identity: tuple[str, ...], group: list[Life], own: pd.DataFrame
         "infer_hardware": identity[2],
         "missing": "; ".join(missing),
         "energy_source": "+".join(sorted(set(own["energy_source"]))),
-        "grade": max(own["grade"], default="X"),
+        "grade": max(own["grade"], key=GRADES.index, default="X"),
     }
-    return {**row, **_means(seeds, tau)} if seeds else row
+    if not seeds:
+        return row
+    # what was really spent, over all seeds: a record that serves several of them counts once
+    once = own[own["kind"] != "IEC"].drop_duplicates("key")
+    return {**row, **_means(seeds, tau), "spent_wh": (once["energy_wh"] + once["repeated_wh"]).sum(skipna=False)}
 
 
 def _seed_row(rows: pd.DataFrame) -> dict[str, float]:
@@ -191,8 +199,8 @@ def _seed_row(rows: pd.DataFrame) -> dict[str, float]:
         "iec_wh": infer["iec_wh"].iloc[-1],
         "iec_ci95_wh": infer["iec_ci95_wh"].iloc[-1],
         "deploy_wh": deploy["energy_wh"].sum(skipna=False),
-        "spent_wh": (tec["energy_wh"] + tec["repeated_wh"]).sum(skipna=False)
-        + (deploy["energy_wh"] + deploy["repeated_wh"]).sum(skipna=False),
+        "params": deploy["params"].iloc[-1],
+        "macs": deploy["macs"].iloc[-1],
         "acc_pct": deploy["acc_pct"].iloc[-1],
         "trained_acc_pct": last["acc_pct"],
     }

@@ -52,7 +52,8 @@ class Workbench:
         self._window: Window | None = None
         self._id = uuid.uuid4().hex[:12]
         self._useful: dict[str, list[float]] = {}
-        self._last_checkpoint = self._last_journal = time.monotonic()
+        self._last_checkpoint = self._last_journal = self._began = time.monotonic()
+        self._paused_s = 0.0
         self._longest_gap_s = 0.0
         self._max_w = math.nan
 
@@ -61,6 +62,7 @@ class Workbench:
         """The one window of the stage: everything inside is on the meter."""
         with self._tracer.window(self._key) as window:
             self._window = window
+            self._began = time.monotonic()
             self._journal(closed=False)
             yield
 
@@ -76,8 +78,10 @@ class Workbench:
     def paused(self) -> Iterator[None]:
         """Take what happens inside off the meter."""
         assert self._window is not None, "paused() outside the stage"
+        began = time.monotonic()
         with self._window.paused():
             yield
+        self._paused_s += time.monotonic() - began
 
     def checkpoint(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Write `state()` and the joules behind it in one file, when the last one is a minute old. Off the meter."""
@@ -120,7 +124,7 @@ class Workbench:
 
     def cost(self, call: Callable[[], object], n: int) -> Cost:
         """Joules and seconds of one call: the mean over `n`, in a window of its own."""
-        with self._tracer.window("cost") as window:
+        with self._tracer.window("cost", align=True) as window:
             for _ in range(n):
                 call()
         reading = window.reading
@@ -154,7 +158,7 @@ class Workbench:
         if self._window is None:
             return math.nan, math.nan, 0.0
         joules, watts = self._window.peek()
-        return joules, watts, self._window.seconds
+        return joules, watts, time.monotonic() - self._began - self._paused_s
 
     def _journal(self, closed: bool) -> None:
         now_s = time.monotonic()

@@ -1,0 +1,254 @@
+"""The door: `python -m benchmark COMMAND [name=value ...]`. Help needs nothing but Python; each command imports what it needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from benchmark.config import Experiment
+    from benchmark.energy import Device
+    from benchmark.life import Life
+
+HELP = """\
+The full-cycle energy benchmark: what a deep-learning method costs over its whole life, training and use, in measured energy.
+
+usage: python -m benchmark COMMAND [name=value ...]
+
+  run      work one experiment: train, deploy, measure; what is recorded already is not worked again
+  plan     show its stages, keys, what is recorded, and what the rest may cost; runs nothing (--check: also builds the networks)
+  study    work every experiment of configs/experiment/NAME.yaml: study experiment=NAME
+  report   build results/stages.csv and results/summary.csv from the records, and print the summary
+  check    judge every record; exits non-zero on a fault
+  device   say what meter and device this machine has, and why not a better one
+
+examples
+  python -m benchmark run method=baseline model=nni/vgg16 scale=smoke
+  python -m benchmark run -m model=nni/vgg13,nni/vgg16 scale=small recipe=check
+  python -m benchmark study experiment=baselines
+  python -m benchmark report paths.results=results/.smoke
+
+python -m benchmark run --help lists every name and choice.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 refused or failed, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "run": _run, "plan": _plan, "study": _study, "report": _report, "check": _check, "device": _device,
+    }  # fmt: skip  # a table reads best as one
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if words else 1
+    command = commands.get(words[0])
+    if command is None:
+        from difflib import get_close_matches
+
+        known = get_close_matches(words[0], commands) or list(commands)
+        return _refuse(f"unknown command {words[0]!r}; did you mean {', '.join(known)}?")
+    try:
+        return command(words[1:])
+    except KeyboardInterrupt:
+        print("interrupted: everything measured is kept; the same command goes on from here", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if type(error).__name__ in _EXPECTED:
+            return _refuse(str(error))
+        raise
+
+
+_EXPECTED = ("ConfigError", "StoreError", "StageError", "DataError", "DeviceError")
+"""Errors whose message is written for the user: one line, no traceback. By name, so that the door imports none of the rooms."""
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _run(words: list[str]) -> int:
+    if any(word in ("-h", "--help") for word in words):
+        return _run_help()
+    if any(word.startswith("-") for word in words):
+        return _hydra(words)
+    from benchmark.config import compose
+
+    return _work([compose(words)])
+
+
+def _run_help() -> int:
+    from benchmark.config import CONFIGS, groups, names
+
+    print("usage: python -m benchmark run [name=value ...]     (-m: sweep over comma-separated values; --cfg job: show the config)\n")
+    print("choices")
+    for group in groups():
+        print(f"  {group}={' | '.join(names(group))}")
+    print("\ndefaults (configs/config.yaml)")
+    print("".join(f"  {line}\n" for line in (CONFIGS / "config.yaml").read_text().splitlines()), end="")
+    return 0
+
+
+def _hydra(words: list[str]) -> int:
+    """Hand the flags to Hydra: -m, --cfg job and the rest of its own."""
+    import hydra
+
+    from benchmark.config import CONFIGS, check_words
+
+    check_words([word for word in words if "=" in word and not word.startswith("-")])
+    codes: list[int] = []
+
+    def job(config: DictConfig) -> None:
+        codes.append(main_job(config))
+
+    sys.argv = ["python -m benchmark run", *words]
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
+    return max(codes, default=0)
+
+
+def main_job(config: DictConfig) -> int:
+    """One job of a sweep; an expected error ends this job alone."""
+    try:
+        return _work([config])
+    except Exception as error:
+        if type(error).__name__ in _EXPECTED:
+            return _refuse(str(error))
+        raise
+
+
+def _work(configs: list[DictConfig]) -> int:
+    """Work experiments to their rows, then report on them."""
+    from benchmark.runner import Runner
+    from benchmark.store import Store
+
+    experiments, device = _parse(configs)
+    wanted = [life for experiment in experiments for life in _lives(experiment, device)]
+    for experiment in experiments:
+        _check_methods(experiment)
+    first = experiments[0]
+    from benchmark.vision.download import ensure
+
+    for name in sorted({experiment.task.data.name for experiment in experiments}):
+        ensure(name, first.paths.data)
+    _say(f"device: {device.name} ({device.profile}), energy from {device.source}")
+    store = Store(first.paths.results, first.paths.artifacts)
+    Runner(store, device, first.paths.data, _say, first.hardware.cpu_tdp_w).run(wanted)
+    return _tables(first)
+
+
+def _parse(configs: list[DictConfig]) -> tuple[list[Experiment], Device]:
+    """Typed experiments for the device that the first of them asks for; notes on what was adapted are said once."""
+    from benchmark.config import parse
+    from benchmark.energy import find_device
+
+    device = find_device(str(configs[0].hardware.device))
+    parsed = [parse(config, device.kind) for config in configs]
+    for note in dict.fromkeys(note for _, notes in parsed for note in notes):
+        _say(f"note: {note}")
+    return [experiment for experiment, _ in parsed], device
+
+
+def _lives(experiment: Experiment, device: Device) -> list[Life]:
+    from benchmark.life import lives, place_of
+
+    return lives(experiment, place_of(experiment, device))
+
+
+def _check_methods(experiment: Experiment) -> None:
+    """Ask the method whether the task can be done at all, before any training. Raises ConfigError."""
+    from benchmark.config import ConfigError
+
+    try:
+        experiment.build_method().check(experiment.task)
+    except ValueError as error:
+        raise ConfigError(f"{experiment.method['name']}: {error}") from error
+
+
+def _tables(experiment: Experiment) -> int:
+    """Write both tables of an experiment's results folder and print the summary."""
+    from rich.console import Console
+
+    from benchmark.report import tables
+    from benchmark.store import Store
+
+    store = Store(experiment.paths.results, experiment.paths.artifacts)
+    _, summary, paths = tables.write(store, experiment.tau)
+    if summary.empty:
+        return _refuse(f"there are no runs under {store.results}: python -m benchmark run ... first")
+    tables.show(summary, Console())
+    _say("written: " + ", ".join(map(str, paths)))
+    return 0
+
+
+def _study(words: list[str]) -> int:
+    from benchmark.config import ConfigError, check_words, compose
+    from benchmark.study import expand
+
+    chosen = [word for word in words if word.startswith("experiment=")]
+    if len(chosen) != 1:
+        raise ConfigError("a study needs exactly one experiment=NAME (a file of configs/experiment)")
+    rest = [word for word in words if word not in chosen]
+    check_words(rest)
+    jobs = expand(chosen[0].partition("=")[2], rest)
+    _say(f"study {chosen[0].partition('=')[2]}: {len(jobs)} experiment(s)")
+    return _work([compose(job) for job in jobs])
+
+
+def _plan(words: list[str]) -> int:
+    from benchmark.config import compose
+    from benchmark.planning import table
+    from benchmark.store import Store
+
+    experiments, device = _parse([compose([word for word in words if word != "--check"])])
+    experiment = experiments[0]
+    if "--check" in words:
+        _check_methods(experiment)
+    store = Store(experiment.paths.results, experiment.paths.artifacts)
+    for line in table(store, _lives(experiment, device)):
+        print(line)
+    return 0
+
+
+def _report(words: list[str]) -> int:
+    from benchmark.config import compose
+
+    experiments, _ = _parse([compose(words)])
+    return _tables(experiments[0])
+
+
+def _check(words: list[str]) -> int:
+    from benchmark.checks import check
+    from benchmark.config import compose
+    from benchmark.store import Store
+
+    experiments, _ = _parse([compose(words)])
+    store = Store(experiments[0].paths.results, experiments[0].paths.artifacts)
+    findings = check(store)
+    for finding in findings:
+        print(f"{'FAULT' if finding.fault else 'warning'}: {finding.where}: {finding.what}")
+    faults = sum(finding.fault for finding in findings)
+    print(f"{len(store.record_paths())} records under {store.results}: {faults} faults, {len(findings) - faults} warnings")
+    return 1 if faults else 0
+
+
+def _device(words: list[str]) -> int:
+    from benchmark.config import compose
+    from benchmark.energy import find_device
+
+    device = find_device(str(compose(words).hardware.device))
+    print(f"device   {device.name} ({device.torch_name}), profile {device.profile}")
+    print(f"meter    {device.source}, best grade {device.grade_best}")
+    for line in device.why_not_better:
+        print(f"         not better: {line}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What people read: CSV files and the printed summary."""

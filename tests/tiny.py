@@ -1,0 +1,18 @@
+"""A network small enough for any test."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def tiny(classes: int = 10, width: int = 8) -> nn.Module:
+    """One strided convolution with batch norm, dropout, and a linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, stride=4, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4 * width, classes),
+    )

@@ -1,0 +1,149 @@
+"""Data: integrity, cuts, augmentation, loaders."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.task import Data, Scale
+from benchmark.vision import data, download
+
+GOLDEN = Path(__file__).parent.parent / "data" / "augment_golden.npz"
+
+
+@pytest.mark.parametrize("order", ["crop_flip", "flip_crop"])
+def test_augmentation_is_bit_identical_to_torchvision(order):
+    golden = np.load(GOLDEN)
+    top, left, flip = torch.from_numpy(golden[f"{order}.draws"]).unbind(1)
+    pixels = data.augment(
+        torch.from_numpy(golden["pixels"]), data.Draws(top, left, flip.bool()), int(golden["padding"]), order
+    )
+    ours = data.normalise(pixels, tuple(golden["mean"].tolist()), tuple(golden["std"].tolist()))
+    assert torch.equal(ours, torch.from_numpy(golden[f"{order}.out"]))
+
+
+def test_the_two_orders_differ():
+    golden = np.load(GOLDEN)
+    top, left, flip = torch.from_numpy(golden["crop_flip.draws"]).unbind(1)
+    pixels, draws = torch.from_numpy(golden["pixels"]), data.Draws(top, left, flip.bool())
+    assert not torch.equal(data.augment(pixels, draws, 4, "crop_flip"), data.augment(pixels, draws, 4, "flip_crop"))
+
+
+def test_draws_are_independent_and_cover_their_range():
+    draws = data.draw(20_000, 4, torch.Generator().manual_seed(0))
+    for offsets in (draws.top, draws.left):
+        assert offsets.unique().tolist() == list(range(9))
+        assert torch.bincount(offsets).min() > 20_000 / 9 * 0.9
+    assert 0.48 < draws.flip.double().mean() < 0.52
+    assert abs(np.corrcoef(draws.top, draws.left)[0, 1]) < 0.03
+
+
+def test_loader_yields_every_image_once_keeps_the_ragged_batch_and_its_index(recipe):
+    images, _ = data.load(Data(name="synthetic", classes=10), Path(), Scale(name="t", train_images=70, test_images=10))
+    plain = recipe.model_copy(update={"augment": "none"})
+    loader = data.Loader(images, plain, 32, seed=3)
+    batches = list(loader.epoch(0))
+    assert [len(labels) for _, labels, _ in batches] == [32, 32, 6]
+    assert len(loader) == 3
+    index = torch.cat([index for *_, index in batches])
+    assert sorted(index.tolist()) == list(range(70))
+    assert index.tolist() != list(range(70))
+    for pixels, labels, index in batches:
+        assert torch.equal(labels, images.labels[index])
+        assert torch.equal(pixels, data.normalise(images.pixels[index], plain.mean, plain.std))
+
+
+def test_an_epoch_depends_on_seed_and_number_alone(recipe):
+    images, _ = data.load(Data(name="synthetic", classes=10), Path(), Scale(name="t", train_images=70, test_images=10))
+
+    def order(seed, epoch):
+        return torch.cat([index for *_, index in data.Loader(images, recipe, 32, seed=seed).epoch(epoch)]).tolist()
+
+    assert order(1, 5) == order(1, 5)
+    assert order(1, 5) != order(1, 6)
+    assert order(1, 5) != order(2, 5)
+    assert order(0, 1) != order(1, 0)
+
+
+def test_test_loader_is_in_order_and_plain(recipe):
+    _, test = data.load(Data(name="synthetic", classes=10), Path(), Scale(name="t", train_images=10, test_images=30))
+    pixels, labels, index = next(iter(data.Loader(test, recipe, 30)))
+    assert index.tolist() == list(range(30))
+    assert torch.equal(labels, test.labels)
+    assert torch.equal(pixels, data.normalise(test.pixels, recipe.mean, recipe.std))
+
+
+def _cifar_files(root: Path, monkeypatch: pytest.MonkeyPatch, per_class: int = 3) -> Path:
+    """A folder like cifar-100-python with few images, whose md5 sums are the expected ones."""
+    import hashlib
+
+    folder = root / "cifar-100-python"
+    folder.mkdir(parents=True)
+    sums = {}
+    for name, count in (("train", 100 * per_class), ("test", 100)):
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 3072), dtype=np.uint8)
+        content = pickle.dumps({"data": pixels, "fine_labels": [(7 * k) % 100 for k in range(count)]})
+        (folder / name).write_bytes(content)
+        sums[name] = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    files = data.CIFAR["cifar100"]._replace(train={"train": sums["train"]}, test={"test": sums["test"]})
+    monkeypatch.setitem(data.CIFAR, "cifar100", files)
+    return folder
+
+
+def test_cifar_is_read_as_planes_and_cut_to_a_balanced_subset(tmp_path, monkeypatch):
+    folder = _cifar_files(tmp_path, monkeypatch)
+    cifar = Data(name="cifar100", classes=100)
+    train, test = data.load(cifar, tmp_path, Scale(name="full"))
+    assert train.pixels.shape == (300, 3, 32, 32)
+    assert len(test) == 100
+    raw = pickle.loads((folder / "train").read_bytes())["data"]
+    assert torch.equal(train.pixels[5, 1], torch.from_numpy(raw[5, 1024:2048].reshape(32, 32)))
+    cut, _ = data.load(cifar, tmp_path, Scale(name="s", train_images=200))
+    assert torch.bincount(cut.labels).tolist() == [2] * 100
+    again, _ = data.load(cifar, tmp_path, Scale(name="s", train_images=200))
+    assert torch.equal(cut.pixels, again.pixels)
+
+
+def test_a_truncated_file_is_refused_with_its_path_and_a_remedy(tmp_path, monkeypatch):
+    folder = _cifar_files(tmp_path, monkeypatch)
+    (folder / "train").write_bytes((folder / "train").read_bytes()[:-1])
+    with pytest.raises(data.DataError, match=r"train is damaged .* delete it"):
+        data.load(Data(name="cifar100", classes=100), tmp_path, Scale(name="full"))
+
+
+def test_without_network_the_message_says_which_files_to_put_where(tmp_path, monkeypatch):
+    class Datasets:
+        class CIFAR100:
+            def __init__(self, root: str, download: bool) -> None:
+                raise OSError("no route to host")
+
+        CIFAR10 = CIFAR100
+
+    monkeypatch.setattr(download, "import_torchvision", lambda: Datasets)
+    with pytest.raises(data.DataError, match=r"no route to host.*cifar-100-python/train.*paths.data"):
+        download.ensure("cifar100", tmp_path)
+
+
+def test_nothing_is_downloaded_where_the_files_are(tmp_path, monkeypatch):
+    _cifar_files(tmp_path, monkeypatch)
+    monkeypatch.setattr(download, "import_torchvision", lambda: pytest.fail("asked for torchvision"))
+    download.ensure("cifar100", tmp_path)
+    download.ensure("synthetic", tmp_path)
+    assert data.missing_files("cifar100", tmp_path) == []
+
+
+def test_unknown_data_set_is_named():
+    with pytest.raises(data.DataError, match="unknown data set 'cifar1000'"):
+        data.load(Data(name="cifar1000", classes=10), Path(), Scale(name="full"))
+
+
+def test_synthetic_is_the_same_each_time_and_split_apart():
+    wanted = Data(name="synthetic", classes=10)
+    scale = Scale(name="t", train_images=50, test_images=50)
+    (train, test), (again, _) = data.load(wanted, Path(), scale), data.load(wanted, Path(), scale)
+    assert torch.equal(train.pixels, again.pixels)
+    assert not torch.equal(train.pixels, test.pixels)
