@@ -1,4 +1,5 @@
-"""The door: `python -m benchmark COMMAND [name=value ...]`. Help needs nothing but Python; each command imports what it needs."""
+"""The door: `python -m benchmark COMMAND [name=value ...]`. Help needs nothing but Python; each command imports what
+it needs."""
 
 from __future__ import annotations
 
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
     from benchmark.life import Life
 
 HELP = """\
-The full-cycle energy benchmark: what a deep-learning method costs over its whole life, training and use, in measured energy.
+The full-cycle energy benchmark: what a deep-learning method costs over its whole life, training and use, in measured
+energy.
 
 usage: python -m benchmark COMMAND [name=value ...]
 
   run      work one experiment: train, deploy, measure; what is recorded already is not worked again
-  plan     show its stages, keys, what is recorded, and what the rest may cost; runs nothing (--check: also builds the networks)
+  plan     show its stages, keys, what is recorded, and what the rest may cost; runs nothing (--check: builds networks)
   study    work every experiment of configs/experiment/NAME.yaml: study experiment=NAME
   report   build results/stages.csv and results/summary.csv from the records, and print the summary
   check    judge every record; exits non-zero on a fault
@@ -62,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _EXPECTED = ("ConfigError", "StoreError", "StageError", "DataError", "DeviceError")
-"""Errors whose message is written for the user: one line, no traceback. By name, so that the door imports none of the rooms."""
+"""Errors whose message is written for the user: one line, no traceback. By name, so that the door imports none of the
+rooms."""
 
 
 def _refuse(message: str) -> int:
@@ -87,7 +90,11 @@ def _run(words: list[str]) -> int:
 def _run_help() -> int:
     from benchmark.config import CONFIGS, groups, names
 
-    print("usage: python -m benchmark run [name=value ...]     (-m: sweep over comma-separated values; --cfg job: show the config)\n")
+    print(
+        "usage: python -m benchmark run [name=value ...]\n"
+        "  -m         sweep over comma-separated values\n"
+        "  --cfg job  show the composed configuration\n"
+    )
     print("choices")
     for group in groups():
         print(f"  {group}={' | '.join(names(group))}")
@@ -182,7 +189,8 @@ def _tables(experiment: Experiment) -> int:
     _, summary, paths = tables.write(store, experiment.tau)
     if summary.empty:
         return _refuse(f"there are no runs under {store.results}: python -m benchmark run ... first")
-    tables.show(summary, Console())
+    # piped output has no width of its own: rows stay whole
+    tables.show(summary, Console(width=None if sys.stdout.isatty() else 160))
     _say("written: " + ", ".join(map(str, paths)))
     return 0
 
@@ -234,7 +242,9 @@ def _check(words: list[str]) -> int:
     for finding in findings:
         print(f"{'FAULT' if finding.fault else 'warning'}: {finding.where}: {finding.what}")
     faults = sum(finding.fault for finding in findings)
-    print(f"{len(store.record_paths())} records under {store.results}: {faults} faults, {len(findings) - faults} warnings")
+    print(
+        f"{len(store.record_paths())} records under {store.results}: {faults} faults, {len(findings) - faults} warnings"
+    )
     return 1 if faults else 0
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from benchmark import rows
+from benchmark.energy.reading import GRADES
 from benchmark.store import Record, Store, StoreError, read_record
 
 SHORTEST_S = 0.2
@@ -55,7 +56,7 @@ def _record(record: Record) -> Iterator[tuple[bool, str]]:
     for name in ("python", "torch"):
         if name not in record.provenance.get("versions", {}):
             yield True, f"provenance is incomplete: no version of {name}"
-    if record.grade not in rows.GRADES:
+    if record.grade not in GRADES:
         yield True, f"unknown grade {record.grade!r}"
     accuracy = record.values.get("acc_pct")
     if accuracy is not None and not 0 <= accuracy <= 100:
@@ -91,7 +92,9 @@ def _table(stages: pd.DataFrame) -> Iterator[Finding]:
     estimated = stages["energy_source"].str.startswith("estimate")
     if estimated.any() and not estimated.all():
         for row in stages[estimated].drop_duplicates("key").to_dict("records"):
-            yield Finding(True, row["experiment"], f"{row['stage']} {row['key']} is estimated, in a table of measured results")
+            yield Finding(
+                True, row["experiment"], f"{row['stage']} {row['key']} is estimated, in a table of measured results"
+            )
     for column in ("torch_version", "profile", "scale"):
         if stages[column].nunique() > 1:
             found = ", ".join(sorted(map(str, stages[column].unique())))

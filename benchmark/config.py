@@ -44,7 +44,8 @@ class Hardware(Config):
 
 
 class Inference(Config):
-    """The inference protocol: warm-up, one short window for each batch size, then `windows` windows at the best of them."""
+    """The inference protocol: warm-up, one short window for each batch size, then `windows` windows at the best of
+    them."""
 
     warmup_s: float = Field(gt=0)
     window_s: float = Field(gt=0)
@@ -113,7 +114,8 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def parse(config: DictConfig, device_kind: str) -> tuple[Experiment, list[str]]:
-    """The typed experiment of a composed config on a device of kind 'cuda' or 'cpu', and notes on what was changed for it.
+    """The typed experiment of a composed config on a device of kind 'cuda' or 'cpu', and notes on what was changed
+    for it.
 
     Raises ConfigError on a wrong type, an out-of-range value, an unknown name or an impossible combination.
     """
@@ -146,11 +148,14 @@ def experiment(values: Mapping[str, Any]) -> Experiment:
 
 
 def _adapt(words: dict[str, Any], device_kind: str) -> list[str]:
-    """Resolve what depends on the device and on the scale, in place; returns a line for every change a user should know of."""
+    """Resolve what depends on the device and on the scale, in place; returns a line for every change a user should
+    know of."""
     notes = []
     if words.pop("executor") != "local":
         raise ConfigError("executor: only 'local' exists")
-    words.pop("pair", None)  # a bare `pair=x` was refused by name; the groups come with the first family that pairs networks
+    words.pop(
+        "pair", None
+    )  # a bare `pair=x` was refused by name; the groups come with the first family that pairs networks
     if words["engine"] == "auto":
         words["engine"] = "torch"
     if device_kind == "cpu" and words["train_precision"] in ("tf32", "bf16", "fp16"):
@@ -168,7 +173,8 @@ def _adapt(words: dict[str, Any], device_kind: str) -> list[str]:
 
 
 def _method(values: Mapping[str, Any]) -> Method:
-    """The method object of a `method:` block: `_target_` names a class, `name` is for people, the rest are its hyper-parameters."""
+    """The method object of a `method:` block: `_target_` names a class, `name` is for people, the rest are its
+    hyper-parameters."""
     target = str(values.get("_target_", ""))
     module, _, name = target.rpartition(".")
     if not module or importlib.util.find_spec(module) is None:
@@ -184,7 +190,8 @@ def _method(values: Mapping[str, Any]) -> Method:
 
 
 def names(group: str) -> list[str]:
-    """Every choice of a config group, nested ones as 'family/name'; files that begin with an underscore are not choices."""
+    """Every choice of a config group, nested ones as 'family/name'; files that begin with an underscore are not
+    choices."""
     folder = CONFIGS / group
     files = sorted(folder.rglob("*.yaml"))
     return [path.relative_to(folder).with_suffix("").as_posix() for path in files if not path.name.startswith("_")]

@@ -11,7 +11,8 @@ TAU = 2.0
 def greeness(acc_pct: float, tec_wh: float, iec_wh: float, mui: float, tau: float = TAU) -> float:
     """G(MUI) = acc^tau / (MUI * IEC + TEC), in percent^tau per W.h (Li et al., 2021, eq. 1).
 
-    Accuracy in percent: the paper's text says 0 to 1, but only percent gives the numbers of its tables. NaN where an input is
+    Accuracy in percent: the paper's text says 0 to 1, but only percent gives the numbers of its tables. NaN where an
+    input is
     NaN; raises ValueError on a negative one, or where nothing at all was spent.
     """
     values = {"acc_pct": acc_pct, "tec_wh": tec_wh, "iec_wh": iec_wh, "mui": mui}

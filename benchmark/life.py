@@ -1,4 +1,5 @@
-"""A life cycle as it will be worked on a machine: an experiment's plan, one a seed, with the stages the harness appends. Torch-free."""
+"""A life cycle as it will be worked on a machine: an experiment's plan, one a seed, with the stages the harness
+appends. Torch-free."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Life:
-    """One experiment with one seed: its task, its method's plan, the engine-building stage, and where records are looked up."""
+    """One experiment with one seed: its task, its method's plan, the engine-building stage, and where records are
+    looked up."""
 
     experiment: Experiment
     task: Task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ PLAIN_EVERY_S = 30.0
 
 
 class Progress:
-    """Shows how far a stage is, what it spends and how long it will take. Owns the last line of a terminal while open."""
+    """Shows how far a stage is, what it spends and how long it will take. Owns the last line of a terminal while
+    open."""
 
     def __init__(self, title: str, estimated: bool, stream: TextIO | None = None) -> None:
         self.title = title
@@ -37,8 +39,8 @@ class Progress:
         share = done / total if total else 0.0
         worked = done - self._first_done
         left = (total - done) * (now - self.began) / worked if worked > 0 else math.nan
-        text = f"{self.title} {_bar(share)} {done:.1f}/{total:g} {self._numbers()} {self._energy(energy)} left {clock(left)}"
-        self._line(text, moving=True)
+        words = (_bar(share), f"{done:.1f}/{total:g}", self._numbers(), self._energy(energy), f"left {clock(left)}")
+        self._line(" ".join([self.title, *filter(None, words)]), moving=True)
 
     def close(self, text: str) -> None:
         """End with a lasting line."""
@@ -57,7 +59,8 @@ class Progress:
 
     def _line(self, text: str, moving: bool = False) -> None:
         if self.terminal:
-            self.stream.write(f"\r\x1b[2K{text}" + ("" if moving else "\n"))
+            width = shutil.get_terminal_size().columns  # a longer line would wrap, and could not be taken back
+            self.stream.write(f"\r\x1b[2K{text[: width - 1]}" if moving else f"\r\x1b[2K{text}\n")
         else:
             self.stream.write(text + "\n")
         self.stream.flush()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from benchmark.config import ConfigError, experiment
+from benchmark.energy.reading import worst
 from benchmark.energy.stats import mean_ci95
 from benchmark.greeness import TAU, greeness
 from benchmark.life import Life, Place, lives
@@ -16,21 +17,22 @@ from benchmark.stage import TEC_PHASES, Phase, Stage
 from benchmark.store import Record, Store
 
 J_PER_WH = 3600.0
-GRADES = "ABCDREX"
-"""Grades of a measurement, best first; see docs/energy.md."""
 
 STAGE_COLUMNS = (
-    "experiment method model teacher data scale seed profile train_precision deploy_precision phase stage key kind energy_wh "
-    "energy_ci95_wh repeated_wh seconds mean_power_w gpu_util_pct mem_util_pct n_inferences batch_size acc_pct energy_source "
-    "grade hardware device_name commit created iec_wh iec_ci95_wh single_stream_wh engine reason gpu_wh cpu_wh dram_wh "
-    "paper_compat_wh device_uuid torch_version attempts params macs"
-).split()
+    "experiment", "method", "model", "teacher", "data", "scale", "seed", "profile", "train_precision",
+    "deploy_precision", "phase", "stage", "key", "kind", "energy_wh", "energy_ci95_wh", "repeated_wh", "seconds",
+    "mean_power_w", "gpu_util_pct", "mem_util_pct", "n_inferences", "batch_size", "acc_pct", "energy_source",
+    "grade", "hardware", "device_name", "commit", "created", "iec_wh", "iec_ci95_wh", "single_stream_wh",
+    "engine", "reason", "gpu_wh", "cpu_wh", "dram_wh", "paper_compat_wh", "device_uuid", "torch_version",
+    "attempts", "params", "macs",
+)  # fmt: skip  # a list of names reads best in rows
 
 SUMMARY_COLUMNS = (
-    "experiment method model teacher data scale profile train_precision deploy_precision engine tec_wh tec_ci95_wh iec_wh "
-    "iec_ci95_wh deploy_wh spent_wh acc_pct trained_acc_pct g_500m g_1b tau params macs n_seeds train_hardware infer_hardware "
-    "energy_source grade missing"
-).split()
+    "experiment", "method", "model", "teacher", "data", "scale", "profile", "train_precision", "deploy_precision",
+    "engine", "tec_wh", "tec_ci95_wh", "iec_wh", "iec_ci95_wh", "deploy_wh", "spent_wh", "acc_pct",
+    "trained_acc_pct", "g_500m", "g_1b", "tau", "params", "macs", "n_seeds", "train_hardware", "infer_hardware",
+    "energy_source", "grade", "missing",
+)  # fmt: skip  # a list of names reads best in rows
 
 IDENTITY = ("experiment", "train_hardware", "infer_hardware")
 
@@ -40,7 +42,7 @@ def stored_lives(store: Store) -> list[Life]:
 
     Raises ConfigError where a stored run no longer parses.
     """
-    newest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    newest: dict[tuple[Any, ...], dict[str, Any]] = {}
     for run in store.runs():
         identity = (run["experiment"], run["train_profile"], run["infer_profile"], run["seed"])
         if identity not in newest or run["created"] > newest[identity]["created"]:
@@ -140,8 +142,9 @@ def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules
 
 
 def summary(store: Store, table: pd.DataFrame, tau: float = TAU) -> pd.DataFrame:
-    """A row per experiment: means over its complete seeds. An experiment without one has a row too, its gaps named in `missing`."""
-    wanted: dict[tuple[str, ...], list[Life]] = {}
+    """A row per experiment: means over its complete seeds. An experiment without one has a row too, its gaps named in
+    `missing`."""
+    wanted: dict[tuple[str, str, str], list[Life]] = {}
     for life in stored_lives(store):
         identity = (life.experiment.name(), life.place.train_profile, life.place.infer_profile)
         wanted.setdefault(identity, []).append(life)
@@ -180,7 +183,7 @@ def _summary_row(identity: tuple[str, ...], group: list[Life], own: pd.DataFrame
         "infer_hardware": identity[2],
         "missing": "; ".join(missing),
         "energy_source": "+".join(sorted(set(own["energy_source"]))),
-        "grade": max(own["grade"], key=GRADES.index, default="X"),
+        "grade": worst(list(own["grade"])),
     }
     if not seeds:
         return row

@@ -1,4 +1,5 @@
-"""Walks life cycles: each stage once, in one energy window, one record each. The only place that opens a stage's window."""
+"""Walks life cycles: each stage once, in one energy window, one record each. The only place that opens a stage's
+window."""
 
 from __future__ import annotations
 
@@ -111,7 +112,9 @@ class Runner:
                 self.store.save_output(key, output)
         except BaseException as error:
             bench.close()
-            progress.close(f"stopped ({_words(error)}); {self._wh(bench.reading.joules)} spent on it are kept in its account")
+            progress.close(
+                f"stopped ({_words(error)}); {self._wh(bench.reading.joules)} spent on it are kept in its account"
+            )
             if isinstance(error, Exception) and not isinstance(error, StoreError):
                 raise StageError(f"{stage.name} {key} failed: {_words(error)}") from error
             raise
@@ -122,12 +125,15 @@ class Runner:
         return output
 
     def _measure(self, wanted: Sequence[Life], again: bool) -> None:
-        """Measure the inference of every network shape that has no measurement yet, as one group whose windows take turns."""
+        """Measure the inference of every network shape that has no measurement yet, as one group whose windows take
+        turns."""
         pending: dict[str, tuple[Life, Stage]] = {}
         for life in wanted:
             built = self.store.record(life.place.infer_profile, life.key(life.build))
             if built is None:
-                raise StoreError(f"the record of engine {life.key(life.build)} vanished while its network was worked on")
+                raise StoreError(
+                    f"the record of engine {life.key(life.build)} vanished while its network was worked on"
+                )
             stage = life.measurement(built.details["signature"])
             key = life.key(stage)
             if again or not self.store.measurements(life.place.infer_profile, key):

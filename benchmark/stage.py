@@ -29,7 +29,8 @@ TEC_PHASES = (Phase.BASE, Phase.COMPRESS, Phase.RETRAIN)
 
 @dataclass(frozen=True)
 class Stage:
-    """A function named `module:function`, its parameters and its input stages: equal stages have equal keys and are worked once.
+    """A function named `module:function`, its parameters and its input stages: equal stages have equal keys and are
+    worked once.
 
     `device_bound` stages (engines, look-up tables) differ between devices: their key includes the device they ran on.
     """
@@ -40,7 +41,8 @@ class Stage:
     device_bound: bool = False
 
     def key(self, device: str) -> str:
-        """Twenty hexadecimal digits that name this stage; `device` (name, engine, library version) counts where device_bound."""
+        """Twenty hexadecimal digits that name this stage; `device` (name, engine, library version) counts where
+        device_bound."""
         identity = {
             "fn": self.fn,
             "version": self.params.version,
@@ -74,14 +76,16 @@ class Precision:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method promises: its metered steps in order, the stage whose network is deployed, and in which precision."""
+    """What a method promises: its metered steps in order, the stage whose network is deployed, and in which
+    precision."""
 
     steps: tuple[tuple[Phase, Stage], ...]
     network: Stage
     deploy: Precision
 
     def __post_init__(self) -> None:
-        """Every stage that another rests on must be a step of its own, and come first: else its energy would go unbooked."""
+        """Every stage that another rests on must be a step of its own, and come first: else its energy would go
+        unbooked."""
         seen: list[Stage] = []
         for _, stage in self.steps:
             for needed in stage.inputs.values():
@@ -96,7 +100,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network as data: who builds it (`builder`, `kwargs`), its tensors, and the normalisation its input expects.
+    """A trained network as data: who builds it (`builder`, `kwargs`), its tensors, and the normalisation its input
+    expects.
 
     Shapes of pruned layers come from the tensors, so a shrunk network loads without the method that made it.
     """
@@ -111,7 +116,8 @@ class Network:
 
 @dataclass(frozen=True)
 class Output:
-    """What a stage function returns: a network and/or arrays for later stages, numbers for rows, and details for the record."""
+    """What a stage function returns: a network and/or arrays for later stages, numbers for rows, and details for the
+    record."""
 
     network: Network | None = None
     arrays: Mapping[str, Any] | None = None
@@ -121,7 +127,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one call of something costs: the mean over `n` calls inside one window. Joules are NaN where no meter can see them."""
+    """What one call of something costs: the mean over `n` calls inside one window. Joules are NaN where no meter can
+    see them."""
 
     joules: float
     seconds: float
@@ -130,7 +137,8 @@ class Cost:
 
 
 class Bench(Protocol):
-    """What the harness gives to every stage function: a device, and the means to pause, save, report and ask for a cost."""
+    """What the harness gives to every stage function: a device, and the means to pause, save, report and ask for a
+    cost."""
 
     device: str
     """The torch device to compute on: 'cpu' or 'cuda:0'."""

@@ -117,7 +117,8 @@ class Store:
         return sorted((self.results / "records").glob("*/*.json"))
 
     def add(self, record: Record) -> Record:
-        """Keep a record for good: as the stage's own if it is the first, else beside it as a repeat. Returns what was kept."""
+        """Keep a record for good: as the stage's own if it is the first, else beside it as a repeat. Returns what was
+        kept."""
         folder = self.results / "records" / record.profile
         if not record.group and _create(folder / f"{record.key}.json", _dump(record)):
             return record
@@ -190,7 +191,9 @@ class Store:
         network = header["network"]
         if network is not None:
             own = {name.removeprefix("network."): value for name, value in tensors.items() if name[:8] == "network."}
-            network = Network(**{**network, "mean": tuple(network["mean"]), "std": tuple(network["std"]), "tensors": own})
+            network = Network(
+                **{**network, "mean": tuple(network["mean"]), "std": tuple(network["std"]), "tensors": own}
+            )
         arrays = {name.removeprefix("array."): value for name, value in tensors.items() if name[:6] == "array."}
         return Output(network=network, arrays=arrays or None, values=header["values"], details=header["details"])
 
@@ -203,7 +206,8 @@ class Store:
 
     @contextlib.contextmanager
     def working_on(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold a stage for this process; `waiting` is called once where another process has it. The lock dies with its holder."""
+        """Hold a stage for this process; `waiting` is called once where another process has it. The lock dies with
+        its holder."""
         path = self.artifacts / f"{key}.lock"
         with path.open("w") as file:
             try:

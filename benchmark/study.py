@@ -39,8 +39,10 @@ def _blocks(path: Path) -> list[dict[str, Any]]:
     for block in blocks:
         unknown = set(block) - {"overrides", "sweep"}
         if unknown:
-            raise ConfigError(f"{path}: unknown {', '.join(map(str, unknown))}{near(str(unknown.pop()), ['overrides', 'sweep'])}")
-    return blocks  # type: ignore[return-value] # checked just above
+            raise ConfigError(
+                f"{path}: unknown {', '.join(map(str, unknown))}{near(str(unknown.pop()), ['overrides', 'sweep'])}"
+            )
+    return blocks
 
 
 def _jobs(block: dict[str, Any]) -> list[list[str]]:

@@ -14,7 +14,8 @@ Profile = Literal["fast", "published"]
 class Config(BaseModel):
     """A frozen, typed set of values; an unknown name, a wrong type or an out-of-range value is an error.
 
-    `version` names the arithmetic *and* the energy per step of the function that reads the values: raise it when either changes.
+    `version` names the arithmetic *and* the energy per step of the function that reads the values: raise it when
+    either changes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -22,12 +23,14 @@ class Config(BaseModel):
     version: int = 1
 
     def identity(self) -> dict[str, Any]:
-        """The values that differ from their defaults: what enters a stage's key, so that a new field with a default changes no key."""
+        """The values that differ from their defaults: what enters a stage's key, so that a new field with a default
+        changes no key."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class Model(Config):
-    """A network of the zoo: `builder` is a dotted `module:function` that takes `classes` and `kwargs` and returns a module."""
+    """A network of the zoo: `builder` is a dotted `module:function` that takes `classes` and `kwargs` and returns a
+    module."""
 
     name: str
     builder: str
@@ -54,8 +57,10 @@ class Scale(Config):
 class Recipe(Config):
     """How a network is trained: optimiser, schedule, augmentation and normalisation constants.
 
-    `schedule="multistep"` multiplies the rate by `gamma` at each of `milestones` (fractions of `epochs`), stepped once an epoch;
-    `"onecycle"` rises linearly to `lr` over the first `warmup` of the steps and falls linearly to zero, stepped every batch.
+    `schedule="multistep"` multiplies the rate by `gamma` at each of `milestones` (fractions of `epochs`), stepped
+    once an epoch;
+    `"onecycle"` rises linearly to `lr` over the first `warmup` of the steps and falls linearly to zero, stepped every
+    batch.
     """
 
     name: str
@@ -86,7 +91,8 @@ class Recipe(Config):
 
 
 class Task(Config):
-    """One thing to learn: a model on a data set at a scale, with a seed and a recipe. A method plans its stages from it."""
+    """One thing to learn: a model on a data set at a scale, with a seed and a recipe. A method plans its stages from
+    it."""
 
     model: Model
     data: Data

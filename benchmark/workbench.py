@@ -1,8 +1,11 @@
-"""What a stage function is given (`Bench`), and the account of what the stage spent: useful, lost, and lost for certain.
+"""What a stage function is given (`Bench`), and the account of what the stage spent: useful, lost, and lost for
+certain.
 
-A stage may need several attempts. Each attempt keeps a journal under results/attempts (joules so far, every few seconds); a
+A stage may need several attempts. Each attempt keeps a journal under results/attempts (joules so far, every few
+seconds); a
 checkpoint holds, beside the state, how many joules of each attempt went into it. When the stage is done,
-useful = what the resumed checkpoint had cost + what this attempt spent since; repeated = everything else that was spent.
+useful = what the resumed checkpoint had cost + what this attempt spent since; repeated = everything else that was
+spent.
 """
 
 from __future__ import annotations
@@ -22,8 +25,7 @@ from benchmark.stage import Cost
 from benchmark.store import Store, StoreError, replace
 
 if TYPE_CHECKING:
-    from benchmark.energy import EnergyTracer, Reading
-    from benchmark.energy.tracer import Window
+    from benchmark.energy import EnergyTracer, Reading, Window
 
 CHECKPOINT_S = 60.0
 JOURNAL_S = 5.0
@@ -146,7 +148,9 @@ class Workbench:
             spent = _number(attempt["joules"])
             if not attempt["closed"]:
                 tail = _number(attempt["max_w"]) * max(JOURNAL_S, 2 * attempt["longest_gap_s"])
-                notes.append(f"attempt {attempt['id']} was killed: up to {tail:.0f} J after its last journal are included")
+                notes.append(
+                    f"attempt {attempt['id']} was killed: up to {tail:.0f} J after its last journal are included"
+                )
                 spent += tail
             repeated += spent - kept.get(attempt["id"], 0.0)
         useful = reading.joules + sum(kept.values())

@@ -26,7 +26,8 @@ class Baseline(Config):
 
 
 def base_training(task: Task) -> Stage:
-    """The training of `task.model` from scratch: the same stage, with the same key, in every method that starts from it."""
+    """The training of `task.model` from scratch: the same stage, with the same key, in every method that starts from
+    it."""
     plain = task.model_copy(
         update={
             "teacher": None,

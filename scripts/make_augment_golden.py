@@ -1,4 +1,5 @@
-"""Writes tests/data/augment_golden.npz: images, torchvision's own random draws, and the pixels torchvision made of them.
+"""Writes tests/data/augment_golden.npz: images, torchvision's own random draws, and the pixels torchvision made of
+them.
 
 Run once, where torchvision is installed; the test that reads the file then needs none.
 """
@@ -19,7 +20,8 @@ COUNT, PADDING = 32, 4
 
 
 def main() -> None:
-    """Send every image through torchvision in both orders; each image's draws are read off the same generator state first."""
+    """Send every image through torchvision in both orders; each image's draws are read off the same generator state
+    first."""
     import_torchvision()
     from PIL import Image
     from torchvision import transforms

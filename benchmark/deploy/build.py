@@ -7,11 +7,11 @@ from torch import Tensor
 from benchmark.deploy.engines import open_engine, signature
 from benchmark.deploy.plan import Build
 from benchmark.stage import Bench, Output
+from benchmark.task import Recipe
 from benchmark.vision.cost import count
 from benchmark.vision.data import TEST_BATCH, Loader, load
 from benchmark.vision.evaluation import accuracy
 from benchmark.vision.network import load as load_network
-from benchmark.task import Recipe
 
 
 def build_engine(bench: Bench, params: Build, network: Output) -> Output:
@@ -21,7 +21,9 @@ def build_engine(bench: Bench, params: Build, network: Output) -> Output:
     engine = open_engine(params.engine, network.network, params.precision, bench.device)
     with bench.paused():
         _, test = load(params.data, bench.data_dir, params.scale)
-        recipe = Recipe(name="test", epochs=1, batch_size=TEST_BATCH, lr=1, mean=network.network.mean, std=network.network.std)
+        recipe = Recipe(
+            name="test", epochs=1, batch_size=TEST_BATCH, lr=1, mean=network.network.mean, std=network.network.std
+        )
 
         def logits(images: Tensor) -> Tensor:
             return engine(engine.prepare(images))

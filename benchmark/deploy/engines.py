@@ -57,7 +57,8 @@ def open_engine(name: str, network: Network, precision: str, device: str) -> Eng
 
 
 def signature(network: Network) -> str:
-    """Twelve hexadecimal digits of everything that decides an inference's arithmetic: builder, arguments, tensor shapes."""
+    """Twelve hexadecimal digits of everything that decides an inference's arithmetic: builder, arguments, tensor
+    shapes."""
     shapes: dict[str, Any] = {name: list(tensor.shape) for name, tensor in sorted(network.tensors.items())}
     words = json.dumps([network.builder, dict(network.kwargs), shapes], sort_keys=True)
     return hashlib.sha256(words.encode()).hexdigest()[:12]

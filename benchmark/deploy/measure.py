@@ -1,7 +1,9 @@
 """The inference protocol: what one image costs, at the best batch size (offline) and alone (single stream).
 
-Headline: the batch size with the lowest energy per image; `windows` windows there, mean and 95 % interval. Real test images on
-the device in rotation, never zeros (power depends on data). Several networks measured together take turns window by window,
+Headline: the batch size with the lowest energy per image; `windows` windows there, mean and 95 % interval. Real test
+images on
+the device in rotation, never zeros (power depends on data). Several networks measured together take turns window by
+window,
 so a drift of the board touches all of them alike.
 """
 
@@ -87,7 +89,8 @@ def measure_group(bench: Bench, subjects: Mapping[str, Subject], seed: int = 0) 
 
 
 def _curve(bench: Bench, subject: Subject, step: Callable[[], None]) -> None:
-    """One short window for each batch size; the cheapest per image is the headline's (the fastest, where no meter can tell)."""
+    """One short window for each batch size; the cheapest per image is the headline's (the fastest, where no meter can
+    tell)."""
     _warm_up(bench, subject)
     for batch in subject.protocol.batch_sizes:
         cost = _window(bench, subject, batch, subject.protocol.curve_window_s)
@@ -160,5 +163,3 @@ def _summary(subject: Subject) -> Output:
 
 def _plain(cost: Cost) -> dict[str, Any]:
     return {name: None if value != value else value for name, value in vars(cost).items()}
-
-

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 
 def count(model: nn.Module, size: int = 32) -> tuple[int, int]:
-    """Parameters, and MACs of convolution and linear layers for one image [3, size, size]. Works on the meta device too.
+    """Parameters, and MACs of convolution and linear layers for one image [3, size, size]. Works on the meta device
+    too.
 
-    Biases, batch norm and pooling count as parameters where they have some, never as MACs: the convention of the pruning literature.
+    Biases, batch norm and pooling count as parameters where they have some, never as MACs: the convention of the
+    pruning literature.
     """
     macs = 0
 
@@ -20,11 +22,15 @@ def count(model: nn.Module, size: int = 32) -> tuple[int, int]:
         nonlocal macs
         if isinstance(module, nn.Conv2d):
             positions = out.shape[-2] * out.shape[-1]
-            macs += module.out_channels * positions * module.in_channels // module.groups * math.prod(module.kernel_size)
+            macs += (
+                module.out_channels * positions * module.in_channels // module.groups * math.prod(module.kernel_size)
+            )
         elif isinstance(module, nn.Linear):
             macs += module.in_features * module.out_features
 
-    hooks = [module.register_forward_hook(add) for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [
+        module.register_forward_hook(add) for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
     parameter = next(model.parameters())
     training = model.training
     model.eval()

@@ -1,11 +1,13 @@
 """Data sets in memory as uint8, and loaders that augment and normalise whole batches.
 
-Sources of truth: the original python files of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), recognised by their published md5 sums.
+Sources of truth: the original python files of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), recognised by their
+published md5 sums.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,7 +132,8 @@ def _first_of_each_class(images: Images, count: int | None) -> Images:
 
 
 def _synthetic(classes: int, scale: Scale) -> tuple[Images, Images]:
-    """CIFAR-shaped and learnable: a smooth template per class, shifted, scaled and buried in noise. The same at every call."""
+    """CIFAR-shaped and learnable: a smooth template per class, shifted, scaled and buried in noise. The same at every
+    call."""
     generator = torch.Generator().manual_seed(20210831)
     coarse = torch.rand(classes, 3, 4, 4, generator=generator)
     templates = torch.nn.functional.interpolate(coarse, size=32, mode="bilinear", align_corners=False) * 255
@@ -149,7 +152,8 @@ def _synthetic(classes: int, scale: Scale) -> tuple[Images, Images]:
 
 
 class Draws(NamedTuple):
-    """The random choices of a batch: crop offsets `top` and `left` (int64 [n], 0 to 2 x padding) and `flip` (bool [n])."""
+    """The random choices of a batch: crop offsets `top` and `left` (int64 [n], 0 to 2 x padding) and `flip` (bool
+    [n])."""
 
     top: Tensor
     left: Tensor
@@ -191,7 +195,8 @@ def augment(pixels: Tensor, draws: Draws, padding: int, order: str) -> Tensor:
 
 
 def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 [n, 3, h, w] to float32, as ToTensor and Normalize do it: divide by 255, subtract `mean`, divide by `std`."""
+    """uint8 [n, 3, h, w] to float32, as ToTensor and Normalize do it: divide by 255, subtract `mean`, divide by
+    `std`."""
     images = pixels.to(torch.float32).div_(255)
     shift = torch.tensor(mean, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
     spread = torch.tensor(std, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
@@ -205,7 +210,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class Loader:
     """Batches of a split for one recipe; the ragged last batch is kept.
 
-    With `seed` set the order and the augmentation of epoch e are drawn from (seed, e) alone, so an interrupted run needs only
+    With `seed` set the order and the augmentation of epoch e are drawn from (seed, e) alone, so an interrupted run
+    needs only
     the number of the epoch to see the same batches again. Without it: file order, no augmentation.
     """
 
@@ -216,7 +222,7 @@ class Loader:
         self.seed = seed
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return math.ceil(len(self.images) / self.batch_size)
 
     def epoch(self, number: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`."""
@@ -228,7 +234,8 @@ class Loader:
             order = torch.randperm(count, generator=generator)
             draws = draw(count, self.recipe.crop_padding, generator) if self.recipe.augment != "none" else None
         order = order.to(device)
-        draws = draws and Draws(*(values.to(device) for values in draws))
+        if draws is not None:
+            draws = Draws(*(values.to(device) for values in draws))
         for start in range(0, count, self.batch_size):
             rows = slice(start, start + self.batch_size)
             index = order[rows]

@@ -17,7 +17,8 @@ _kept: list[Any] = []
 def import_torchvision() -> Any:
     """The module `torchvision.datasets`, also where a CUDA wheel of torchvision stands beside a CPU-only torch.
 
-    There its compiled part cannot load, and the import fails because two operators that nobody here calls are not declared;
+    There its compiled part cannot load, and the import fails because two operators that nobody here calls are not
+    declared;
     declaring them is enough (seen with torchvision 0.28.0 on torch 2.13.0).
     """
     spec = importlib.util.find_spec("torchvision")
@@ -25,17 +26,19 @@ def import_torchvision() -> Any:
         raise DataError("torchvision is not installed: pip install 'torchvision>=0.24,<0.29'")
     try:
         for library in Path(spec.origin).parent.glob("_C*.so"):
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call] # torch leaves it untyped
     except OSError:
-        operators = torch.library.Library("torchvision", "FRAGMENT")
+        operators = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call] # same
         for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            operators.define(schema)  # type: ignore[no-untyped-call] # same
         _kept.append(operators)
     return importlib.import_module("torchvision.datasets")
 
 
 def ensure(name: str, root: Path) -> None:
-    """Download what a data set misses under `root`. Raises DataError naming the files to put there by hand where that fails."""
+    """Download what a data set misses under `root`. Raises DataError naming the files to put there by hand where that
+    fails."""
     missing = missing_files(name, root)
     if not missing:
         return
@@ -46,7 +49,9 @@ def ensure(name: str, root: Path) -> None:
         dataset(root=str(root), download=True)
     except DataError:
         raise
-    except Exception as error:  # torchvision passes on whatever its transport raises: URLError, OSError, RuntimeError, ...
+    except (
+        Exception
+    ) as error:  # torchvision passes on whatever its transport raises: URLError, OSError, RuntimeError, ...
         files = ", ".join(str(path) for path in missing)
         raise DataError(
             f"{name} is not under {root} and could not be downloaded ({type(error).__name__}: {error}). "

@@ -1,4 +1,5 @@
-"""Between modules and `Network` artifacts: build from a dotted name, freeze into tensors, load back, shrunk shapes included."""
+"""Between modules and `Network` artifacts: build from a dotted name, freeze into tensors, load back, shrunk shapes
+included."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def build_model(model: Model, classes: int) -> nn.Module:
 
 
 def freeze(module: nn.Module, model: Model, classes: int, recipe: Recipe) -> Network:
-    """The module as data: its tensors (copied to host memory), its builder, and the normalisation its recipe trained it with."""
+    """The module as data: its tensors (copied to host memory), its builder, and the normalisation its recipe trained
+    it with."""
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
     return Network(
         builder=model.builder,
@@ -37,7 +39,8 @@ def freeze(module: nn.Module, model: Model, classes: int, recipe: Recipe) -> Net
 
 
 def load(network: Network) -> nn.Module:
-    """The module of a `Network`, in eval mode on the CPU; layers take the shapes of the tensors, so shrunk networks load as they are.
+    """The module of a `Network`, in eval mode on the CPU; layers take the shapes of the tensors, so shrunk networks
+    load as they are.
 
     Raises ValueError where tensors and module do not fit: a tensor without a place, or a place without a tensor.
     """

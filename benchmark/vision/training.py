@@ -24,7 +24,8 @@ class TrainingError(Exception):
 
 
 class Loss(Protocol):
-    """Maps a model and a batch to (loss, logits). An implementation is an nn.Module and may own parameters, which train too."""
+    """Maps a model and a batch to (loss, logits). An implementation is an nn.Module and may own parameters, which
+    train too."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]: ...
     def parameters(self) -> Any: ...
@@ -57,7 +58,8 @@ class History:
     test_acc_pct: list[float] = field(default_factory=list)
 
     def values(self) -> dict[str, float]:
-        """The last epoch, which is the result, and the best one beside it, named so (chosen on the test set: never a result)."""
+        """The last epoch, which is the result, and the best one beside it, named so (chosen on the test set: never a
+        result)."""
         best = max(range(len(self.test_acc_pct)), key=self.test_acc_pct.__getitem__)
         return {
             "acc_pct": self.test_acc_pct[-1],
@@ -83,7 +85,8 @@ def rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 
 
 def set_precision(precision: TrainPrecision) -> None:
-    """Set the process-wide switches of a precision: TF32 in convolutions and matrix products only where it is asked for."""
+    """Set the process-wide switches of a precision: TF32 in convolutions and matrix products only where it is asked
+    for."""
     allowed = precision != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
@@ -139,14 +142,16 @@ class _Run:
 
 
 def fit(bench: Bench, model: nn.Module, loaders: Loaders, loss: Loss, task: Task) -> History:
-    """Train `model` in place by `task.recipe`, resuming an interrupted run; evaluate on the test set after every epoch, off the meter.
+    """Train `model` in place by `task.recipe`, resuming an interrupted run; evaluate on the test set after every
+    epoch, off the meter.
 
-    The model of the last epoch is the result. Reads of the task: recipe, train_precision, seed. Raises TrainingError as soon as
+    The model of the last epoch is the result. Reads of the task: recipe, train_precision, seed. Raises TrainingError
+    as soon as
     an epoch's loss is not a finite number.
     """
     recipe = task.recipe
     set_precision(task.train_precision)
-    model.to(bench.device, memory_format=torch.channels_last)
+    model.to(bench.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in the stub
     loss.to(bench.device)
     parameters = [parameter for owner in (model, loss) for parameter in owner.parameters()]
     optimiser = torch.optim.SGD(
@@ -215,5 +220,3 @@ def _step(run: _Run, task: Task, batch: tuple[Tensor, Tensor, Tensor], learning_
 def loss_of(recipe: Recipe) -> CrossEntropy:
     """The plain loss a recipe asks for."""
     return CrossEntropy(recipe.label_smoothing)
-
-

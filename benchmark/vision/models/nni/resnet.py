@@ -1,4 +1,5 @@
-"""ResNet for 32 x 32 images as in NNI's pruning examples: post-activation (2015) blocks, stride-1 stem, no stem pooling."""
+"""ResNet for 32 x 32 images as in NNI's pruning examples: post-activation (2015) blocks, stride-1 stem, no stem
+pooling."""
 
 from __future__ import annotations
 
@@ -62,14 +63,15 @@ class ResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        width = 64
+        width, stages = 64, []
         for number, (depth, planes) in enumerate(zip(depths, (64, 128, 256, 512), strict=True), start=1):
             blocks = []
             for position in range(depth):
                 stride = 2 if number > 1 and position == 0 else 1
                 blocks.append(block(width, planes, stride))
                 width = planes * block.expansion
-            self.add_module(f"layer{number}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.pool = nn.AvgPool2d(4)
         self.linear = nn.Linear(width, classes)
 

@@ -1,4 +1,5 @@
-"""VGG for 32 x 32 images as in NNI's pruning examples (v2.0 to v2.4): batch norm, four max-pools, a two-layer classifier."""
+"""VGG for 32 x 32 images as in NNI's pruning examples (v2.0 to v2.4): batch norm, four max-pools, a two-layer
+classifier."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _VGG19 = (64, 64, POOL, 128, 128, POOL, 256, 256, 256, 256, POOL, 512, 512, 512,
 
 
 class VGG(nn.Module):
-    """Images [n, 3, 32, 32] to logits [n, classes]. Convolutions carry no bias; each is followed by batch norm and ReLU."""
+    """Images [n, 3, 32, 32] to logits [n, classes]. Convolutions carry no bias; each is followed by batch norm and
+    ReLU."""
 
     def __init__(self, channels: tuple[int, ...], classes: int) -> None:
         super().__init__()
