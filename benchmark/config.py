@@ -291,4 +291,4 @@ def _fields_at(kind: type[BaseModel], where: tuple[int | str, ...]) -> list[str]
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
             return []
         kind = field.annotation
-    return [name for name in kind.model_fields if name != "version"]
+    return list(kind.model_fields)

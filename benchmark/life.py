@@ -55,7 +55,7 @@ class Life:
 
     def measurement(self, signature: str) -> Stage:
         """The inference measurement of a network shape under the experiment's protocol."""
-        protocol = self.experiment.inference.model_dump(exclude={"version"})
+        protocol = self.experiment.inference.model_dump()
         precision = self.plan.deploy.name
         return measure_stage(
             Measurement(signature=signature, engine=self.experiment.engine, precision=precision, **protocol)

@@ -57,14 +57,25 @@ class Runner:
             self.store.add_run(life.place.infer_profile, *life.run_file())
         with _terminable():
             try:
-                for life in wanted:
-                    for phase, stage in life.steps():
-                        self._ensure(life, phase, stage)
-                self._measure(wanted, measure_again)
+                failed = self._work_all(wanted)
+                self._measure([life for number, life in enumerate(wanted) if number not in failed], measure_again)
             finally:
                 if self._tracer is not None:
                     self._tracer.close()
                     self._tracer = None
+        if failed:
+            raise StageError("; ".join(map(str, failed.values())))
+
+    def _work_all(self, wanted: Sequence[Life]) -> dict[int, StageError]:
+        """Work the stages of every life; a stage that fails ends its own life cycle and no other."""
+        failed: dict[int, StageError] = {}
+        for number, life in enumerate(wanted):
+            try:
+                for phase, stage in life.steps():
+                    self._ensure(life, phase, stage)
+            except StageError as error:
+                failed[number] = error
+        return failed
 
     def _ensure(self, life: Life, phase: Phase, stage: Stage) -> None:
         """Work a stage unless its record is there."""

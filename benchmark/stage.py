@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmark.task import Config, DeployPrecision
+from benchmark.task import DeployPrecision, Params
 
 
 class Phase(StrEnum):
@@ -36,7 +36,7 @@ class Stage:
     """
 
     fn: str
-    params: Config
+    params: Params
     inputs: Mapping[str, Stage] = field(default_factory=dict)
     device_bound: bool = False
 

@@ -12,20 +12,23 @@ Profile = Literal["fast", "published"]
 
 
 class Config(BaseModel):
-    """A frozen, typed set of values; an unknown name, a wrong type or an out-of-range value is an error.
-
-    `version` names the arithmetic *and* the energy per step of the function that reads the values: raise it when
-    either changes.
-    """
+    """A frozen, typed set of values; an unknown name, a wrong type or an out-of-range value is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    version: int = 1
-
     def identity(self) -> dict[str, Any]:
-        """The values that differ from their defaults: what enters a stage's key, so that a new field with a default
-        changes no key."""
+        """The values that differ from their defaults: what enters a key, so that a new field with a default changes none.
+
+        For the same reason a default never changes: change the YAML instead.
+        """
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class Params(Config):
+    """The parameters of a stage function. Raise `version` in a subclass when the function's arithmetic or its energy per
+    step changes: it is in the key."""
+
+    version: int = 1
 
 
 class Model(Config):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchmark.stage import Phase, Plan, Precision, Stage
-from benchmark.task import Config, Task
+from benchmark.task import Config, Params, Task
 
 
-class Training(Config):
+class Training(Params):
     """Parameters of `methods.training:train`."""
 
     task: Task

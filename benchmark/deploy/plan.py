@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from benchmark.stage import Plan, Stage
-from benchmark.task import Config, Data, DeployPrecision, Scale, Task
+from benchmark.task import Data, DeployPrecision, Params, Scale, Task
 
 
-class Build(Config):
+class Build(Params):
     """Parameters of `benchmark.deploy.build:build_engine`; data and scale say which test images its accuracy is of."""
 
     engine: str
@@ -17,7 +17,7 @@ class Build(Config):
     scale: Scale
 
 
-class Measurement(Config):
+class Measurement(Params):
     """Parameters of `benchmark.deploy.measure:inference`: what decides the energy of one inference, and the protocol.
 
     `signature` names the network's layer shapes, so all networks of one shape share a measurement.

@@ -51,7 +51,8 @@ def load(network: Network) -> nn.Module:
     try:
         module.load_state_dict(dict(network.tensors))
     except RuntimeError as error:
-        raise ValueError(f"the stored tensors do not fit {network.builder}: {error}") from error
+        words = " ".join(str(error).split())
+        raise ValueError(f"the stored tensors do not fit {network.builder}: {words}") from error
     return module.eval()
 
 

@@ -12,24 +12,23 @@ import torch
 from benchmark.task import Data, Scale
 from benchmark.vision import data, download
 
-GOLDEN = Path(__file__).parent.parent / "data" / "augment_golden.npz"
+with np.load(Path(__file__).parent.parent / "data" / "augment_golden.npz") as _file:
+    GOLDEN = dict(_file)
 
 
 @pytest.mark.parametrize("order", ["crop_flip", "flip_crop"])
 def test_augmentation_is_bit_identical_to_torchvision(order):
-    golden = np.load(GOLDEN)
-    top, left, flip = torch.from_numpy(golden[f"{order}.draws"]).unbind(1)
+    top, left, flip = torch.from_numpy(GOLDEN[f"{order}.draws"]).unbind(1)
     pixels = data.augment(
-        torch.from_numpy(golden["pixels"]), data.Draws(top, left, flip.bool()), int(golden["padding"]), order
+        torch.from_numpy(GOLDEN["pixels"]), data.Draws(top, left, flip.bool()), int(GOLDEN["padding"]), order
     )
-    ours = data.normalise(pixels, tuple(golden["mean"].tolist()), tuple(golden["std"].tolist()))
-    assert torch.equal(ours, torch.from_numpy(golden[f"{order}.out"]))
+    ours = data.normalise(pixels, tuple(GOLDEN["mean"].tolist()), tuple(GOLDEN["std"].tolist()))
+    assert torch.equal(ours, torch.from_numpy(GOLDEN[f"{order}.out"]))
 
 
 def test_the_two_orders_differ():
-    golden = np.load(GOLDEN)
-    top, left, flip = torch.from_numpy(golden["crop_flip.draws"]).unbind(1)
-    pixels, draws = torch.from_numpy(golden["pixels"]), data.Draws(top, left, flip.bool())
+    top, left, flip = torch.from_numpy(GOLDEN["crop_flip.draws"]).unbind(1)
+    pixels, draws = torch.from_numpy(GOLDEN["pixels"]), data.Draws(top, left, flip.bool())
     assert not torch.equal(data.augment(pixels, draws, 4, "crop_flip"), data.augment(pixels, draws, 4, "flip_crop"))
 
 

@@ -73,12 +73,12 @@ class ResNet(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.pool = nn.AvgPool2d(4)
-        self.linear = nn.Linear(width, classes)
+        self.fc = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         out = functional.relu(self.bn1(self.conv1(images)))
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
-        return self.linear(self.pool(out).flatten(1))  # type: ignore[no-any-return] # nn.Module calls are untyped
+        return self.fc(self.pool(out).flatten(1))  # type: ignore[no-any-return] # nn.Module calls are untyped
 
 
 def resnet18(classes: int = 100) -> ResNet:

@@ -1,0 +1,38 @@
+"""A place, and experiments small enough to be worked in a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmark.config import Experiment, experiment
+from benchmark.life import Place
+
+HERE = Place(train_profile="here", infer_profile="here", binding="here/torch-0")
+
+
+def tiny_experiment(root: Path, **task) -> Experiment:
+    """A baseline of `tests.tiny` on synthetic images; keyword arguments replace values of the task."""
+    recipe = {"name": "t", "epochs": 2, "batch_size": 32, "lr": 0.05, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    values = {
+        "model": {"name": "tiny", "builder": "tests.tiny:tiny"},
+        "data": {"name": "synthetic", "classes": 10},
+        "scale": {"name": "test", "train_images": 64, "test_images": 32},
+        "recipe": recipe,
+        "seed": 0,
+        "train_precision": "fp32",
+        **task,
+    }
+    return experiment(
+        {
+            "method": {"_target_": "methods.baseline.Baseline", "name": "baseline"},
+            "task": values,
+            "hardware": {"device": "cpu"},
+            "inference": {
+                "warmup_s": 0.01, "window_s": 0.05, "windows": 3, "curve_window_s": 0.02, "batch_sizes": [1, 8],
+            },
+            "engine": "torch",
+            "seeds": 1,
+            "tau": 2,
+            "paths": {"data": root / "data", "artifacts": root / "artifacts", "results": root / "results"},
+        }
+    )  # fmt: skip  # one value a line would hide the shape

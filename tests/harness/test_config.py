@@ -1,0 +1,153 @@
+"""Words to experiments: every file composes, every typo names its neighbour, nothing impossible gets through."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from benchmark import config
+from benchmark.config import ConfigError
+from benchmark.life import lives
+from benchmark.stage import Phase
+from benchmark.task import Recipe
+from tests.harness.helpers import HERE
+
+
+def _parse(*overrides, kind="cuda"):
+    return config.parse(config.compose(overrides), kind)[0]
+
+
+CHOICES = [(group, name) for group in config.groups() for name in config.names(group)]
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES, ids=["=".join(choice) for choice in CHOICES])
+def test_every_file_composes_parses_and_plans(group, name):
+    parsed = _parse(f"{group}={name}")
+    for life in lives(parsed, HERE):
+        assert life.plan.steps[0][0] is Phase.BASE
+        assert life.steps()[-1][0] is Phase.DEPLOY
+    stored = config.experiment(parsed.model_dump(mode="json"))
+    assert stored == parsed
+    assert stored.name() == parsed.name()
+
+
+@pytest.mark.parametrize(("group", "name"), [choice for choice in CHOICES if choice[0] in ("model", "data", "recipe", "scale", "method")])
+def test_a_file_is_named_as_what_it_holds(group, name):
+    assert config.compose([f"{group}={name}"])[group].name == name
+
+
+def test_every_study_expands_to_experiments_that_parse():
+    from benchmark.study import FOLDER, expand
+
+    files = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")]
+    assert files
+    for name in files:
+        jobs = expand(name, ["seed=3"])
+        parsed = [_parse(*job) for job in jobs]
+        assert len({experiment.name() for experiment in parsed}) == len(jobs)
+        assert {experiment.task.seed for experiment in parsed} == {3}
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("method=basline", r"unknown method 'basline'; did you mean baseline\?"),
+        ("model=vgg16", r"unknown model 'vgg16'; did you mean .*nni/vgg16"),
+        ("model=nni/vgg61", r"unknown model 'nni/vgg61'; did you mean .*nni/vgg16"),
+        ("method=pruning/apozz", r"unknown method 'pruning/apozz'"),
+        ("data=cifar1000", r"unknown data 'cifar1000'; did you mean .*cifar100"),
+        ("pair=nothing", "unknown pair 'nothing'"),
+        ("sede=1", r"unknown name 'sede'.*did you mean seed"),
+        ("recipe.epochz=3", r"recipe.epochz.*did you mean recipe.epochs"),
+        ("+recipe.lrr=3", r"recipe.lrr: unknown name; did you mean lr\?"),
+        ("+method.sparsity=0.5", r"method.sparsity: unknown name"),
+        ("hardware.devise=cpu", r"hardware.devise.*did you mean hardware.device"),
+        ("seed=abc", "seed: .*valid integer.*'abc'"),
+        ("seed=-1", "seed: .*greater than or equal to 0"),
+        ("seeds=0", "seeds: .*greater than or equal to 1"),
+        ("recipe.lr=0", "recipe.lr: .*greater than 0"),
+        ("recipe.milestones=[80,120]", "milestones are fractions"),
+        ("train_precision=fp8", "train_precision: .*'tf32'"),
+        ("profile=quick", "profile: .*'fast' or 'published'"),
+        ("engine=tensorrtt", "engine: "),
+        ("executor=ray", "only 'local'"),
+        ("tau=0", "tau: "),
+        ("seed", "write name=value"),
+    ],
+)
+def test_a_wrong_word_is_refused_by_name(word, wanted):
+    with pytest.raises(ConfigError, match=wanted):
+        _parse(word)
+
+
+def test_pair_and_model_exclude_each_other(monkeypatch):
+    names = config.names
+    monkeypatch.setattr(config, "names", lambda group: ["a_b"] if group == "pair" else names(group))
+    with pytest.raises(ConfigError, match="pair= sets the teacher and the student, model= sets"):
+        config.check_words(["pair=a_b", "model=nni/vgg16"])
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_precision_the_engine_cannot_deploy_is_refused(precision):
+    with pytest.raises(ConfigError, match=f"deploy_precision={precision}"):
+        _parse(f"deploy_precision={precision}", kind="cpu")
+
+
+def test_on_a_cpu_training_is_fp32_and_it_says_so():
+    parsed, notes = config.parse(config.compose([]), "cpu")
+    assert parsed.task.train_precision == "fp32"
+    assert notes == ["train_precision is fp32: tf32 needs a GPU"]
+    assert config.parse(config.compose(["train_precision=fp32"]), "cpu")[1] == []
+    assert _parse().task.train_precision == "tf32"
+
+
+def test_smoke_writes_elsewhere_and_trains_one_epoch():
+    smoke = _parse("scale=smoke")
+    assert smoke.paths.results.as_posix() == "results/.smoke"
+    assert smoke.task.recipe.epochs == 1
+    assert _parse("scale=small").paths.results.as_posix() == "results"
+    assert _parse("scale=smoke", "paths.results=here").paths.results.as_posix() == "here"
+    assert _parse().task.recipe.epochs == 160
+
+
+def test_names_tell_experiments_apart_but_not_seeds():
+    base = _parse()
+    assert _parse("seed=4").name() == base.name() == _parse("paths.data=elsewhere", "seeds=2").name()
+    others = [_parse(word).name() for word in ("scale=small", "recipe.lr=0.2", "train_precision=bf16", "hardware.train=p100")]
+    assert len({base.name(), *others}) == 5
+
+
+def test_seeds_make_that_many_tasks():
+    assert [task.seed for task in _parse("seed=5", "seeds=3").tasks()] == [5, 6, 7]
+
+
+def test_an_empty_study_is_an_error(tmp_path, monkeypatch):
+    from benchmark import study
+
+    (tmp_path / "none.yaml").write_text("[]\n")
+    (tmp_path / "typo.yaml").write_text("- override: [seed=1]\n")
+    monkeypatch.setattr(study, "FOLDER", tmp_path)
+    with pytest.raises(ConfigError, match="holds no experiment"):
+        study.expand("none", [])
+    with pytest.raises(ConfigError, match="unknown override; did you mean overrides"):
+        study.expand("typo", [])
+    with pytest.raises(ConfigError, match="unknown experiment 'nane'; did you mean none"):
+        study.expand("nane", [])
+
+
+def test_words_of_the_command_replace_the_studys(tmp_path, monkeypatch):
+    from benchmark import study
+
+    (tmp_path / "two.yaml").write_text("- overrides: [seed=1, scale=small]\n  sweep: {model: [a, b], recipe: [x]}\n")
+    monkeypatch.setattr(study, "FOLDER", tmp_path)
+    assert study.expand("two", ["seed=9"]) == [
+        ["scale=small", "model=a", "recipe=x", "seed=9"],
+        ["scale=small", "model=b", "recipe=x", "seed=9"],
+    ]
+    assert study.expand("two", ["model=c"]) == [["seed=1", "scale=small", "recipe=x", "model=c"]]
+
+
+def test_values_are_frozen():
+    recipe = Recipe(name="t", epochs=1, batch_size=1, lr=1, mean=(0, 0, 0), std=(1, 1, 1))
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.epochs = 2
