@@ -66,7 +66,8 @@ def traced(clock, tmp_path):
 
 @pytest.fixture
 def powercap(tmp_path):
-    """Writes a fake powercap tree: powercap({"intel-rapl:0": ("package-0", 0, 1000)}) with energy and range in microjoules."""
+    """Writes a fake powercap tree: powercap({"intel-rapl:0": ("package-0", 0, 1000)}) with energy and range in
+    microjoules."""
     root = tmp_path / "powercap"
 
     def write(zones: dict[str, tuple[str, int, int | None]]) -> Path:

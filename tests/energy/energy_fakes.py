@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class Curve:
         knots = self.knots
         if t <= knots[0][0]:
             return knots[0][1]
-        for (a, p), (b, q) in zip(knots, knots[1:], strict=False):
+        for (a, p), (b, q) in itertools.pairwise(knots):
             if t < b:
                 return p + (q - p) * (t - a) / (b - a) if b > a else q
         return knots[-1][1]
@@ -88,7 +89,7 @@ class Curve:
         knots = self.knots
         first_t, first_w = knots[0]
         total = first_w * min(t, first_t)
-        for (a, p), (b, q) in zip(knots, knots[1:], strict=False):
+        for (a, p), (b, q) in itertools.pairwise(knots):
             if t <= a:
                 return total
             end = min(t, b)

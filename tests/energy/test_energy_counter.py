@@ -109,7 +109,8 @@ def test_a_pause_never_waits_for_a_tick(traced, clock):
 
 
 def test_a_known_tick_narrows_the_stamps():
-    """Reads 50 ms apart bracket a tick of 20 ms no closer than 50 ms, unless the tick is known: then it is at most 20 ms old."""
+    """Reads 50 ms apart bracket a tick of 20 ms no closer than 50 ms, unless the tick is known: then it is at most 20
+    ms old."""
     wide, narrow = CounterCurve(), CounterCurve()
     narrow.tick_period_ns = 20_000_000
     for curve in (wide, narrow):
@@ -120,7 +121,8 @@ def test_a_known_tick_narrows_the_stamps():
 
 
 def test_disagreement_with_sampled_power_downgrades(traced, clock):
-    """The counter shows 200 W, the sensor 10 % more: above 5 % on a window of 5 s or more the grade falls and says why."""
+    """The counter shows 200 W, the sensor 10 % more: above 5 % on a window of 5 s or more the grade falls and says
+    why."""
     tracer, gpu = traced(constant(200))
     gpu._sensor = lambda t, window_s: 220.0
     with tracer.window("w", align=True) as window:

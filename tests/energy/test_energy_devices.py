@@ -16,7 +16,9 @@ ANY = ("GPU-aaaa-1", "GPU-abbb-2", "GPU-cccc-3")
 
 @pytest.fixture
 def nvml(clock):
-    fakes = [FakeGpu(clock, constant(100 * (n + 1)), index=n, uuid=uuid, name=f"NVIDIA H{n}") for n, uuid in enumerate(ANY)]
+    fakes = [
+        FakeGpu(clock, constant(100 * (n + 1)), index=n, uuid=uuid, name=f"NVIDIA H{n}") for n, uuid in enumerate(ANY)
+    ]
     return FakeNvml(fakes, {"MIG-1234": 1})
 
 
@@ -26,28 +28,28 @@ def no_setting(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("setting", "wish", "uuid", "torch_name"),
+    ("setting", "wish", "wanted"),
     [
-        (None, "auto", ANY[0], "cuda:0"),
-        (None, "cuda", ANY[0], "cuda:0"),
-        (None, "cuda:2", ANY[2], "cuda:2"),
-        (None, "GPU-abbb-2", ANY[1], "cuda:1"),
-        (None, "GPU-ab", ANY[1], "cuda:1"),
-        ("2,0", "auto", ANY[2], "cuda:0"),
-        ("2,0", "cuda:1", ANY[0], "cuda:1"),
-        ("2,0", "GPU-aaaa", ANY[0], "cuda:1"),
-        (" 1 ", "auto", ANY[1], "cuda:0"),
-        ("GPU-cccc-3,GPU-aaaa-1", "cuda:1", ANY[0], "cuda:1"),
-        ("GPU-ccc", "auto", ANY[2], "cuda:0"),
-        ("1,-1,0", "auto", ANY[1], "cuda:0"),
+        (None, "auto", (ANY[0], "cuda:0")),
+        (None, "cuda", (ANY[0], "cuda:0")),
+        (None, "cuda:2", (ANY[2], "cuda:2")),
+        (None, "GPU-abbb-2", (ANY[1], "cuda:1")),
+        (None, "GPU-ab", (ANY[1], "cuda:1")),
+        ("2,0", "auto", (ANY[2], "cuda:0")),
+        ("2,0", "cuda:1", (ANY[0], "cuda:1")),
+        ("2,0", "GPU-aaaa", (ANY[0], "cuda:1")),
+        (" 1 ", "auto", (ANY[1], "cuda:0")),
+        ("GPU-cccc-3,GPU-aaaa-1", "cuda:1", (ANY[0], "cuda:1")),
+        ("GPU-ccc", "auto", (ANY[2], "cuda:0")),
+        ("1,-1,0", "auto", (ANY[1], "cuda:0")),
     ],
 )
-def test_visible_devices(monkeypatch, nvml, setting, wish, uuid, torch_name):
+def test_visible_devices(monkeypatch, nvml, setting, wish, wanted):
     if setting is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
     device = find_device(wish, nvml=nvml)
-    assert (device.uuid, device.torch_name) == (uuid, torch_name)
-    assert device.nvml_index == ANY.index(uuid)
+    assert (device.uuid, device.torch_name) == wanted
+    assert device.nvml_index == ANY.index(wanted[0])
     assert (device.kind, device.source, device.grade_best) == ("cuda", "nvml:counter", "A")
 
 
@@ -131,7 +133,15 @@ def test_the_best_meter_and_why_no_better(clock, missing, source, grade):
 
 
 def test_profiles_are_folder_names():
-    base = {"kind": "cuda", "torch_name": "cuda:0", "uuid": "u", "driver": "d", "nvml_index": 0, "source": "", "grade_best": "A"}
+    base = {
+        "kind": "cuda",
+        "torch_name": "cuda:0",
+        "uuid": "u",
+        "driver": "d",
+        "nvml_index": 0,
+        "source": "",
+        "grade_best": "A",
+    }
     assert Device(name="NVIDIA H200", power_limit_w=700.0, **base).profile == "nvidia-h200-700w"
     assert Device(name="NVIDIA GeForce RTX 4090", power_limit_w=None, **base).profile == "nvidia-geforce-rtx-4090"
     assert slug("  Tesla P100-PCIE-16GB ") == "tesla-p100-pcie-16gb"

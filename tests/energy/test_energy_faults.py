@@ -129,15 +129,18 @@ def test_a_mig_slice_has_no_energy(traced, clock):
 
 def test_strict_raises_after_the_work(traced, clock):
     tracer, _ = traced(constant(200), reset_s=2.0, strict=True)
-    done = []
+    before = clock.t
     with pytest.raises(EnergyError, match="reset"), tracer.window("w"):
         clock.sleep(5.0)
-        done.append("work")
-    assert done == ["work"]
+    assert clock.t >= before + 5.0
 
 
 def test_strict_does_not_hide_the_works_own_exception(traced, clock):
     tracer, _ = traced(constant(200), reset_s=2.0, strict=True)
-    with pytest.raises(KeyError), tracer.window("w"):
+
+    def work() -> None:
         clock.sleep(5.0)
         raise KeyError("the work's own")
+
+    with pytest.raises(KeyError), tracer.window("w"):
+        work()

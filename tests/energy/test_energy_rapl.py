@@ -25,10 +25,10 @@ def cpu_tracer(root, clock) -> EnergyTracer:
 class Meter:
     """Raises a zone's counter with virtual time, wrapping at its range."""
 
-    def __init__(self, clock: VirtualClock, root, zone: str, watts: float, start_uj: int, range_uj: int = RANGE) -> None:
+    def __init__(self, clock: VirtualClock, root, zone: str, watts: float, start_uj: int) -> None:
         def beat() -> None:
             gone_uj = (clock.ns - self.origin) // 1000 * watts
-            set_uj(root, zone, int(start_uj + gone_uj) % range_uj)
+            set_uj(root, zone, int(start_uj + gone_uj) % RANGE)
 
         self.origin = clock.ns
         clock.ticker(0.01, beat)
@@ -113,7 +113,7 @@ def test_a_zone_that_vanishes(powercap, clock):
 
 def test_permission_denied_says_what_to_do(powercap, monkeypatch):
     root = powercap({"intel-rapl:0": ("package-0", 9_000_000, RANGE)})
-    from pathlib import Path  # noqa: PLC0415 - the class that is patched, beside its patch
+    from pathlib import Path
 
     real = Path.read_text
 
@@ -180,7 +180,7 @@ def test_a_window_too_short_for_rapl(powercap, clock):
 
 
 def test_the_host_stands_beside_the_gpu(powercap, clock, traced):
-    from energy_fakes import constant  # noqa: PLC0415 - used here alone
+    from energy_fakes import constant
 
     root = powercap({"intel-rapl:0": ("package-0", 0, RANGE)})
     Meter(clock, root, "intel-rapl:0", 80.0, 0)

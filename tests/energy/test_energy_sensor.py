@@ -67,7 +67,9 @@ def test_a_sensor_that_sees_everything_is_not_flagged(traced, clock):
 def test_dropped_samples_cost_little(traced, clock, share):
     rng = random.Random(3)
     dropped: dict[float, bool] = {}
-    tracer, _ = traced(constant(200), unsupported=NO_COUNTER, deaf=lambda t: dropped.setdefault(t, rng.random() < share))
+    tracer, _ = traced(
+        constant(200), unsupported=NO_COUNTER, deaf=lambda t: dropped.setdefault(t, rng.random() < share)
+    )
     with tracer.window("w") as window:
         clock.sleep(30.0)
     reading = window.reading
@@ -123,7 +125,8 @@ def test_zero_milliwatts_are_skipped_and_counted(traced, clock):
 
 
 def test_a_one_second_average_says_that_its_edges_are_blurred(traced, clock):
-    """power.usage averages over a second: a short burst is smeared beyond the window, and the interval must cover that."""
+    """power.usage averages over a second: a short burst is smeared beyond the window, and the interval must cover
+    that."""
     tracer, _ = traced(step(60, 300, 5.0, 7.0), unsupported=(*NO_COUNTER, "power.instant"))
     clock.sleep(5.0)
     with tracer.window("w") as window:
@@ -135,7 +138,8 @@ def test_a_one_second_average_says_that_its_edges_are_blurred(traced, clock):
 
 
 def test_the_papers_nominal_period_undercounts_by_the_query_time(traced, clock):
-    """Sleep 0.1 s, query 0.08 s, book each power for 0.1 s: 0.1 / 0.18 = 0.56 of the energy, Table 4's ratio for the P100 (0.55)."""
+    """Sleep 0.1 s, query 0.08 s, book each power for 0.1 s: 0.1 / 0.18 = 0.56 of the energy, Table 4's ratio for the
+    P100 (0.55)."""
     tracer, _ = traced(constant(250))
     with tracer.window("w") as window:
         clock.sleep(60.0)

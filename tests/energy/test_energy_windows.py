@@ -1,4 +1,5 @@
-"""Windows: exceptions, nesting, pauses, threads, clock steps and the order of synchronising (points 13, 14, 16, 18, 19)."""
+"""Windows: exceptions, nesting, pauses, threads, clock steps and the order of synchronising (points 13, 14, 16, 18,
+19)."""
 
 from __future__ import annotations
 
@@ -11,12 +12,16 @@ from energy_fakes import Curve, FakeGpu, constant, device_of
 from benchmark.energy import EnergyTracer
 
 
+def fail_after(clock, seconds: float, error: BaseException) -> None:
+    clock.sleep(seconds)
+    raise error
+
+
 def test_an_exception_inside_a_stage_leaves_a_reading(traced, clock):
     tracer, _ = traced(constant(200))
     window = tracer.window("w")
     with pytest.raises(ValueError, match="the work's own"), window:
-        clock.sleep(12.0)
-        raise ValueError("the work's own")
+        fail_after(clock, 12.0, ValueError("the work's own"))
     assert window.reading.joules == pytest.approx(2400, rel=0.01)
     assert window.reading.provenance["status"] == "the work raised ValueError: the work's own"
     assert not clock.tickers
@@ -26,8 +31,7 @@ def test_an_interrupt_passes_through(traced, clock):
     tracer, _ = traced(constant(200))
     window = tracer.window("w")
     with pytest.raises(KeyboardInterrupt), window:
-        clock.sleep(12.0)
-        raise KeyboardInterrupt
+        fail_after(clock, 12.0, KeyboardInterrupt())
     assert window.reading.joules == pytest.approx(2400, rel=0.01)
     assert not clock.tickers
 
@@ -112,8 +116,7 @@ def test_a_pause_that_an_exception_ends(traced, clock):
     with tracer.window("w") as window:
         clock.sleep(6.0)
         with pytest.raises(OSError, match="disk full"), window.paused():
-            clock.sleep(3.0)
-            raise OSError("disk full")
+            fail_after(clock, 3.0, OSError("disk full"))
         clock.sleep(6.0)
     assert window.reading.joules == pytest.approx(2400, rel=0.01)
 
@@ -185,7 +188,7 @@ def test_threads_may_open_windows_at_once(clock):
             return 0.0
 
         def energy_mj(self) -> int:
-            import time  # noqa: PLC0415 - the only test on real time
+            import time
 
             return int(time.monotonic() // 0.02 * 0.02 * 200_000)
 
