@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def _visible(nvml: Nvml, setting: str | None) -> list[_Visible]:
     return found
 
 
-def _supports(call: Any, *args: Any) -> str:
+def _supports(call: Callable[..., object], *args: object) -> str:
     """Empty if the call answers, else why not."""
     try:
         call(*args)
@@ -121,17 +122,16 @@ def _best_meter(gpu: Gpu) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _gpu_device(nvml: Nvml, position: int, entry: _Visible) -> Device:
-    identity = entry.gpu.identity() if entry.gpu is not None else {"name": "MIG slice", "uuid": entry.mig_uuid}
+    meter: tuple[str, str, tuple[str, ...]]
+    identity: dict[str, Any] = (
+        entry.gpu.identity() if entry.gpu is not None else {"name": "MIG slice", "uuid": entry.mig_uuid}
+    )
     versions = nvml.versions()
     mig = bool(entry.mig_uuid) or bool(identity.get("mig"))
     if entry.gpu is None or mig:
-        source, grade, why = (
-            "",
-            "X",
-            ("nvml: a MIG slice has no power or energy reading of its own: disable MIG, or use a whole GPU",),
-        )
+        meter = ("", "X", ("nvml: a MIG slice has no power or energy reading of its own: use a whole GPU",))
     else:
-        source, grade, why = _best_meter(entry.gpu)
+        meter = _best_meter(entry.gpu)
     return Device(
         kind="cuda",
         torch_name=f"cuda:{position}",
@@ -140,9 +140,9 @@ def _gpu_device(nvml: Nvml, position: int, entry: _Visible) -> Device:
         driver=versions["driver"],
         power_limit_w=identity.get("power_limit_w"),
         nvml_index=entry.gpu.index if entry.gpu is not None else None,
-        source=source,
-        grade_best=grade,
-        why_not_better=why,
+        source=meter[0],
+        grade_best=meter[1],
+        why_not_better=meter[2],
         mig=mig,
         identity={**identity, **versions},
         gpu=entry.gpu,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from benchmark.energy.curves import PowerCurve
 from benchmark.energy.recorder import GpuRecorder, HostRecorder
@@ -18,6 +17,7 @@ TICKS_FOR_A = 100
 MAX_UNMEASURED = 0.05
 GAP_PERIODS = 3
 DEFAULT_TICK_S = 0.1
+MOST_PHASES = 4
 B_RELATIVE_SD = 0.01
 """An interpolated counter whose standard uncertainty is above this share of its energy is no grade B."""
 RAPL_TICK_S = 0.001
@@ -70,7 +70,8 @@ def outage(recorder: GpuRecorder, span: Span) -> str:
         return f"the GPU was lost {max(0.0, (lost[0] - span.start_ns) / 1e9):.2f} s into the window"
     reset = _crosses(recorder.counter.resets, span)
     if reset is not None:
-        return f"the energy counter was reset {max(0.0, (reset[1] - span.start_ns) / 1e9):.2f} s into the window (driver reload or GPU reset)"
+        after_s = max(0.0, (reset[1] - span.start_ns) / 1e9)
+        return f"the energy counter was reset {after_s:.2f} s into the window (driver reload or GPU reset)"
     stale = _crosses(recorder.counter.stale, span)
     if stale is not None:
         return f"the energy counter stood still for {(stale[1] - stale[0]) / 1e9:.2f} s (stale)"
@@ -92,7 +93,7 @@ def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> 
     ticks = curve.ticks_between(span.start_ns, span.end_ns)
     seconds = (span.end_ns - span.start_ns) / 1e9
     if ticks < 2 and not (aligned is not None and seconds >= tick_s):
-        why = f"a window of {seconds:.3f} s holds {ticks} tick(s) of the energy counter; it needs {2 * tick_s:.2f} s or more"
+        why = f"a window of {seconds:.3f} s holds {ticks} tick(s) of the energy counter; it needs {2 * tick_s:.2f} s"
         return invalid(source, why, short=True)
     deaf = max((curve.t[0] - span.start_ns) / 1e9, (span.end_ns - curve.t[-1]) / 1e9)
     if deaf > 0.5 + tick_s:
@@ -141,9 +142,11 @@ def is_aliased(step_s: float | None, period_s: float, seconds: float) -> int:
     if not step_s or step_s <= 0 or period_s <= 0:
         return 0
     ratio = period_s / step_s
-    near = Fraction(ratio).limit_denominator(4)
-    drift = abs(ratio - float(near)) * (seconds / period_s) * near.denominator
-    return near.denominator if near.numerator > 0 and drift < 1 else 0
+    for phases in range(1, MOST_PHASES + 1):
+        drift = abs(ratio * phases - round(ratio * phases)) * (seconds / period_s)
+        if round(ratio * phases) > 0 and drift < 1:
+            return phases
+    return 0
 
 
 def from_power(recorder: GpuRecorder, span: Span, curve: PowerCurve, step_s: float | None = None) -> Estimate:
@@ -191,11 +194,12 @@ def _sampling_sd(curve: PowerCurve, inside: slice, per_period: float) -> float:
     n = inside.stop - inside.start
     if n < 3 * stride:
         return 0.0
-    sums = []
+    sums: list[float] = []
     for phase in range(stride):
         watts = curve.w[inside.start + phase : inside.stop : stride]
         sums.append(math.fsum(watts) / len(watts))
-    return 0.5 * (max(sums) - min(sums)) * (curve.t[inside.stop - 1] - curve.t[inside.start]) / 1e9
+    seconds = (curve.t[inside.stop - 1] - curve.t[inside.start]) / 1e9
+    return float(0.5 * (max(sums) - min(sums)) * seconds)
 
 
 def _coverage_sd(watts: list[float], coverage: float, readings: float) -> float:

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,12 @@ from types import TracebackType
 
 from benchmark.energy.device import Device, DeviceError, slug
 
-LOCK_DIR = Path(tempfile.gettempdir()) / "full-cycle-energy-benchmark"
+
+def default_lock_dir() -> Path:
+    """Where locks lie: one folder for all processes of a machine."""
+    import tempfile
+
+    return Path(tempfile.gettempdir()) / "full-cycle-energy-benchmark"
 
 
 class DeviceBusy(DeviceError):
@@ -28,8 +32,8 @@ class DeviceLock:
     locks nothing.
     """
 
-    def __init__(self, device: Device, *, lock_dir: Path = LOCK_DIR, wait_s: float = 0.0) -> None:
-        self.path = lock_dir / f"{slug(device.uuid)}.lock"
+    def __init__(self, device: Device, *, lock_dir: Path | None = None, wait_s: float = 0.0) -> None:
+        self.path = (lock_dir or default_lock_dir()) / f"{slug(device.uuid)}.lock"
         self._device = device
         self._wait_s = wait_s
         self._fd = -1
@@ -64,7 +68,7 @@ class DeviceLock:
             who = f"process {holder['pid']} since {holder['since']} ({holder['command']})"
         except (ValueError, KeyError, OSError):
             who = "another process that has not signed yet"
-        return f"{self._device.name} ({self._device.uuid}) is in use by {who}; wait for it or choose another device (lock file {self.path})"
+        return f"{self._device.name} ({self._device.uuid}) is in use by {who}; wait, or choose another ({self.path})"
 
     def release(self) -> None:
         """Give the lock back; safe to call twice."""

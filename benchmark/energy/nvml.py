@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
 
+T = TypeVar("T")
 ErrorKind = Literal["unsupported", "lost", "absent", "denied", "other"]
 PowerSource = Literal["power.instant", "power.usage", "power.instant.module"]
 POWER_SOURCES: tuple[PowerSource, ...] = ("power.instant", "power.usage", "power.instant.module")
@@ -109,7 +111,7 @@ class Nvml(Protocol):
         """The NVML index of the GPU that a MIG slice is part of; None if unknown."""
 
 
-def _call(function: Callable[..., Any], *args: Any) -> Any:
+def _call(function: Callable[..., T], *args: object) -> T:
     """Call into pynvml and translate its error into ours."""
     import pynvml
 
@@ -123,7 +125,7 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _maybe(call: Callable[[], Any]) -> Any:
+def _maybe(call: Callable[[], T]) -> T | None:
     """The call's value, or None where the device does not give it."""
     try:
         return call()
@@ -142,7 +144,7 @@ class PynvmlGpu:
         self._handle = _call(pynvml.nvmlDeviceGetHandleByIndex, index)
         self._uuid = _text(_call(pynvml.nvmlDeviceGetUUID, self._handle))
 
-    def _get(self, name: str, *args: Any) -> Any:
+    def _get(self, name: str, *args: object) -> Any:  # noqa: ANN401 - pynvml has no types to hand on
         return _call(getattr(self._n, name), self._handle, *args)
 
     def identity(self) -> dict[str, Any]:
@@ -156,7 +158,7 @@ class PynvmlGpu:
             "name": _text(self._get("nvmlDeviceGetName")),
             "uuid": self._uuid,
             "pci": _text(pci.busId) if pci is not None else None,
-            "arch": _ARCHITECTURES.get(architecture, None if architecture is None else f"nvml-{architecture}"),
+            "arch": None if architecture is None else _ARCHITECTURES.get(architecture, f"nvml-{architecture}"),
             "vbios": None if vbios is None else _text(vbios),
             "power_limit_w": limit_mw / 1000 if limit_mw else None,
             "persistence": _maybe(lambda: self._get("nvmlDeviceGetPersistenceMode")),
@@ -202,7 +204,7 @@ class PynvmlGpu:
         pids = _maybe(lambda: self._get("nvmlDeviceGetComputeRunningProcesses"))
         throttle: dict[str, int] = {}
         for name, policy in _VIOLATIONS.items():
-            status = _maybe(lambda policy=policy: self._get("nvmlDeviceGetViolationStatus", policy))
+            status = _maybe(partial(self._get, "nvmlDeviceGetViolationStatus", policy))
             if status is not None:
                 throttle[name] = int(status.violationTime)
         return Slow(
@@ -256,8 +258,7 @@ class PynvmlLibrary:
                 )
             )
 
-        found: int | None = _maybe(parent)
-        return found
+        return _maybe(parent)
 
 
 _LIBRARY: tuple[int, PynvmlLibrary] | None = None

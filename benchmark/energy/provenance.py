@@ -6,8 +6,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import platform
-import socket
 import sys
 from bisect import bisect_left, bisect_right
 from functools import cache
@@ -34,12 +32,12 @@ reproduces its P100 row."""
 def host_facts() -> dict[str, Any]:
     """Host, CPU, Python: the same for every window of a process."""
     return {
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,
         "cpu_model": estimate.cpu_name(),
         "logical_cores": os.cpu_count(),
         "virtualised": estimate.virtualised(),
-        "python": platform.python_version(),
-        "os": platform.platform(),
+        "python": sys.version.split()[0],
+        "os": " ".join((os.uname().sysname, os.uname().release, os.uname().machine)),
     }
 
 

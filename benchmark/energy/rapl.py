@@ -45,7 +45,9 @@ class Zone:
         step_uj = now_uj - self.last_uj
         if step_uj < 0:
             if self.range_uj is None:
-                self.fault = f"{self.name}: the counter fell back and max_energy_range_uj cannot be read, so a wrap cannot be undone"
+                self.fault = (
+                    f"{self.name}: the counter fell back, and without max_energy_range_uj a wrap cannot be undone"
+                )
                 return
             step_uj += self.range_uj
         seconds = max((now_ns - self.last_ns) / 1e9, 1e-3)

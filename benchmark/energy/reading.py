@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -52,7 +50,7 @@ def _number(value: float) -> float | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: object) -> object:
     """The value with NaN as None, tuples as lists: what JSON can say."""
     if isinstance(value, Mapping):
         return {str(key): _clean(item) for key, item in value.items()}
@@ -139,6 +137,9 @@ class Reading:
     def write_samples_csv_gz(self, path: Path) -> int:
         """Write the raw readings as gzipped CSV (t_s, device, kind, value, call_us); returns how many. Same readings,
         same bytes."""
+        import gzip
+        import io
+
         count = 0
         with (
             open(path, "wb") as file,
@@ -158,5 +159,9 @@ def _float(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _parsed(kind: str, value: Any) -> Any:
-    return _float(value) if kind == "float" else value
+def _parsed(kind: str, value: object) -> object:
+    if kind != "float":
+        return value
+    if value is not None and not isinstance(value, (int, float)):
+        raise TypeError(f"a number was expected, not {value!r}")
+    return _float(value)

@@ -102,7 +102,7 @@ class GpuRecorder:
             except Exception as error:
                 self.fault = f"tracer fault: {type(error).__name__}: {error}"
 
-    def _timed(self, call: Callable[..., int], *args: Any) -> tuple[int, int, int]:
+    def _timed(self, call: Callable[..., int], *args: object) -> tuple[int, int, int]:
         """(mid-point, value, duration) of a call, times in ns."""
         start_ns = self._clock.now_ns()
         value = call(*args)
