@@ -17,7 +17,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def identity(self) -> dict[str, Any]:
-        """The values that differ from their defaults: what enters a key, so that a new field with a default changes none.
+        """The values that differ from their defaults: what enters a key, so that a new field with a default changes
+        none.
 
         For the same reason a default never changes: change the YAML instead.
         """
@@ -25,8 +26,10 @@ class Config(BaseModel):
 
 
 class Params(Config):
-    """The parameters of a stage function. Raise `version` in a subclass when the function's arithmetic or its energy per
-    step changes: it is in the key."""
+    """The parameters of a stage function.
+
+    Raise `version` in a subclass when the function's arithmetic or its energy per step changes: it is in the key.
+    """
 
     version: int = 1
 

@@ -144,7 +144,7 @@ class PynvmlGpu:
         self._handle = _call(pynvml.nvmlDeviceGetHandleByIndex, index)
         self._uuid = _text(_call(pynvml.nvmlDeviceGetUUID, self._handle))
 
-    def _get(self, name: str, *args: object) -> Any:  # noqa: ANN401 - pynvml has no types to hand on
+    def _get(self, name: str, *args: object) -> Any:
         return _call(getattr(self._n, name), self._handle, *args)
 
     def identity(self) -> dict[str, Any]:

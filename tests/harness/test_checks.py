@@ -34,7 +34,10 @@ def test_a_good_record_is_no_fault(store):
         ({"seconds": 0.0}, "nothing costs nothing"),
         ({"joules": math.nan}, "NaN without a reason"),
         ({"joules": 3.6e6}, "above the limit"),
-        ({"joules": 30_000.0, "provenance": {"versions": {"python": "3", "torch": "2"}, "power_limit_w": 700}}, "above the limit of 700"),
+        (
+            {"joules": 30_000.0, "provenance": {"versions": {"python": "3", "torch": "2"}, "power_limit_w": 700}},
+            "above the limit of 700",
+        ),
         ({"seconds": 0.1, "joules": 10.0}, "too short for a meter"),
         ({"repeated_joules": -1.0}, "repeated energy is negative"),
         ({"commit": "unknown"}, "commit is unknown"),

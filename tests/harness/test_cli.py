@@ -22,6 +22,7 @@ def cli(*words: str, cwd: Path = ROOT, env: dict[str, str] | None = None) -> sub
         capture_output=True,
         text=True,
         timeout=120,
+        check=False,
     )
 
 
@@ -47,7 +48,9 @@ def test_run_report_check_and_plan_tell_one_story(tmp_path):
     assert after.stdout.count("recorded") == 3
     assert "to do: 0 stage(s)" in after.stdout
     other = cli("plan", *TINY, *_paths(tmp_path), "seed=1")
-    assert re.search(r"methods.training:train .* to do, about \d+ s, \S+ W.h", other.stdout), "a sibling record gives an estimate"
+    assert re.search(r"methods.training:train .* to do, about \d+ s, \S+ W.h", other.stdout), (
+        "a sibling record gives an estimate"
+    )
 
 
 def test_the_csv_files_hold_the_promised_columns(tmp_path):
@@ -78,7 +81,10 @@ def test_the_csv_files_hold_the_promised_columns(tmp_path):
         (["runn"], "unknown command 'runn'; did you mean run"),
         (["study"], "exactly one experiment=NAME"),
         (["study", "experiment=baseline"], "did you mean baselines"),
-        (["run", "model.builder=tests.tiny:absent", "data=synthetic", "scale=smoke"], "model nni/vgg16 cannot be built"),
+        (
+            ["run", "model.builder=tests.tiny:absent", "data=synthetic", "scale=smoke"],
+            "model nni/vgg16 cannot be built",
+        ),
         (["run", "-m", "model=nni/vgg13,nni/vgg61"], "unknown model 'nni/vgg61'"),
     ],
 )
@@ -162,7 +168,7 @@ PEEK += "except SystemExit: pass\nprint('LOADED', *sorted(m for m in sys.modules
 def test_what_needs_no_torch_imports_none(words, absent, tmp_path):
     paths = _paths(tmp_path) if words[0] == "plan" else []
     done = subprocess.run(
-        [sys.executable, "-c", PEEK, *words, *paths], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PEEK, *words, *paths], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert loaded, done.stderr

@@ -31,7 +31,9 @@ def test_every_file_composes_parses_and_plans(group, name):
     assert stored.name() == parsed.name()
 
 
-@pytest.mark.parametrize(("group", "name"), [choice for choice in CHOICES if choice[0] in ("model", "data", "recipe", "scale", "method")])
+@pytest.mark.parametrize(
+    ("group", "name"), [choice for choice in CHOICES if choice[0] in ("model", "data", "recipe", "scale", "method")]
+)
 def test_a_file_is_named_as_what_it_holds(group, name):
     assert config.compose([f"{group}={name}"])[group].name == name
 
@@ -113,7 +115,9 @@ def test_smoke_writes_elsewhere_and_trains_one_epoch():
 def test_names_tell_experiments_apart_but_not_seeds():
     base = _parse()
     assert _parse("seed=4").name() == base.name() == _parse("paths.data=elsewhere", "seeds=2").name()
-    others = [_parse(word).name() for word in ("scale=small", "recipe.lr=0.2", "train_precision=bf16", "hardware.train=p100")]
+    others = [
+        _parse(word).name() for word in ("scale=small", "recipe.lr=0.2", "train_precision=bf16", "hardware.train=p100")
+    ]
     assert len({base.name(), *others}) == 5
 
 

@@ -59,7 +59,9 @@ def test_nan_stays_nan(position):
     assert math.isnan(greeness(*values, 1e9))
 
 
-@pytest.mark.parametrize("values", [(-1, 1, 1, 1), (1, -1, 1, 1), (1, 1, -1, 1), (1, 1, 1, -1), (101, 1, 1, 1), (50, 0, 0, 1)])
+@pytest.mark.parametrize(
+    "values", [(-1, 1, 1, 1), (1, -1, 1, 1), (1, 1, -1, 1), (1, 1, 1, -1), (101, 1, 1, 1), (50, 0, 0, 1)]
+)
 def test_nonsense_is_refused(values):
-    with pytest.raises(ValueError, match="must not be negative|in percent|undefined"):
+    with pytest.raises(ValueError, match=r"must not be negative|in percent|undefined"):
         greeness(*values)

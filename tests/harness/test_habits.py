@@ -40,6 +40,8 @@ def test_public_functions_and_classes_promise_something(path):
 def test_every_test_asserts(path):
     words = ("Assert(", "raises", "warns", "fail", "_check")
     empty = [
-        f.name for f in _functions(path) if f.name.startswith("test_") and not any(word in ast.dump(f) for word in words)
+        f.name
+        for f in _functions(path)
+        if f.name.startswith("test_") and not any(word in ast.dump(f) for word in words)
     ]
     assert empty == []

@@ -113,7 +113,11 @@ def test_networks_of_one_shape_share_a_measurement_and_another_shape_has_its_own
     keys = inference.groupby("model")["key"].unique()
     assert len(keys["tiny"]) == len(keys["wide"]) == 1
     assert keys["tiny"][0] != keys["wide"][0]
-    groups = {record.group for key in (keys["tiny"][0], keys["wide"][0]) for record in lab.store.measurements(lab.device.profile, key)}
+    groups = {
+        record.group
+        for key in (keys["tiny"][0], keys["wide"][0])
+        for record in lab.store.measurements(lab.device.profile, key)
+    }
     assert len(groups) == 1, "pending measurements of one device form one group"
 
 
@@ -131,7 +135,7 @@ def test_seeds_are_averaged_and_their_spread_is_the_interval(lab):
 
 def test_an_unfinished_experiment_has_a_row_that_names_its_gaps(lab):
     bad = {"name": "bad", "builder": "tests.tiny:tiny", "kwargs": {"width": "wide"}}
-    with pytest.raises(StageError, match="train .* failed"):
+    with pytest.raises(StageError, match=r"train .* failed"):
         lab.run(tiny_experiment(lab.root, model=bad), tiny_experiment(lab.root))
     summary = rows.summary(lab.store, rows.stages(lab.store)).set_index("model")
     assert summary.loc["bad", "missing"] == "seed 0: train, build_engine, inference"
@@ -233,5 +237,3 @@ def test_two_processes_at_once_work_each_stage_once(tmp_path):
     trained = [record for record in store.records() if record.fn == "methods.training:train"]
     assert len(trained) == 1
     assert not any(record.repeat for record in store.records())
-
-

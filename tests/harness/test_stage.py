@@ -75,7 +75,15 @@ def test_what_makes_a_different_training_makes_a_different_key(word):
 
 @pytest.mark.parametrize(
     "word",
-    ["paths.data=x", "hardware.device=cpu", "tau=3", "seeds=1", "deploy_precision=fp16", "inference.windows=7", "data.search=cifar10"],
+    [
+        "paths.data=x",
+        "hardware.device=cpu",
+        "tau=3",
+        "seeds=1",
+        "deploy_precision=fp16",
+        "inference.windows=7",
+        "data.search=cifar10",
+    ],
 )
 def test_what_does_not_touch_training_keeps_its_key(word):
     assert _key(word) == _key()

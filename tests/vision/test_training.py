@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_onecycle_rises_to_the_rate_and_falls_to_nothing():
     assert max(rates) == pytest.approx(0.1)
     assert rates.index(max(rates)) in (29, 30)
     assert 0 < rates[-1] < 0.002
-    assert all(a < b for a, b in zip(rates[:29], rates[1:30], strict=True))
+    assert all(a < b for a, b in pairwise(rates[:30]))
 
 
 def _train(task, bench):
