@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_S = 60.0
 JOURNAL_S = 5.0
+SHOW_S = 0.2
 
 
 class Spent(NamedTuple):
@@ -55,7 +56,8 @@ class Workbench:
         self._id = uuid.uuid4().hex[:12]
         self._useful: dict[str, list[float]] = {}
         self._last_checkpoint = self._last_journal = self._began = time.monotonic()
-        self._paused_s = 0.0
+        self._paused_s = self._last_shown = 0.0
+        self._pause_began: float | None = None
         self._longest_gap_s = 0.0
         self._max_w = math.nan
 
@@ -80,10 +82,11 @@ class Workbench:
     def paused(self) -> Iterator[None]:
         """Take what happens inside off the meter."""
         assert self._window is not None, "paused() outside the stage"
-        began = time.monotonic()
+        self._pause_began = time.monotonic()
         with self._window.paused():
             yield
-        self._paused_s += time.monotonic() - began
+        self._paused_s += time.monotonic() - self._pause_began
+        self._pause_began = None
 
     def checkpoint(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Write `state()` and the joules behind it in one file, when the last one is a minute old. Off the meter."""
@@ -118,6 +121,9 @@ class Workbench:
     def progress(self, done: float, total: float, **shown: float) -> None:
         """Show how far the stage is; every few seconds also write the journal."""
         now_s = time.monotonic()
+        if not shown and now_s - self._last_shown < SHOW_S:
+            return  # a training step may take less than looking at the meter
+        self._last_shown = now_s
         joules, watts, _ = self._peek()
         self._max_w = watts if math.isnan(self._max_w) else max(self._max_w, watts)
         self._progress.update(done, total, shown, (joules, watts))
@@ -162,7 +168,8 @@ class Workbench:
         if self._window is None:
             return math.nan, math.nan, 0.0
         joules, watts = self._window.peek()
-        return joules, watts, time.monotonic() - self._began - self._paused_s
+        end = time.monotonic() if self._pause_began is None else self._pause_began
+        return joules, watts, end - self._began - self._paused_s
 
     def _journal(self, closed: bool) -> None:
         now_s = time.monotonic()
