@@ -56,10 +56,15 @@ class Life:
     def measurement(self, signature: str) -> Stage:
         """The inference measurement of a network shape under the experiment's protocol."""
         protocol = self.experiment.inference.model_dump()
-        precision = self.plan.deploy.name
-        return measure_stage(
-            Measurement(signature=signature, engine=self.experiment.engine, precision=precision, **protocol)
+        params = Measurement(
+            signature=signature,
+            data=self.task.data.name,
+            scale=self.task.scale.name,
+            engine=self.experiment.engine,
+            precision=self.plan.deploy.name,
+            **protocol,
         )
+        return measure_stage(params)
 
     def run_file(self) -> tuple[str, dict[str, Any]]:
         """Name and content of the file by which `report` finds this life again: the whole experiment, resolved."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -70,6 +71,8 @@ class Record(Config):
     @field_validator("values", mode="before")
     @classmethod
     def _values_from_null(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values  # pydantic says what is wrong with it
         return {name: math.nan if value is None else value for name, value in values.items()}
 
     @field_serializer("values", when_used="json")
@@ -197,9 +200,9 @@ class Store:
         arrays = {name.removeprefix("array."): value for name, value in tensors.items() if name[:6] == "array."}
         return Output(network=network, arrays=arrays or None, values=header["values"], details=header["details"])
 
-    def checkpoint_path(self, key: str) -> Path:
-        """Where an unfinished stage keeps its state."""
-        return self.artifacts / f"{key}.checkpoint"
+    def checkpoint_path(self, key: str, board: str) -> Path:
+        """Where an unfinished stage keeps its state on one board: joules of two boards must not meet in one record."""
+        return self.artifacts / f"{key}.{hashlib.sha256(board.encode()).hexdigest()[:8]}.checkpoint"
 
     def _artifact(self, key: str) -> Path:
         return self.artifacts / f"{key}.safetensors"

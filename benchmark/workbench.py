@@ -99,13 +99,13 @@ class Workbench:
             useful = {**self._useful, self._id: [joules, seconds]}
             content = io.BytesIO()
             torch.save({"state": dict(state()), "useful": useful}, content)
-            replace(self._site.store.checkpoint_path(self._key), content.getvalue())
+            replace(self._site.store.checkpoint_path(self._key, self._site.board), content.getvalue())
             self._journal(closed=False)
         self._last_checkpoint = time.monotonic()
 
     def resume(self) -> Mapping[str, Any] | None:
         """The state that an interrupted attempt left, or None. Raises StoreError where its file is damaged."""
-        path = self._site.store.checkpoint_path(self._key)
+        path = self._site.store.checkpoint_path(self._key, self._site.board)
         if not path.is_file():
             return None
         import torch
@@ -135,8 +135,8 @@ class Workbench:
         with self._tracer.window("cost", align=True) as window:
             for _ in range(n):
                 call()
-        reading = window.reading
-        return Cost(reading.joules / n, reading.seconds / n, n, reading.source)
+        r = window.reading
+        return Cost(r.joules / n, r.ci95_joules / n, r.seconds / n, n, r.source, r.grade, r.reason, r.to_json())
 
     # --- the account -----------------------------------------------------------------------------------------------
 
@@ -190,10 +190,12 @@ class Workbench:
 
 
 class Site(NamedTuple):
-    """Where stages are worked: torch device, hardware profile, data, and the store that keeps what comes of it."""
+    """Where stages are worked: torch device, hardware profile and board, data, and the store that keeps what comes of
+    it."""
 
     device: str
     profile: str
+    board: str
     data_dir: Path
     store: Store
 

@@ -105,7 +105,7 @@ def _curve(bench: Bench, subject: Subject, step: Callable[[], None]) -> None:
 
 def _warm_up(bench: Bench, subject: Subject) -> None:
     """Work at the largest batch for `warmup_s`, off the meter: clocks, caches and algorithms settle."""
-    call = subject.caller(subject.protocol.batch_sizes[-1])
+    call = subject.caller(max(subject.protocol.batch_sizes))
     with bench.paused():
         end = time.perf_counter() + subject.protocol.warmup_s
         while time.perf_counter() < end:

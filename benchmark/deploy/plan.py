@@ -20,10 +20,13 @@ class Build(Params):
 class Measurement(Params):
     """Parameters of `benchmark.deploy.measure:inference`: what decides the energy of one inference, and the protocol.
 
-    `signature` names the network's layer shapes, so all networks of one shape share a measurement.
+    `signature` names the network's layer shapes, so all networks of one shape share a measurement. Data and scale name the
+    images that are shown: power depends on them, and a smoke measurement must never stand for a full one.
     """
 
     signature: str
+    data: str
+    scale: str
     engine: str
     precision: DeployPrecision
     warmup_s: float = Field(gt=0)

@@ -220,6 +220,7 @@ class Loader:
         self.recipe = recipe
         self.batch_size = batch_size
         self.seed = seed
+        self._normalise = Normaliser(recipe.mean, recipe.std, images.pixels.device)
 
     def __len__(self) -> int:
         return math.ceil(len(self.images) / self.batch_size)
@@ -242,7 +243,7 @@ class Loader:
             pixels = self.images.pixels[index]
             if draws is not None:
                 pixels = augment(pixels, draws.part(rows), self.recipe.crop_padding, self.recipe.augment)
-            yield normalise(pixels, self.recipe.mean, self.recipe.std), self.images.labels[index], index
+            yield self._normalise(pixels), self.images.labels[index], index
 
     def __iter__(self) -> Iterator[Batch]:
         return self.epoch(0)

@@ -182,14 +182,15 @@ def _train_epoch(bench: Bench, run: _Run, loaders: Loaders, task: Task, epoch: i
     """One epoch; its sums stay on the device until the end, so that no step waits for the host."""
     run.model.train()
     run.loss.train()
-    totals = torch.zeros(3, dtype=torch.float64, device=bench.device)  # summed loss, hits, images
+    totals = torch.zeros(2, dtype=torch.float64, device=bench.device)  # summed loss, hits
     steps = len(loaders.train)
     for step, (images, labels, index) in enumerate(loaders.train.epoch(epoch)):
         value, logits = _step(run, task, (images, labels, index), rate(task.recipe, epoch * steps + step, steps))
         hits = (logits.argmax(1) == labels).sum()
-        totals += torch.stack([value.double() * len(labels), hits.double(), hits.new_tensor(len(labels)).double()])
+        totals += torch.stack([value.double() * len(labels), hits.double()])
         bench.progress(epoch + (step + 1) / steps, task.recipe.epochs)
-    total_loss, hits_sum, seen = totals.tolist()
+    total_loss, hits_sum = totals.tolist()
+    seen = len(loaders.train.images)
     mean = total_loss / seen
     if not math.isfinite(mean):
         raise TrainingError(
@@ -211,7 +212,8 @@ def _step(run: _Run, task: Task, batch: tuple[Tensor, Tensor, Tensor], learning_
     run.scaler.scale(value).backward()  # type: ignore[no-untyped-call] # torch leaves backward untyped
     if task.recipe.clip_norm is not None:
         run.scaler.unscale_(run.optimiser)
-        nn.utils.clip_grad_norm_(run.model.parameters(), task.recipe.clip_norm)
+        trained = [parameter for group in run.optimiser.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(trained, task.recipe.clip_norm)
     run.scaler.step(run.optimiser)
     run.scaler.update()
     return value.detach(), logits.detach()
