@@ -10,11 +10,11 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from benchmark.energy.build import MIG, host_reading, invalid_reading, readings_of
 from benchmark.energy.clock import Clock, SystemClock
@@ -37,11 +37,14 @@ _PAUSE_KEYS = itertools.count(1)
 
 @dataclass(frozen=True)
 class Options:
-    """What rarely changes: the sampler's period, the counter's probed tick, where RAPL lies, whether ranks other than 0
-    trace."""
+    """What rarely changes: the sampler's period, where RAPL lies, whether ranks other than 0 trace.
+
+    `probed` holds what `probe` found, by the device's UUID: its counter tick, sensor periods and idle powers are then
+    used and stand in the record.
+    """
 
     period_s: float = PERIOD_S
-    counter_tick_s: float | None = None
+    probed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     powercap: Path = POWERCAP
     every_rank: bool = False
 
@@ -86,6 +89,8 @@ class EnergyTracer:
             raise DeviceError("there is one CPU device")
         self.strict = strict
         self.clock: Clock = clock or SystemClock()
+        if cpu_tdp_w is not None and not cpu_tdp_w > 0:
+            raise ValueError(f"cpu_tdp_w must be positive watts, not {cpu_tdp_w}")
         self._tdp_w = cpu_tdp_w
         self._synchronize = synchronize
         self._pid = os.getpid()
@@ -155,7 +160,8 @@ class EnergyTracer:
         if self.disabled:
             return
         stack = self._stack()
-        window.parent = next((w for w in reversed(stack) if w.is_open), None)
+        stack[:] = [w for w in stack if w.is_open]  # some may have been closed by another thread
+        window.parent = stack[-1] if stack else None
         window.opened_in_pause = any(w.pausing for w in stack)
         window.opened_wall_us = self.clock.wall_us()
         try:
@@ -304,7 +310,7 @@ class EnergyTracer:
 
     def _new_session(self) -> Session:
         gpus = tuple(
-            (device, GpuRecorder(device.gpu, self.clock, device.identity, self.options.counter_tick_s))
+            (device, GpuRecorder(device.gpu, self.clock, device.identity, self.options.probed.get(device.uuid)))
             for device in self.devices
             if device.gpu is not None
         )
@@ -358,7 +364,7 @@ class EnergyTracer:
             gap_j = -after_w * (first[0] - window.end_ns) / 1e9
             stamp_sd_s = math.hypot(start.half_width_s, first[2]) / math.sqrt(3)
             window.aligned[device.uuid] = Aligned(
-                start.joules, first[1] + gap_j, gap_j, stamp_sd_s, GAP_SHARE * abs(gap_j)
+                start.joules, first[1] + gap_j, gap_j, stamp_sd_s, GAP_SHARE * abs(gap_j), after_w
             )
 
 
