@@ -117,6 +117,14 @@ class Reading:
         return self.joules / 3600
 
     @property
+    def text(self) -> str:
+        """The headline for people: '812.4 ± 3.1 J (B)', '~12.1 ± 9.5 J (E, estimated)', 'no energy: ...'."""
+        if math.isnan(self.joules):
+            return f"no energy: {self.reason}"
+        before, after = ("~", ", estimated") if self.grade == "E" else ("", "")
+        return f"{before}{self.joules:.4g} ± {self.ci95_joules:.2g} J ({self.grade}{after})"
+
+    @property
     def coverage(self) -> float:
         """The share of the useful time that was sampled."""
         return 1 - self.unmeasured_s / self.seconds if self.seconds > 0 else math.nan

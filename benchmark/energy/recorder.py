@@ -202,7 +202,9 @@ class GpuRecorder:
             return
         # the driver stamps with wall time: map it onto the monotonic clock anew at every fetch, so that a clock step
         # touches one fetch
-        offset_ns = self._clock.now_ns() - self._clock.wall_us() * 1000
+        wall_us = self._clock.wall_us()
+        offset_ns = self._clock.now_ns() - wall_us * 1000
+        self._ring_since_us = min(self._ring_since_us, wall_us)  # the wall clock may have been set back
         try:
             samples = self.gpu.power_samples(self._ring_since_us)
         except NvmlError as error:

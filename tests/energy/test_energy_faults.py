@@ -138,6 +138,28 @@ def test_the_ladder_of_sources(traced, clock, missing, source, grade):
     assert reading.provenance["source_scope"] == ("module" if source.endswith("module") else "gpu")
 
 
+def test_a_window_too_short_for_the_counter_falls_to_a_faster_sensor(traced, clock):
+    """Volta: the sensor publishes every 20 ms, the counter ticks every 100 ms."""
+    tracer, _ = traced(constant(200), arch="volta", period_s=0.02, window_s=0.01)
+    clock.sleep(1.03)
+    with tracer.window("w") as window:
+        clock.sleep(0.15)
+    assert (window.reading.source, window.reading.grade) == ("nvml:power.instant", "D")
+    assert window.reading.joules == pytest.approx(30, rel=1e-6)
+
+
+@pytest.mark.parametrize("jump_us", [3_600_000_000, -3_600_000_000])
+def test_the_drivers_buffer_survives_a_step_of_the_wall_clock(traced, clock, jump_us):
+    tracer, _ = traced(constant(200), unsupported=("counter",))
+    clock.sleep(20.0)
+    with tracer.window("w") as window:
+        clock.sleep(5.0)
+        clock.wall_offset_us += jump_us
+        clock.sleep(20.0)
+    assert window.reading.joules == pytest.approx(5000, rel=0.01)
+    assert window.reading.source == "nvml:samples"
+
+
 def test_no_source_at_all(traced, clock):
     names = ("counter", "samples", "power.instant", "power.usage", "power.instant.module")
     tracer, _ = traced(constant(200), unsupported=names)

@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from energy_fakes import Curve, FakeGpu, VirtualClock, constant, device_of
@@ -141,6 +141,16 @@ def test_strange_json_is_refused(reading):
         Reading.from_json({**data, "joules": "1.5"})
     with pytest.raises(TypeError):
         Reading.from_json({name: value for name, value in data.items() if name != "joules"})
+
+
+def test_readings_for_people(reading):
+    assert reading.text.endswith(" J (A)")
+    assert reading.text.startswith("2400 ± ")
+    assert replace(reading, grade="E").text.startswith("~2400")
+
+
+def test_no_reading_for_people(broken):
+    assert broken.text.startswith("no energy: the energy counter was reset")
 
 
 def test_a_reading_cannot_be_changed(reading):
