@@ -78,6 +78,8 @@ def _throttled(slows: list[Slow]) -> dict[str, int | None]:
 def strangers(slows: list[Slow]) -> tuple[list[int], int]:
     """(compute processes that are not ours, how many more have a pid that this pid namespace cannot see)."""
     seen = {pid for slow in slows for pid in slow.compute_pids}
+    if seen <= {os.getpid()}:
+        return [], 0
     ours = {os.getpid(), *estimate.descendants(os.getpid())}
     others = seen - ours
     foreign = sorted(pid for pid in others if os.path.exists(f"/proc/{pid}"))
