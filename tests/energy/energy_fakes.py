@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -262,6 +263,25 @@ class FakeGpu:
 
     def reopen(self) -> None:
         self.reopened += 1
+
+
+class SteadyGpu(FakeGpu):
+    """200 W on the machine's own clock, a tick of 20 ms, calls that cost nothing: for real threads and processes."""
+
+    def _enter(self, name: str) -> float:
+        return 0.0
+
+    def energy_mj(self) -> int:
+        return int(time.monotonic() // 0.02 * 0.02 * 200_000)
+
+    def power_mw(self, source: str) -> int:
+        return 200_000
+
+
+def assert_steady(reading) -> None:
+    """A SteadyGpu's window: within its own interval or a tenth, because a busy machine delays real threads."""
+    true = 200 * reading.seconds
+    assert abs(reading.joules - true) <= max(reading.ci95_joules, 0.1 * true), reading.text
 
 
 @dataclass

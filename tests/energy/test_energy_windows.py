@@ -7,7 +7,7 @@ import math
 import threading
 
 import pytest
-from energy_fakes import Curve, FakeGpu, constant, device_of
+from energy_fakes import Curve, FakeGpu, SteadyGpu, assert_steady, constant, device_of
 
 from benchmark.energy import EnergyTracer
 
@@ -183,19 +183,7 @@ def test_peek_tells_joules_so_far_and_watts_now(traced, clock):
 def test_threads_may_open_windows_at_once(clock):
     """Real threads, a real clock, a fake GPU: every window gets its own mark and its own parent."""
 
-    class Steady(FakeGpu):
-        def _enter(self, name: str) -> float:
-            return 0.0
-
-        def energy_mj(self) -> int:
-            import time
-
-            return int(time.monotonic() // 0.02 * 0.02 * 200_000)
-
-        def power_mw(self, source: str) -> int:
-            return 200_000
-
-    tracer = EnergyTracer(device_of(Steady(clock, constant(200))), synchronize=lambda: None)
+    tracer = EnergyTracer(device_of(SteadyGpu(clock, constant(200))), synchronize=lambda: None)
     readings, errors = {}, []
 
     def work(number: int) -> None:
@@ -217,8 +205,8 @@ def test_threads_may_open_windows_at_once(clock):
     assert not errors
     for number, (outer, inner) in readings.items():
         assert [name for name, _ in outer.children] == [f"inner {number}"]
-        assert outer.joules == pytest.approx(200 * outer.seconds, rel=0.1)
-        assert inner.joules == pytest.approx(200 * inner.seconds, rel=0.1)
+        assert_steady(outer)
+        assert_steady(inner)
     assert not any(t.name == "energy-sampler" for t in threading.enumerate())
 
 
