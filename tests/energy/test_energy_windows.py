@@ -278,3 +278,18 @@ def test_the_decorator_returns_the_result_and_the_reading(traced, clock):
     assert reading.name == "distillation"
     assert reading.joules == pytest.approx(2400, rel=0.01)
     assert train.__doc__ == "Docs stay."
+
+
+def test_pausing_a_window_that_is_not_open_is_harmless(traced, clock):
+    tracer, _ = traced(constant(200))
+    window = tracer.window("w")
+    with window.paused():
+        clock.sleep(1.0)
+    with window:
+        clock.sleep(12.0)
+    before = window.reading.to_json()
+    with window.paused():
+        clock.sleep(1.0)
+    assert window.reading.to_json() == before
+    assert window.reading.joules == pytest.approx(2400, rel=0.01)
+    assert all(math.isnan(value) for value in tracer.window("new").peek())
