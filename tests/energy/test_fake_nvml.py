@@ -13,8 +13,8 @@ from tests.energy.fake_nvml import (
     NOT_SUPPORTED,
     Curve,
     FakeDriver,
-    build,
     run_python,
+    shared_library,
     why_not,
 )
 
@@ -30,18 +30,13 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("nvml"))
-
-
 @pytest.fixture
-def card(library):
+def card():
     """Install a fake driver for the test and give (driver, handle of its first card)."""
     installed = []
 
     def start(*curves, **settings):
-        driver = FakeDriver(library, *curves, **settings)
+        driver = FakeDriver(shared_library(), *curves, **settings)
         driver.__enter__()
         installed.append(driver)
         pynvml.nvmlInit()
@@ -305,14 +300,14 @@ def test_no_settings_no_phantom_card(card, monkeypatch):
     assert code_of(pynvml.nvmlInit) == DRIVER_NOT_LOADED
 
 
-def test_unknown_settings_are_refused(library):
+def test_unknown_settings_are_refused():
     with pytest.raises(ValueError, match="lots"):
-        FakeDriver(library, lots=1)
+        FakeDriver(shared_library(), lots=1)
 
 
-def test_the_process_is_left_as_it_was(library):
+def test_the_process_is_left_as_it_was():
     before = pynvml.nvmlLib
-    with FakeDriver(library):
+    with FakeDriver(shared_library()):
         assert pynvml.nvmlLib is not before
         pynvml.nvmlInit()
     assert pynvml.nvmlLib is before

@@ -1,6 +1,6 @@
 """A compiled stand-in for the NVIDIA driver's libnvidia-ml.so.1: a known power curve, its integral, sensors, faults.
 
-    library = build(tmp_path)         # once per test session; needs gcc, see why_not()
+    library = shared_library()        # compiled once per process; needs gcc, see why_not()
     with FakeDriver(library, Curve("square", lo_w=60, hi_w=300), lost="2.0/3.5") as driver:
         ...                           # the real pynvml of this process now talks to the fake card
         driver.set(stale="0")         # a fault from now on: settings are read at every call
@@ -21,12 +21,15 @@ same card. The keys are listed at `SETTINGS`; a span is "from" or "from/until"; 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import functools
 import math
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -100,6 +103,14 @@ def build(directory: Path) -> Path:
     return library
 
 
+@functools.cache
+def shared_library() -> Path:
+    """The library in a temporary directory of this process, built on first use and removed at exit."""
+    directory = tempfile.mkdtemp(prefix="fake-nvml-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return build(Path(directory))
+
+
 @dataclass(frozen=True)
 class Curve:
     """The power of a card over time: `lo_w` outside [start_s, end_s), a shape between `lo_w` and `hi_w` inside.
@@ -168,7 +179,7 @@ class FakeDriver:
         self._settings |= {(None, key): value for key, value in self._curves[-1].settings().items()}
         self.set(**({"gpus": len(self._curves)} | settings))
 
-    def set(self, gpu: int | None = None, **settings: object) -> None:
+    def set(self, gpu: int | None = None, /, **settings: object) -> None:
         """Change settings of one card or of all, at once, also for processes started from now on; None removes one."""
         unknown = settings.keys() - SETTINGS.keys()
         if unknown:

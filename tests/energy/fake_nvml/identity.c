@@ -1,9 +1,7 @@
 /* Who the card is and what state it is in: names, limits, clocks, temperature, throttling, processes, MIG, Xid events. */
 #define _GNU_SOURCE
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "driver.h"
 
@@ -90,6 +88,14 @@ nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major,
     double arch = setting(gpu, "arch", 9);
     *major = arch >= 9 ? 9 : arch >= 7 ? 8 : arch >= 5 ? 7 : 6;
     *minor = 0;
+    return OK;
+}
+
+/* A processor on the same module (module_w) is what makes a Grace Hopper. */
+nvmlReturn_t nvmlDeviceGetC2cModeInfoV(nvmlDevice_t device, unsigned *enabled) {
+    ENTER(device, gpu);
+    if (setting(gpu, "module_w", -1) < 0) return NOT_SUPPORTED;
+    *enabled = 1;
     return OK;
 }
 
