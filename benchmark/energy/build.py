@@ -1,0 +1,246 @@
+"""Puts a closed window's estimates, host energies and provenance together into readings."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchmark.energy.clock import utc_label
+from benchmark.energy.device import Device
+from benchmark.energy.evaluate import Estimate, headline, host_dram, host_package, invalid
+from benchmark.energy.provenance import (
+    PAPER_PERIOD_S,
+    PAPER_QUERY_S,
+    SCHEMA,
+    TRACER_VERSION,
+    gpu_provenance,
+    host_facts,
+    host_provenance,
+    mean_of,
+    paper_compat,
+    sampling,
+    slow_within,
+    versions,
+)
+from benchmark.energy.reading import RawSlice, Reading, worst
+from benchmark.energy.recorder import GpuRecorder, HostRecorder
+from benchmark.energy.stats import Z975
+from benchmark.energy.window import Window
+
+MEASURED = (
+    "joules", "ci95_joules", "paused_joules", "gpu_joules", "cpu_joules", "dram_joules", "cross_joules",
+    "gpu_util_pct", "mem_util_pct", "paper_compat_joules", "paper_compat_period_joules", "mean_power_w", "max_power_w",
+)  # fmt: skip  # one name a line would hide the next function
+MIG = "a MIG slice has no power or energy reading of its own"
+
+
+def _common(window: Window, sync_method: str) -> dict[str, Any]:
+    """What every reading of a window says about the window."""
+    seconds = (window.end_ns - window.start_ns) / 1e9
+    return {
+        "schema": SCHEMA,
+        "tracer_version": TRACER_VERSION,
+        "window": window.name,
+        "status": window.status,
+        "t_start_utc": utc_label(window.opened_wall_us),
+        "window_s": seconds,
+        "pauses": len(window.span().paused()),
+        "sync_method": sync_method,
+        "parent": window.parent.name if window.parent is not None else None,
+        "overhead_s": window.busy_s,
+        "pid": os.getpid(),
+        **host_facts(),
+        **versions(),
+    }
+
+
+def _with_missing(reading: Reading, reasons: dict[str, str]) -> Reading:
+    """Name every NaN with its reason; none goes without."""
+    missing = {}
+    for name in MEASURED:
+        if math.isnan(getattr(reading, name)):
+            missing[name] = reasons.get(name) or reading.reason or "this device does not give it"
+    return replace(reading, missing=missing)
+
+
+def _children(window: Window, joules: float) -> tuple[tuple[tuple[str, float], ...], float]:
+    parts = tuple((child.name, child.reading.joules) for child in window.children)
+    return parts, joules - math.fsum(part for _, part in parts)
+
+
+def _gpu(window: Window, device: Device, recorder: GpuRecorder, sync_method: str) -> Reading:
+    """One GPU's reading, without host energies."""
+    span = window.span()
+    aligned = window.aligned.get(device.uuid)
+    recorder.fetch_ring()
+    if device.mig:
+        best, other = invalid("", MIG), None
+    else:
+        best, other = headline(recorder, span, aligned, window.step_period_s)
+    cross = other if other is not None and not math.isnan(other.joules) else None
+    slows = slow_within(recorder, span)
+    watts = [w for a, b in span.segments() for w in recorder.power.w[recorder.power.between(a, b)]]
+    compat, compat_period = paper_compat(recorder, span)
+    facts = sampling(recorder, span)
+    return Reading(
+        name=window.name,
+        joules=best.joules,
+        ci95_joules=Z975 * best.sd,
+        seconds=span.useful_s,
+        paused_seconds=span.paused_s,
+        paused_joules=best.paused_joules,
+        source=best.source,
+        grade=best.grade,
+        reason=best.reason,
+        device=device.uuid,
+        mean_power_w=best.joules / span.useful_s if span.useful_s > 0 else math.nan,
+        max_power_w=max(watts, default=math.nan),
+        gpu_joules=best.joules,
+        gpu_util_pct=mean_of(slows, "gpu_util_pct"),
+        mem_util_pct=mean_of(slows, "mem_util_pct"),
+        paper_compat_joules=compat,
+        paper_compat_period_joules=compat_period,
+        cross_source=cross.source if cross else "",
+        cross_joules=cross.joules if cross else math.nan,
+        cross_rel_diff=(cross.joules - best.joules) / best.joules if cross else math.nan,
+        n_samples=int(facts["n_samples"]),
+        max_gap_s=float(facts["max_gap_ms"]) / 1000,
+        unmeasured_s=other.unmeasured_s if other is not None else best.unmeasured_s,
+        provenance={
+            **_common(window, sync_method),
+            **gpu_provenance(recorder, span, best, aligned, window.step_period_s),
+            "paper_compat": {"period_s": PAPER_PERIOD_S, "query_s": PAPER_QUERY_S},
+        },
+        raw=(RawSlice(device.uuid, recorder.raw, span.start_ns, span.end_ns),),
+    )
+
+
+def _with_host(reading: Reading, window: Window, host: HostRecorder) -> Reading:
+    """The reading with the host's package and memory energy beside it, and every NaN named."""
+    package, dram = host_package(host, window.span()), host_dram(host, window.span())
+    span = window.span()
+    full = replace(
+        reading,
+        cpu_joules=package.joules,
+        dram_joules=dram.joules,
+        cpu_source=package.source,
+        dram_source=dram.source,
+        provenance={**reading.provenance, **host_provenance(host)},
+        raw=(*reading.raw, RawSlice("host", host.raw, span.start_ns, span.end_ns)),
+    )
+    cross = "no second source could be read" if reading.grade != "X" else reading.reason
+    return _with_missing(full, {"cpu_joules": package.reason, "dram_joules": dram.reason, "cross_joules": cross})
+
+
+def readings_of(
+    window: Window, gpus: Sequence[tuple[Device, GpuRecorder]], host: HostRecorder, sync_method: str
+) -> tuple[Reading, tuple[Reading, ...]]:
+    """(the sum over the devices with the host's energy, one reading per device)."""
+    each = [_gpu(window, device, recorder, sync_method) for device, recorder in gpus]
+    if len(each) == 1:
+        parts, rest = _children(window, each[0].joules)
+        whole = _with_host(replace(each[0], children=parts, self_joules=rest), window, host)
+        return whole, (whole,)
+    shared = {"cpu_joules": "the host's energy stands in the sum", "dram_joules": "the host's energy stands in the sum"}
+    whole = _with_host(_sum(window, each), window, host)
+    return whole, tuple(_with_missing(one, shared) for one in each)
+
+
+def _sum(window: Window, each: list[Reading]) -> Reading:
+    """Several devices as one: joules add up, NaN if any is; the grade is the worst."""
+    joules = math.fsum(one.joules for one in each)
+    parts, rest = _children(window, joules)
+    return replace(
+        each[0],
+        joules=joules,
+        gpu_joules=joules,
+        ci95_joules=math.hypot(*(one.ci95_joules for one in each)),
+        paused_joules=math.fsum(one.paused_joules for one in each),
+        source="+".join(sorted({one.source for one in each})),
+        grade=worst([one.grade for one in each]),
+        reason="; ".join(f"{one.device}: {one.reason}" for one in each if one.reason),
+        device="+".join(one.device for one in each),
+        mean_power_w=math.fsum(one.mean_power_w for one in each),
+        max_power_w=math.fsum(one.max_power_w for one in each),
+        gpu_util_pct=math.fsum(one.gpu_util_pct for one in each) / len(each),
+        mem_util_pct=math.fsum(one.mem_util_pct for one in each) / len(each),
+        paper_compat_joules=math.fsum(one.paper_compat_joules for one in each),
+        paper_compat_period_joules=math.fsum(one.paper_compat_period_joules for one in each),
+        cross_source="+".join(sorted({one.cross_source for one in each})),
+        cross_joules=math.fsum(one.cross_joules for one in each),
+        cross_rel_diff=(math.fsum(one.cross_joules for one in each) - joules) / joules if joules else math.nan,
+        n_samples=sum(one.n_samples for one in each),
+        max_gap_s=max(one.max_gap_s for one in each),
+        unmeasured_s=max(one.unmeasured_s for one in each),
+        children=parts,
+        self_joules=rest,
+        provenance={**each[0].provenance, "devices": [one.device for one in each]},
+        raw=tuple(part for one in each for part in one.raw),
+    )
+
+
+def host_reading(
+    window: Window, device: Device, host: HostRecorder, sync_method: str
+) -> tuple[Reading, tuple[Reading, ...]]:
+    """The reading of a CPU: RAPL's package, or the estimate."""
+    span = window.span()
+    best: Estimate = host_package(host, span)
+    parts, rest = _children(window, best.joules)
+    reading = Reading(
+        name=window.name,
+        joules=best.joules,
+        ci95_joules=Z975 * best.sd,
+        seconds=span.useful_s,
+        paused_seconds=span.paused_s,
+        paused_joules=best.paused_joules,
+        source=best.source,
+        grade=best.grade,
+        reason=best.reason,
+        device=device.uuid,
+        mean_power_w=best.joules / span.useful_s if span.useful_s > 0 else math.nan,
+        max_power_w=host.package.max_power(span.start_ns, span.end_ns),
+        n_samples=len(host.package.t),
+        unmeasured_s=0.0,
+        children=parts,
+        self_joules=rest,
+        provenance={
+            **_common(window, sync_method),
+            "name": device.name,
+            "uuid": device.uuid,
+            "driver": "",
+            "u_stat_and_edge_joules": best.sd,
+            "why_not_better": list(device.why_not_better),
+        },
+    )
+    full = _with_host(reading, window, host)
+    return full, (full,)
+
+
+def invalid_reading(window: Window, devices: Sequence[Device], reason: str) -> Reading:
+    """A reading without energy, for when there is nothing else to say."""
+    seconds = window.span().useful_s
+    parts, _ = _children(window, math.nan)
+    reading = Reading(
+        name=window.name,
+        joules=math.nan,
+        ci95_joules=math.nan,
+        seconds=seconds,
+        paused_seconds=window.span().paused_s,
+        paused_joules=math.nan,
+        source="",
+        grade="X",
+        reason=reason,
+        device="+".join(device.uuid for device in devices),
+        children=parts,
+        provenance={
+            "schema": SCHEMA,
+            "tracer_version": TRACER_VERSION,
+            "window": window.name,
+            "status": window.status,
+            "pid": os.getpid(),
+        },
+    )
+    return _with_missing(reading, {})

@@ -1,0 +1,100 @@
+"""The estimate of last resort: CPU seconds of this process and its descendants times a share of the CPU's rated power.
+Grade E."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from pathlib import Path
+
+SOURCE = "estimate:tdp_load"
+RELATIVE_SD = 0.40
+"""Static TDP times load errs by up to 40 % against a wall meter; see docs/energy.md."""
+ASSUMED_W_PER_CORE = 4.0
+"""Rated watts per logical core when nobody says better: servers lie at 2 to 3, desktops at 4 to 6."""
+
+_PROC = Path("/proc")
+
+
+def cpu_name() -> str:
+    """The CPU's model name as the kernel gives it, or 'unknown'."""
+    try:
+        for line in (_PROC / "cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return "unknown"
+
+
+def virtualised() -> bool:
+    """Whether the kernel says that it runs under a hypervisor."""
+    try:
+        return " hypervisor" in (_PROC / "cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def _children(pid: int) -> list[int]:
+    """Live children of a process; empty where the kernel does not list them."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                found.extend(int(word) for word in file.read().split())
+    except OSError:
+        pass
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Every live process below `pid`."""
+    found: list[int] = []
+    waiting = _children(pid)
+    while waiting:
+        child = waiting.pop()
+        found.append(child)
+        waiting.extend(_children(child))
+    return found
+
+
+def _ticks_of(pid: int) -> int:
+    """Clock ticks a process and its reaped children have used; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return sum(int(value) for value in fields[11:15])
+
+
+def tree_cpu_seconds() -> float:
+    """CPU seconds of this process, its reaped children and its live descendants."""
+    reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = sum(_ticks_of(pid) for pid in descendants(os.getpid()))
+    return time.process_time() + reaped.ru_utime + reaped.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+class TdpLoad:
+    """Joules so far = CPU seconds x rated watts / logical cores. A guess with a name: standard deviation 40 %."""
+
+    source = SOURCE
+
+    def __init__(self, tdp_w: float | None = None) -> None:
+        self.cores = os.cpu_count() or 1
+        self.assumed = tdp_w is None
+        self.tdp_w = ASSUMED_W_PER_CORE * self.cores if tdp_w is None else float(tdp_w)
+        if not self.tdp_w > 0:
+            raise ValueError(f"cpu_tdp_w must be positive watts, not {tdp_w}")
+        self._most = 0.0
+
+    def read(self) -> float:
+        """Joules so far; never falls (a child that is reaped elsewhere takes its seconds with it)."""
+        self._most = max(self._most, tree_cpu_seconds())
+        return self._most * self.tdp_w / self.cores
+
+    def describe(self) -> str:
+        """The assumption in words, for the record."""
+        how = f"assumed {ASSUMED_W_PER_CORE:g} W per logical core" if self.assumed else "given"
+        return f"{self.tdp_w:g} W rated power ({how}) over {self.cores} logical cores"

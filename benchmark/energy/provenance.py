@@ -1,0 +1,176 @@
+"""What a record must know about its number besides the number: device, sensors, clocks, temperatures, throttling, gaps,
+versions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import sys
+from bisect import bisect_left, bisect_right
+from functools import cache
+from typing import Any
+
+from benchmark.energy import estimate
+from benchmark.energy.evaluate import Aligned, Estimate, is_aliased
+from benchmark.energy.nvml import Slow
+from benchmark.energy.recorder import GpuRecorder, HostRecorder
+from benchmark.energy.span import Span
+from benchmark.energy.stats import quantile
+
+SCHEMA = 1
+TRACER_VERSION = "1.0"
+GAIN = 0.05
+"""Absolute error of a board's power readings that no averaging removes; it cancels in ratios on one board."""
+PAPER_PERIOD_S = 0.1
+PAPER_QUERY_S = 0.08
+"""The 2021 tracer slept 0.1 s and then launched `nvidia-smi -q -x`; what the launch took is not published, 0.08 s
+reproduces its P100 row."""
+
+
+@cache
+def host_facts() -> dict[str, Any]:
+    """Host, CPU, Python: the same for every window of a process."""
+    return {
+        "host": os.uname().nodename,
+        "cpu_model": estimate.cpu_name(),
+        "logical_cores": os.cpu_count(),
+        "virtualised": estimate.virtualised(),
+        "python": sys.version.split()[0],
+        "os": " ".join((os.uname().sysname, os.uname().release, os.uname().machine)),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what may have done the work, if it is loaded."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(getattr(torch, "version", None), "cuda", None)
+    return {"torch": getattr(torch, "__version__", None) and str(torch.__version__), "cuda": cuda}  # type: ignore[union-attr]  # guarded
+
+
+def slow_within(recorder: GpuRecorder, span: Span) -> list[Slow]:
+    """The slow readings inside the window and the nearest one on either side (short windows have none of their own)."""
+    times = [t for t, _ in recorder.slow]
+    low, high = bisect_left(times, span.start_ns), bisect_right(times, span.end_ns)
+    return [slow for _, slow in recorder.slow[max(0, low - 1) : high + 1]]
+
+
+def mean_of(slows: list[Slow], name: str) -> float:
+    """Mean of a slow reading; NaN if the device does not give it."""
+    values = [float(value) for slow in slows if (value := getattr(slow, name)) is not None]
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _throttled(slows: list[Slow]) -> dict[str, int | None]:
+    """Nanoseconds throttled by cause, from the first to the last slow reading; None where the device does not count
+    them."""
+    found: dict[str, int | None] = {}
+    for cause in ("power", "thermal", "board_limit", "reliability"):
+        values = [slow.throttle_ns[cause] for slow in slows if cause in slow.throttle_ns]
+        found[f"throttle_{cause}_ns"] = values[-1] - values[0] if len(values) > 1 else None
+    return found
+
+
+def strangers(slows: list[Slow]) -> tuple[list[int], int]:
+    """(compute processes that are not ours, how many more have a pid that this pid namespace cannot see)."""
+    seen = {pid for slow in slows for pid in slow.compute_pids}
+    ours = {os.getpid(), *estimate.descendants(os.getpid())}
+    others = seen - ours
+    foreign = sorted(pid for pid in others if os.path.exists(f"/proc/{pid}"))
+    hidden = len(others) - len(foreign)
+    if hidden and not seen & ours:
+        hidden -= 1  # inside a container the driver shows our own process under a pid that we cannot know
+    return foreign, hidden
+
+
+def _clocks(slows: list[Slow]) -> dict[str, float]:
+    sm = [float(s.sm_clock_mhz) for s in slows if s.sm_clock_mhz is not None]
+    temps = [float(s.temp_c) for s in slows if s.temp_c is not None]
+    return {
+        "sm_clock_mhz_p5": quantile(sm, 0.05),
+        "sm_clock_mhz_p50": quantile(sm, 0.5),
+        "sm_clock_mhz_p95": quantile(sm, 0.95),
+        "mem_clock_mhz": mean_of(slows, "mem_clock_mhz"),
+        "temp_start_c": temps[0] if temps else math.nan,
+        "temp_end_c": temps[-1] if temps else math.nan,
+        "temp_max_c": max(temps, default=math.nan),
+    }
+
+
+def sampling(recorder: GpuRecorder, span: Span) -> dict[str, Any]:
+    """How the window was sampled: number, periods, gaps, ticks."""
+    inside = recorder.power.between(span.start_ns, span.end_ns)
+    times = recorder.power.t[inside]
+    steps_ms = [(b - a) / 1e6 for a, b in itertools.pairwise(times)]
+    tick_s = recorder.counter.tick_s(span.start_ns, span.end_ns)
+    return {
+        "n_samples": len(times),
+        "sample_period_ms_p50": quantile(steps_ms, 0.5),
+        "sample_period_ms_p99": quantile(steps_ms, 0.99),
+        "max_gap_ms": max(steps_ms, default=math.nan),
+        "zero_readings": sum(span.start_ns <= t <= span.end_ns for t in recorder.zero_readings),
+        "counter_ticks": recorder.counter.ticks_between(span.start_ns, span.end_ns),
+        "counter_tick_ms": 1000 * tick_s,
+        "nvml_errors": [text for t, text in recorder.errors if span.start_ns <= t <= span.end_ns][:16],
+        "unsupported": dict(recorder.unsupported),
+    }
+
+
+def gpu_provenance(
+    recorder: GpuRecorder, span: Span, best: Estimate, aligned: Aligned | None, step_s: float | None
+) -> dict[str, Any]:
+    """Everything about a GPU's number."""
+    slows = slow_within(recorder, span)
+    foreign, hidden = strangers(slows)
+    sensor = recorder.sensor
+    reasons = 0
+    for slow in slows:
+        reasons |= slow.event_reasons or 0
+    return {
+        **recorder.identity,
+        "source_scope": "module" if best.source.endswith(".module") else "gpu",
+        "power_source": recorder.power_source,
+        "sensor_T_ms": 1000 * sensor.period_s,
+        "sensor_W_ms": 1000 * sensor.window_s,
+        "sensor_origin": sensor.origin,
+        "aligned": aligned is not None,
+        "gap_correction_j": aligned.gap_j if aligned else 0.0,
+        "u_stat_and_edge_joules": best.sd,
+        "u_gain_joules": GAIN * best.joules,
+        "step_period_ms": None if step_s is None else 1000 * step_s,
+        "alias_flag": best.alias or bool(is_aliased(step_s, sensor.period_s, span.useful_s) and sensor.coverage < 0.9),
+        **sampling(recorder, span),
+        **_clocks(slows),
+        "pstate": next((s.pstate for s in reversed(slows) if s.pstate is not None), None),
+        "event_reasons": reasons,
+        **_throttled(slows),
+        "foreign_pids": foreign,
+        "hidden_pids": hidden,
+        "xid_seen": None,  # NVML tells XIDs only to event listeners; the kernel log needs root
+    }
+
+
+def host_provenance(recorder: HostRecorder) -> dict[str, Any]:
+    """Everything about the host's number."""
+    return {
+        "cpu_source": recorder.source,
+        "cpu_estimate": "" if recorder.rapl.package else recorder.model.describe(),
+        "rapl_reason": recorder.rapl.reason,
+        "dram_reason": recorder.rapl.dram_reason,
+        "host_call_us": recorder.call_ns / 1e3,
+    }
+
+
+def paper_compat(recorder: GpuRecorder, span: Span) -> tuple[float, float]:
+    """(mean sampled power x time, nominal-period sum) in joules: what the paper's two readings of its own samples would
+    have given.
+
+    The second walks as the 2021 tracer did, a query of PAPER_QUERY_S and a sleep of PAPER_PERIOD_S, and books each
+    power for the sleep alone.
+    """
+    watts = [w for a, b in span.segments() for w in recorder.power.w[recorder.power.between(a, b)]]
+    if not watts:
+        return math.nan, math.nan
+    step_ns = int((PAPER_PERIOD_S + PAPER_QUERY_S) * 1e9)
+    walked = [recorder.power.power_at(t) for a, b in span.segments() for t in range(a, b, step_ns)]
+    return math.fsum(watts) / len(watts) * span.useful_s, math.fsum(walked) * PAPER_PERIOD_S

@@ -1,0 +1,167 @@
+"""What a window gives back: joules with their uncertainty, grade and history, as plain data that survives JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from benchmark.energy.recorder import KINDS, Raw
+
+GRADES = "ABCDREX"
+_ORDER = {grade: place for place, grade in enumerate("ABCRDEX")}
+
+
+def worst(grades: list[str]) -> str:
+    """The least trusted of several grades."""
+    return max(grades, key=_ORDER.__getitem__) if grades else "X"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One raw reading: seconds since the window's start, device, kind ('counter_mj', 'power.instant_mw', ...), value,
+    call time in us."""
+
+    t_s: float
+    device: str
+    kind: str
+    value: int
+    call_us: float
+
+
+@dataclass(frozen=True)
+class RawSlice:
+    """The readings of one device that belong to a window."""
+
+    device: str
+    raw: Raw
+    start_ns: int
+    end_ns: int
+
+    def __iter__(self) -> Iterator[Sample]:
+        for t, kind, value, call_ns in zip(self.raw.t, self.raw.kind, self.raw.value, self.raw.call_ns, strict=False):
+            if self.start_ns <= t <= self.end_ns:
+                yield Sample((t - self.start_ns) / 1e9, self.device, KINDS[kind], value, call_ns / 1e3)
+
+
+def _number(value: float) -> float | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _clean(value: object) -> object:
+    """The value with NaN as None, tuples as lists: what JSON can say."""
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    return _number(value) if isinstance(value, float) else value
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The energy of one window.
+
+    `joules` is the headline: GPU energy on a GPU, package energy (or the estimate, grade E) on a CPU; `ci95_joules` the
+    half-width of its 95 % interval without the board's gain error (see `provenance["u_gain_joules"]`). Pauses are left
+    out of every energy but `paused_joules`. Unknown numbers are NaN and named with their reason in `missing`.
+    `children` plus `self_joules` is `joules`.
+    """
+
+    name: str
+    joules: float
+    ci95_joules: float
+    seconds: float
+    paused_seconds: float
+    paused_joules: float
+    source: str
+    grade: str
+    reason: str = ""
+    device: str = ""
+    mean_power_w: float = math.nan
+    max_power_w: float = math.nan
+    gpu_joules: float = math.nan
+    cpu_joules: float = math.nan
+    dram_joules: float = math.nan
+    cpu_source: str = ""
+    dram_source: str = ""
+    gpu_util_pct: float = math.nan
+    mem_util_pct: float = math.nan
+    paper_compat_joules: float = math.nan
+    paper_compat_period_joules: float = math.nan
+    cross_source: str = ""
+    cross_joules: float = math.nan
+    cross_rel_diff: float = math.nan
+    n_samples: int = 0
+    max_gap_s: float = math.nan
+    unmeasured_s: float = math.nan
+    children: tuple[tuple[str, float], ...] = ()
+    self_joules: float = math.nan
+    missing: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    raw: tuple[RawSlice, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def watt_hours(self) -> float:
+        """The headline in W h."""
+        return self.joules / 3600
+
+    @property
+    def coverage(self) -> float:
+        """The share of the useful time that was sampled."""
+        return 1 - self.unmeasured_s / self.seconds if self.seconds > 0 else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data: NaN becomes null, the raw samples stay out."""
+        return {f.name: _clean(getattr(self, f.name)) for f in fields(self) if f.name != "raw"}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Reading:
+        """The reading that `to_json` wrote; KeyError or TypeError for anything else."""
+        known = {f.name: f for f in fields(cls) if f.name != "raw"}
+        unknown = set(data) - set(known)
+        if unknown:
+            raise KeyError(f"unknown fields in a reading: {sorted(unknown)}")
+        values: dict[str, Any] = {name: _parsed(str(known[name].type), value) for name, value in data.items()}
+        values["children"] = tuple((str(name), _float(joules)) for name, joules in data.get("children", ()))
+        if values.get("grade") not in _ORDER:
+            raise KeyError(f"unknown grade {values.get('grade')!r}")
+        return cls(**values)
+
+    def samples(self) -> Iterator[Sample]:
+        """Every raw reading of the window, device after device, none dropped."""
+        for part in self.raw:
+            yield from part
+
+    def write_samples_csv_gz(self, path: Path) -> int:
+        """Write the raw readings as gzipped CSV (t_s, device, kind, value, call_us); returns how many. Same readings,
+        same bytes."""
+        import gzip
+        import io
+
+        count = 0
+        with (
+            open(path, "wb") as file,
+            gzip.GzipFile(
+                "", "wb", fileobj=file, mtime=0
+            ) as zipped,  # no name and no time in it: same readings, same bytes
+            io.TextIOWrapper(zipped, encoding="ascii", newline="\n") as text,
+        ):
+            text.write("t_s,device,kind,value,call_us\n")
+            for s in self.samples():
+                text.write(f"{s.t_s:.6f},{s.device},{s.kind},{s.value},{s.call_us:.0f}\n")
+                count += 1
+        return count
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _parsed(kind: str, value: object) -> object:
+    if kind != "float":
+        return value
+    if value is not None and not isinstance(value, (int, float)):
+        raise TypeError(f"a number was expected, not {value!r}")
+    return _float(value)

@@ -1,0 +1,279 @@
+"""Recorders read a device's meters and lay the readings on curves. A recorder never raises: what goes wrong becomes a
+fact of the record."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmark.energy.clock import Clock
+from benchmark.energy.curves import CounterCurve, PowerCurve, TotalCurve
+from benchmark.energy.estimate import TdpLoad
+from benchmark.energy.nvml import POWER_SOURCES, Gpu, NvmlError, PowerSource, Slow
+from benchmark.energy.rapl import POWERCAP, open_rapl, read_zones, zone_faults
+from benchmark.energy.sensors import Sensor, sensor_for
+
+KINDS = (
+    "counter_mj",
+    "power.instant_mw",
+    "power.usage_mw",
+    "power.instant.module_mw",
+    "samples_mw",
+    "package_mj",
+    "dram_mj",
+)
+"""Names of the raw readings, by their number in `Raw.kind`."""
+TICK_TIMEOUT_S = 0.5
+STILL_LOST = 2**62
+"""The end of an outage that has not ended: later than any time."""
+POLL_S = 0.0002
+
+
+class Raw:
+    """Every reading as it came: time, kind, value, and how long the call took. Nothing is de-duplicated."""
+
+    def __init__(self) -> None:
+        self.t = array("q")
+        self.kind = array("b")
+        self.value = array("q")
+        self.call_ns = array("q")
+
+    def add(self, t_ns: int, kind: str, value: int, call_ns: int) -> None:
+        """Append a reading (`kind` is one of KINDS)."""
+        self.t.append(t_ns)
+        self.kind.append(KINDS.index(kind))
+        self.value.append(value)
+        self.call_ns.append(call_ns)
+
+
+class GpuRecorder:
+    """One GPU's readings. `lock` keeps their order in time when the sampler and a window read at once."""
+
+    def __init__(self, gpu: Gpu, clock: Clock, identity: dict[str, Any], tick_s: float | None = None) -> None:
+        self.gpu = gpu
+        self.identity = identity
+        self.lock = threading.Lock()
+        self.raw = Raw()
+        self.power = PowerCurve()
+        self.ring = PowerCurve()
+        self.counter = CounterCurve()
+        self.counter.tick_period_ns = None if tick_s is None else int(tick_s * 1e9)
+        self.slow: list[tuple[int, Slow]] = []
+        self.unsupported: dict[str, str] = {}
+        self.errors: list[tuple[int, str]] = []
+        self.lost: list[tuple[int, int]] = []
+        self.zero_readings: list[int] = []
+        self.fault = ""
+        self._clock = clock
+        self._ladder: list[PowerSource] = list(POWER_SOURCES)
+        self._ring_since_us = 0
+        self._failures = 0
+        self._quiet_until_ns = 0
+        self._last_poll: tuple[int, int, int] | None = None
+
+    @property
+    def power_source(self) -> str:
+        """The power field in use; empty if none answers."""
+        return self._ladder[0] if self._ladder else ""
+
+    @property
+    def sensor(self) -> Sensor:
+        """The sensor behind the power field in use."""
+        return sensor_for(self.identity, self.power_source or "samples")
+
+    @property
+    def has_counter(self) -> bool:
+        """Whether the energy counter answered or may still answer."""
+        return "counter" not in self.unsupported
+
+    def sample(self, *, edge: bool = False) -> None:
+        """Read counter and power once. An edge read ignores the back-off after errors."""
+        with self.lock:
+            if not edge and self._clock.now_ns() < self._quiet_until_ns:
+                return
+            try:
+                self._read_counter()
+                self._read_power()
+            except Exception as error:
+                self.fault = f"tracer fault: {type(error).__name__}: {error}"
+
+    def _timed(self, call: Callable[..., int], *args: object) -> tuple[int, int, int]:
+        """(mid-point, value, duration) of a call, times in ns."""
+        start_ns = self._clock.now_ns()
+        value = call(*args)
+        end_ns = self._clock.now_ns()
+        return (start_ns + end_ns) // 2, value, end_ns - start_ns
+
+    def _read_counter(self, *, polling: bool = False) -> bool:
+        """One read of the energy counter; True if it moved."""
+        if not self.has_counter:
+            return False
+        try:
+            read = self._timed(self.gpu.energy_mj)
+        except NvmlError as error:
+            self._failed(error, "counter")
+            return False
+        self._worked(read[0])
+        moved = self.counter.add(read[0], read[1] / 1000)
+        if not polling:
+            self.raw.add(read[0], "counter_mj", read[1], read[2])
+        elif moved:
+            for kept in (self._last_poll, read):
+                if kept is not None:
+                    self.raw.add(kept[0], "counter_mj", kept[1], kept[2])
+        self._last_poll = read
+        return moved
+
+    def _read_power(self) -> None:
+        while self._ladder:
+            source = self._ladder[0]
+            try:
+                read = self._timed(self.gpu.power_mw, source)
+            except NvmlError as error:
+                self._failed(error, source)
+                if error.kind == "unsupported":
+                    continue
+                return
+            self._worked(read[0])
+            self.raw.add(read[0], f"{source}_mw", read[1], read[2])
+            if read[1] > 0:
+                self.power.add(read[0], read[1] / 1000)
+            else:  # a sensor that says 0 mW under load has nothing to say; a running board draws more
+                self.zero_readings.append(read[0])
+            return
+
+    def _failed(self, error: NvmlError, source: str) -> None:
+        now_ns = self._clock.now_ns()
+        if error.kind == "unsupported":
+            self.unsupported[source] = str(error)
+            if source in self._ladder:
+                self._ladder.remove(source)
+            return
+        self.errors.append((now_ns, f"{source}: {error}"))
+        if error.kind == "lost" and (not self.lost or self.lost[-1][1] != STILL_LOST):
+            self.lost.append((now_ns, STILL_LOST))
+        self._failures += 1
+        self._quiet_until_ns = now_ns + int(1e8 * min(10, 2 ** (self._failures - 1)))
+        if self._failures == 3:
+            try:
+                self.gpu.reopen()
+            except NvmlError as second:
+                self.errors.append((now_ns, f"reopen: {second}"))
+
+    def _worked(self, t_ns: int) -> None:
+        self._failures = 0
+        if self.lost and self.lost[-1][1] == STILL_LOST:
+            self.lost[-1] = (self.lost[-1][0], t_ns)
+
+    def sample_slow(self) -> None:
+        """Read clocks, temperature, throttling, processes; and the driver's ring buffer where there is no counter."""
+        with self.lock:
+            now_ns = self._clock.now_ns()
+            if now_ns < self._quiet_until_ns:
+                return
+            try:
+                self.slow.append((now_ns, self.gpu.slow()))
+            except NvmlError as error:
+                self.errors.append((now_ns, f"slow: {error}"))
+            except Exception as error:
+                self.fault = f"tracer fault: {type(error).__name__}: {error}"
+            if not self.has_counter:
+                self._read_ring()
+
+    def fetch_ring(self) -> None:
+        """Fetch what the driver's ring buffer has gathered, where it is the best source."""
+        with self.lock:
+            if not self.has_counter:
+                self._read_ring()
+
+    def _read_ring(self) -> None:
+        if "samples" in self.unsupported:
+            return
+        # the driver stamps with wall time: map it onto the monotonic clock anew at every fetch, so that a clock step
+        # touches one fetch
+        offset_ns = self._clock.now_ns() - self._clock.wall_us() * 1000
+        try:
+            samples = self.gpu.power_samples(self._ring_since_us)
+        except NvmlError as error:
+            if error.kind == "unsupported":
+                self.unsupported["samples"] = str(error)
+            else:
+                self.errors.append((self._clock.now_ns(), f"samples: {error}"))
+            return
+        for stamp_us, milliwatts in samples:
+            self._ring_since_us = max(self._ring_since_us, stamp_us)
+            if milliwatts > 0:
+                self.ring.add(stamp_us * 1000 + offset_ns, milliwatts / 1000)
+                self.raw.add(stamp_us * 1000 + offset_ns, "samples_mw", milliwatts, 0)
+
+    def wait_tick(self, timeout_s: float = TICK_TIMEOUT_S) -> tuple[int, float, float] | None:
+        """Wait for the counter's next tick: (time, joules, half-width of the time in s); None if none came in time."""
+        deadline = self._clock.now_ns() + int(timeout_s * 1e9)
+        seen = len(self.counter.t)
+        while self._clock.now_ns() < deadline:
+            with self.lock:
+                try:
+                    self._read_counter(polling=True)
+                except Exception as error:
+                    self.fault = f"tracer fault: {type(error).__name__}: {error}"
+                    return None
+                if len(self.counter.t) > seen:
+                    return self.counter.t[-1], self.counter.j[-1], self.counter.half_width[-1] / 1e9
+                seen = min(seen, len(self.counter.t))
+            self._clock.sleep(POLL_S)
+        return None
+
+
+class HostRecorder:
+    """The host's readings: RAPL where it can be read, else the estimate."""
+
+    def __init__(self, clock: Clock, tdp_w: float | None = None, powercap: Path = POWERCAP) -> None:
+        self.lock = threading.Lock()
+        self.raw = Raw()
+        self.package = TotalCurve()
+        self.dram = TotalCurve()
+        self.rapl = open_rapl(powercap)
+        self.model = TdpLoad(tdp_w)
+        self.fault = ""
+        self.call_ns = 0
+        self._clock = clock
+        self._pid = os.getpid()
+
+    @property
+    def source(self) -> str:
+        """RAPL's zones, or the estimate's name."""
+        return self.rapl.source or self.model.source
+
+    @property
+    def reason(self) -> str:
+        """Why the package's reading fails; empty while it works."""
+        return self.fault or zone_faults(self.rapl.package)
+
+    def sample(self) -> None:
+        """Read package and DRAM once."""
+        with self.lock:
+            start_ns = self._clock.now_ns()
+            try:
+                package = read_zones(self.rapl.package, start_ns) if self.rapl.package else self.model.read()
+                dram = read_zones(self.rapl.dram, start_ns)
+            except Exception as error:
+                self.fault = f"tracer fault: {type(error).__name__}: {error}"
+                package = dram = math.nan
+            end_ns = self._clock.now_ns()
+            middle, self.call_ns = (start_ns + end_ns) // 2, end_ns - start_ns
+            self.package.add(middle, package)
+            if not math.isnan(package):
+                self.raw.add(middle, "package_mj", round(package * 1000), self.call_ns)
+            if self.rapl.dram:
+                self.dram.add(middle, dram)
+                if not math.isnan(dram):
+                    self.raw.add(middle, "dram_mj", round(dram * 1000), self.call_ns)
+
+    def sample_slow(self) -> None:
+        """The sampler's slow lane: RAPL does not wrap within a second, and the estimate walks the process tree."""
+        self.sample()
