@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -83,7 +84,7 @@ SCENARIOS = (
     Scenario("counter stale from mid-window on", settings={"stale": "2.5"}),
     Scenario("counter stale all the time", settings={"stale": "0"}),
     Scenario("counter reads all ones at the end", settings={"garbage": "4.2/5.5"}),
-    Scenario("counter says half of what the power sensor says", settings={"counter_gain": 0.5}),
+    Scenario("counter says half of what the power sensor says", settings={"counter_gain": 0.5}, window_s=5.56),
     Scenario("window of 30 ms, tick 100 ms", window_s=0.03),
     Scenario("no energy counter (Pascal), square 100/300 W", settings=PASCAL),
     Scenario("no energy counter (Pascal), constant 60 W", Curve(lo_w=60, hi_w=60), PASCAL),
@@ -107,6 +108,7 @@ class Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         words = " ".join(record.getMessage().split())
+        words = re.sub(r"^\S+:\d+: (\w+Warning: )", r"\1", words)  # where a warning's source lies is nobody's business
         if words not in self.said and not any(word in words for word in UNRELATED):
             self.said.append(words)
 
@@ -140,16 +142,21 @@ def _codecarbon() -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, A
 def _ours() -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, Any]]]]:
     from benchmark.energy import EnergyTracer, find_device
 
-    tracer = EnergyTracer(find_device("cuda:0"))
-    window = tracer.window("window")
+    window = EnergyTracer(find_device("cuda:0")).window("window")
 
     def close() -> dict[str, Any]:
         window.__exit__(None, None, None)
         reading = window.reading
-        trust = f"grade {reading.grade}" + (f": {reading.reason}" if reading.reason else "")
+        strangers = reading.provenance.get("foreign_pids")
+        notes = [reading.reason] if reading.reason else []
+        notes += [f"foreign processes {strangers}"] if strangers else []
+        trust = f"grade {reading.grade}" + "".join(f": {note}" for note in notes)
         return {"joules": reading.joules, "trust": trust, "ci95_joules": reading.ci95_joules}
 
-    yield window.__enter__, close
+    def begin() -> None:
+        window.__enter__()
+
+    yield begin, close
 
 
 LISTENER = Listener()

@@ -97,20 +97,24 @@ def test_known_integrals_by_hand():
 
 def test_the_counter_ticks(card):
     driver, handle = card(Curve(lo_w=100, hi_w=100), tick_s=0.05, tick_phase_s=0.01, base_j=100)
-    end, seen = time.monotonic() + 0.3, []
-    while time.monotonic() < end:
-        value = energy_mj(handle)
-        if not seen or seen[-1][1] != value:
-            seen.append((driver.now_s(), value))
-    assert len(seen) in (6, 7)
-    assert all(value % 5000 == pytest.approx(1000, abs=2) for _, value in seen)
-    assert all(0 <= (at_s - 0.01) % 0.05 < 0.02 for at_s, _ in seen[1:])
+    seen = set()
+
+    def last_tick(t_s):
+        return (t_s - 0.01) // 0.05
+
+    while len(seen) < 5:
+        before_s, value, after_s = driver.now_s(), energy_mj(handle), driver.now_s()
+        assert value % 5000 == pytest.approx(1000, abs=2)
+        tick = round((value - 101_000) / 5000)
+        assert last_tick(before_s) <= tick <= last_tick(after_s)
+        seen.add(tick)
 
 
 def test_power_sensors_average_over_their_windows(card):
-    driver, handle = card(Curve(start_s=0.1), power_period_s=0.1, instant_window_s=0.025, average_window_s=1.0)
-    time.sleep(max(0.0, 0.22 - driver.now_s()))
-    assert 0.2 <= driver.now_s() < 0.3
+    # renewed once, at 0.2 s, so that a slow machine reads the same
+    settings = {"power_period_s": 1e6, "power_phase_s": 0.2, "instant_window_s": 0.025, "average_window_s": 1.0}
+    driver, handle = card(Curve(start_s=0.1), **settings)
+    time.sleep(max(0.0, 0.21 - driver.now_s()))
     assert field(handle, 186) == 300_000
     assert field(handle, 185) == 60_000 + 24_000
     assert pynvml.nvmlDeviceGetPowerUsage(handle) == 60_000 + 24_000
@@ -130,14 +134,14 @@ def test_the_sample_buffer_covers_the_past_in_wall_clock_time(card):
     _, samples = pynvml.nvmlDeviceGetSamples(handle, pynvml.NVML_TOTAL_POWER_SAMPLES, 0)
     stamps = [sample.timeStamp / 1e6 for sample in samples]
     assert len(samples) == 10
-    assert 0 <= time.time() - stamps[-1] < 0.08
+    assert 0 <= time.time() - stamps[-1] < 1
     gaps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
     assert gaps == pytest.approx([0.02] * 9, abs=1e-3)
     covered_j = sum(sample.sampleValue.uiVal for sample in samples) / 1000 * 0.02
     end = stamps[-1] - time.time() + time.monotonic()
     assert covered_j == pytest.approx(driver.joules(end - 0.2, end), abs=0.5)
     newer = pynvml.nvmlDeviceGetSamples(handle, pynvml.NVML_TOTAL_POWER_SAMPLES, samples[6].timeStamp + 1000)[1]
-    assert 3 <= len(newer) <= 7
+    assert 3 <= len(newer) <= 10
 
 
 def test_two_cards_have_their_own_curves_and_settings(card):
@@ -165,34 +169,34 @@ def test_reset_starts_the_counter_again(card):
 
 def test_stale_then_fresh(card):
     driver, handle = card(Curve(hi_w=100), tick_s=0.01)
-    driver.set(stale=f"{driver.now_s()}/{driver.now_s() + 0.1}")
-    time.sleep(0.02)
+    until_s = driver.now_s() + 0.3
+    driver.set(stale=f"{driver.now_s()}/{until_s}")
     held = energy_mj(handle)
-    time.sleep(0.03)
+    time.sleep(0.05)
     assert energy_mj(handle) == held
-    time.sleep(0.08)
-    assert energy_mj(handle) >= held + 5_000
+    time.sleep(until_s - driver.now_s())
+    assert energy_mj(handle) >= held + 20_000
 
 
 def test_lost_then_back(card):
     driver, handle = card()
-    driver.set(lost=f"{driver.now_s()}/{driver.now_s() + 0.1}")
+    driver.set(lost=f"{driver.now_s()}/{driver.now_s() + 0.3}")
     calls = (energy_mj, pynvml.nvmlDeviceGetPowerUsage, pynvml.nvmlDeviceGetName)
     assert [code_of(call, handle) for call in calls] == [GPU_IS_LOST] * 3
     assert code_of(pynvml.nvmlDeviceGetHandleByIndex, 0) == GPU_IS_LOST
-    time.sleep(0.12)
+    time.sleep(0.31)
     assert [code_of(call, handle) for call in calls] == [0] * 3
 
 
 def test_single_calls_can_fail_for_a_time(card):
     driver, handle = card()
     now = driver.now_s()
-    for_a_time = f"nvmlDeviceGetTotalEnergyConsumption:3@{now}/{now + 0.1}"
+    for_a_time = f"nvmlDeviceGetTotalEnergyConsumption:3@{now}/{now + 0.3}"
     driver.set(fail=f"nvmlDeviceGetPowerUsage:{NO_PERMISSION},{for_a_time},field186.0:3")
     assert code_of(pynvml.nvmlDeviceGetPowerUsage, handle) == NO_PERMISSION
     assert code_of(energy_mj, handle) == NOT_SUPPORTED
     assert [value.nvmlReturn for value in pynvml.nvmlDeviceGetFieldValues(handle, [186, 185])] == [NOT_SUPPORTED, 0]
-    time.sleep(0.12)
+    time.sleep(0.31)
     assert code_of(energy_mj, handle) == 0
 
 
@@ -204,11 +208,13 @@ def test_pascal_has_power_but_no_counter(card):
 
 
 def test_zero_readings_and_garbage(card):
-    driver, handle = card(Curve(lo_w=300), power_period_s=0.01, zero_every=4)
+    driver, handle = card(Curve(lo_w=300), power_period_s=0.01, ring_period_s=0.01, zero_every=4)
     end, seen = time.monotonic() + 0.2, set()
     while time.monotonic() < end:
         seen.add(pynvml.nvmlDeviceGetPowerUsage(handle))
     assert seen == {0, 300_000}
+    _, ring = pynvml.nvmlDeviceGetSamples(handle, pynvml.NVML_TOTAL_POWER_SAMPLES, 0)
+    assert {sample.sampleValue.uiVal for sample in ring} == {0, 300_000}
     driver.set(zero_every=None, zero="0")
     assert pynvml.nvmlDeviceGetPowerUsage(handle) == field(handle, 186) == 0
     driver.set(zero=None, garbage="0")

@@ -1,6 +1,7 @@
 """Zeus, CodeCarbon and this suite's tracer side by side on one fake GPU (own environment: make test-peers)."""
 
-import math
+import os
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.energy.fake_nvml import why_not
 pytest.importorskip("zeus", reason="Zeus and CodeCarbon live in an environment of their own: make test-peers")
 pytest.importorskip("codecarbon", reason="Zeus and CodeCarbon live in an environment of their own: make test-peers")
 
-from scripts.peers import SCENARIOS, TICKS, TOOLS, play_all
+from scripts.peers import SCENARIOS, TICKS, TOOLS, play_all, table
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=why_not() or "")]
 
@@ -19,8 +20,10 @@ BROKEN = [scenario for scenario in SCENARIOS if scenario.broken]
 
 @pytest.fixture(scope="session")
 def played():
-    """Every scenario once, in about three minutes."""
+    """Every scenario once, in about three minutes; the table goes to the file that PEERS_TABLE names, if it does."""
     results = play_all()
+    if path := os.environ.get("PEERS_TABLE"):
+        Path(path).write_text(table(results) + "\n")
     return {scenario.name: {outcome.tool: outcome for outcome in outcomes} for scenario, outcomes in results}
 
 
@@ -33,13 +36,12 @@ def test_where_nothing_is_broken_all_agree_within_two_ticks(played, scenario, to
 
 
 @pytest.mark.parametrize("scenario", BROKEN, ids=lambda scenario: scenario.name)
-def test_ours_is_right_within_its_interval_or_gives_no_number_and_a_reason(played, scenario):
+def test_ours_is_right_within_its_interval_or_says_what_is_wrong(played, scenario):
     outcome = played[scenario.name]["ours"]
-    if math.isnan(outcome.joules):
-        assert ":" in outcome.trust, "a missing number needs its reason"
-    else:
-        room_j = 2 * outcome.ci95_joules + 0.02 * outcome.true_joules
-        assert outcome.joules == pytest.approx(outcome.true_joules, abs=room_j)
+    room_j = 2 * outcome.ci95_joules + 0.02 * outcome.true_joules
+    right = abs(outcome.joules - outcome.true_joules) <= room_j
+    says_why = ":" in outcome.trust
+    assert right or says_why, f"{outcome.joules} J of {outcome.true_joules} J, and only: {outcome.trust}"
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)

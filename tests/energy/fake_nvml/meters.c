@@ -33,10 +33,12 @@ static double last_update(double t_s, double period_s, double phase_s) {
     return period_s > 0 ? floor((t_s - phase_s) / period_s) * period_s + phase_s : t_s;
 }
 
-static long long wall_us(double t_s) {
+/* The wall clock's time at t0, in microseconds: what turns our times into the driver's stamps. */
+static long long wall_origin_us(void) {
     struct timespec wall;
+    double t_s = now_s();
     clock_gettime(CLOCK_REALTIME, &wall);
-    return wall.tv_sec * 1000000LL + wall.tv_nsec / 1000 + (long long)llround((t_s - now_s()) * 1e6);
+    return wall.tv_sec * 1000000LL + wall.tv_nsec / 1000 - (long long)llround(t_s * 1e6);
 }
 
 /* tick_s, tick_phase_s; base_j before a `reset`, zero after it; `stale` freezes it; `garbage` returns all ones. */
@@ -52,14 +54,20 @@ static unsigned long long counter_mj(int gpu) {
     return (unsigned long long)(fmax(0, joules) * setting(gpu, "counter_gain", 1) * 1000);
 }
 
-/* The mean over the sensor's window, at its last update; `zero` (a span) and `zero_every` (each n-th update) read 0 mW. */
-static unsigned sensor_mw(int gpu, double window_s) {
-    double t_s = now_s(), period_s = setting(gpu, "power_period_s", 0.1), phase_s = setting(gpu, "power_phase_s", 0);
-    double update_s = last_update(t_s, period_s, phase_s), every = setting(gpu, "zero_every", 0);
-    if (inside(setting_span(gpu, "garbage"), t_s)) return UINT32_MAX;
-    if (inside(setting_span(gpu, "zero"), t_s)) return 0;
-    if (every > 0 && period_s > 0 && fmod(round((update_s - phase_s) / period_s), every) == 0) return 0;
+/* What a sensor shows at its update: `zero` (a span) and `zero_every` (each n-th update) are 0 mW, `garbage` all ones. */
+static unsigned shown_mw(int gpu, double update_s, double period_s, double window_s) {
+    double every = setting(gpu, "zero_every", 0);
+    if (inside(setting_span(gpu, "garbage"), update_s)) return UINT32_MAX;
+    if (inside(setting_span(gpu, "zero"), update_s)) return 0;
+    if (every > 0 && period_s > 0 && fmod(round(update_s / period_s), every) == 0) return 0;
     return (unsigned)lround(1000 * setting(gpu, "power_gain", 1) * mean_watts(gpu, update_s - window_s, update_s));
+}
+
+/* The mean over the sensor's window, at its last update. */
+static unsigned sensor_mw(int gpu, double window_s) {
+    double period_s = setting(gpu, "power_period_s", 0.1);
+    double update_s = last_update(now_s(), period_s, setting(gpu, "power_phase_s", 0));
+    return shown_mw(gpu, update_s, period_s, window_s);
 }
 
 static unsigned average_mw(int gpu) { return sensor_mw(gpu, setting(gpu, "average_window_s", 1)); }
@@ -114,7 +122,7 @@ static nvmlReturn_t field_fault(int gpu, const field_t *field) {
 nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, field_t *fields) {
     ENTER_METER(device, gpu);
     for (int i = 0; i < count; i++) {
-        fields[i].stamp_us = wall_us(now_s());
+        fields[i].stamp_us = wall_origin_us() + (long long)(now_s() * 1e6);
         fields[i].latency_us = 0;
         fields[i].value.wide = 0;
         fields[i].result = field_fault(gpu, &fields[i]);
@@ -130,6 +138,7 @@ nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t device, unsigned kind, unsigned l
     if (kind != 0) return NOT_SUPPORTED;
     double period_s = setting(gpu, "ring_period_s", 0.02), newest_s = last_update(now_s(), period_s, 0);
     unsigned length = (unsigned)setting(gpu, "ring_samples", 120), filled = 0;
+    long long origin_us = wall_origin_us();
     *type = 1;
     if (!samples) {
         *count = length;
@@ -137,10 +146,10 @@ nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t device, unsigned kind, unsigned l
     }
     for (unsigned i = 0; i < length && filled < *count; i++) {
         double t_s = newest_s - (length - 1 - i) * period_s;
-        unsigned long long stamp_us = (unsigned long long)wall_us(t_s);
+        unsigned long long stamp_us = (unsigned long long)(origin_us + (long long)llround(t_s * 1e6));
         if (stamp_us <= after_us || t_s < 0) continue;
         samples[filled].stamp_us = stamp_us;
-        samples[filled++].value.wide = (unsigned long long)lround(1000 * setting(gpu, "power_gain", 1) * mean_watts(gpu, t_s - period_s, t_s));
+        samples[filled++].value.wide = shown_mw(gpu, t_s, period_s, period_s);
     }
     *count = filled;
     return filled ? OK : NOT_FOUND;
