@@ -89,6 +89,9 @@ class CounterCurve:
     """Slopes beyond the ends are taken over at least this long, so that the jitter of one tick's stamp does not tilt
     them."""
 
+    LONGEST_TICK_NS = 120_000_000
+    """Parts tick every 20 to 100 ms; a longer tick shows itself by standing still for longer."""
+
     def __init__(self, stale_s: float = 0.5) -> None:
         self.t = array("q")
         self.j = array("d")
@@ -101,6 +104,7 @@ class CounterCurve:
         self._stale_ns = int(stale_s * 1e9)
         self._last: tuple[int, float] | None = None
         self._changed_ns = 0
+        self._longest_still_ns = 0
 
     def add(self, t_ns: int, joules: float) -> bool:
         """Append a read; True if the counter moved since the last one."""
@@ -116,17 +120,16 @@ class CounterCurve:
                 self._reset(before_ns, t_ns, joules)
             elif moved:
                 self._tick(before_ns, t_ns, joules)
-            elif t_ns - self._changed_ns > self._stale_ns:
-                self._grow_stale(t_ns)
+            else:
+                self._still(before_ns, t_ns)
         if moved:
             self._changed_ns = t_ns
         self._last = (t_ns, joules)
         return moved
 
     def _tick(self, before_ns: int, now_ns: int, joules: float) -> None:
-        low = before_ns
-        if self.tick_period_ns is not None:
-            low = max(low, now_ns - self.tick_period_ns)
+        # after a gap in the reads the tick is still no older than one period
+        low = max(before_ns, now_ns - (self.tick_period_ns or max(self.LONGEST_TICK_NS, self._longest_still_ns)))
         self.t.append((low + now_ns) // 2)
         self.half_width.append((now_ns - low) // 2)
         self.j.append(joules)
@@ -136,6 +139,12 @@ class CounterCurve:
         self.resets.append((before_ns, now_ns))
         del self.t[:], self.j[:], self.half_width[:]
         self.first = (now_ns, joules)
+
+    def _still(self, before_ns: int, now_ns: int) -> None:
+        if now_ns - before_ns < self.LONGEST_TICK_NS:  # only close reads show that it stood still between them
+            self._longest_still_ns = max(self._longest_still_ns, min(now_ns - self._changed_ns, self._stale_ns))
+        if now_ns - self._changed_ns > self._stale_ns:
+            self._grow_stale(now_ns)
 
     def _grow_stale(self, now_ns: int) -> None:
         if self.stale and self.stale[-1][0] == self._changed_ns:
@@ -177,12 +186,16 @@ class CounterCurve:
         return self.j[i] + (self.j[i + 1] - self.j[i]) * (t_ns - self.t[i]) / span
 
     def stamp_sd_s(self, t_ns: int) -> float:
-        """Standard uncertainty in seconds of the tick stamps around `t_ns` (a uniform distribution over where the tick
-        can have been)."""
+        """Standard uncertainty in seconds of the tick stamps around `t_ns`: uniform over where the tick can have been.
+
+        Beyond the first and last tick the line goes on with a slope that two such stamps tilt, so it grows with the
+        distance.
+        """
         if not self.t:
             return math.nan
         i = min(max(bisect_right(self.t, t_ns) - 1, 0), len(self.t) - 1)
-        return self.half_width[i] * S / math.sqrt(3)
+        beyond = max(0, self.t[0] - t_ns, t_ns - self.t[-1])
+        return self.half_width[i] * S / math.sqrt(3) * (1 + 2 * beyond / self.SLOPE_NS)
 
     def tick_s(self, start_ns: int, end_ns: int) -> float:
         """The counter's tick in seconds: as told, else the median distance of the ticks inside [start, end]; NaN below

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from benchmark.energy.device import Device
 from benchmark.energy.nvml import POWER_SOURCES, Gpu, NvmlError
 from benchmark.energy.provenance import SCHEMA, host_facts
 from benchmark.energy.sensors import sensor_for
+from benchmark.energy.stats import quantile
 
 TICKS = 20
 POLL_S = 0.0005
@@ -96,7 +96,7 @@ class _Prober:
         except NvmlError as error:
             self.facts["unsupported"][name] = str(error)
             return None
-        return statistics.median(costs)
+        return quantile(costs, 0.5)
 
     def _period(self, read: Callable[[], int], name: str) -> float | None:
         """Median milliseconds between changes of a reading, over TICKS changes or as many as the time allows (at least
@@ -119,7 +119,7 @@ class _Prober:
         if len(steps) < 3:
             self.facts["notes"].append(f"{name}: only {len(stamps)} change(s) seen, its period is unknown")
             return None
-        return statistics.median(steps)
+        return quantile(steps, 0.5)
 
     def _field(self, source: str) -> dict[str, Any]:
         """Support, scope and update period of a power field, with the table's averaging window."""
@@ -141,7 +141,7 @@ class _Prober:
         except NvmlError as error:
             return {"supported": False, "reason": str(error)}
         steps = [(b[0] - a[0]) / 1e3 for a, b in itertools.pairwise(samples)]
-        return {"supported": True, "length": len(samples), "period_ms": statistics.median(steps) if steps else None}
+        return {"supported": True, "length": len(samples), "period_ms": quantile(steps, 0.5) if steps else None}
 
     def _idle(self, seconds: float) -> float | None:
         """Mean watts over some seconds of doing nothing; None if the time is too short or power cannot be read."""

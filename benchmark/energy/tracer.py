@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from benchmark.energy.build import host_reading, invalid_reading, readings_of
+from benchmark.energy.build import MIG, host_reading, invalid_reading, readings_of
 from benchmark.energy.clock import Clock, SystemClock
 from benchmark.energy.device import Device, DeviceError, find_device
 from benchmark.energy.evaluate import Aligned
@@ -201,13 +201,15 @@ class EnergyTracer:
         try:
             if session is None or window.error:
                 raise RuntimeError(window.error or "no session")
+            if len(session.gpus) < sum(device.kind == "cuda" for device in self.devices):
+                raise RuntimeError(MIG)
             reading, readings = (
                 readings_of(window, session.gpus, session.host, self.sync_method)
                 if session.gpus
                 else host_reading(window, self.device, session.host, self.sync_method)
             )
         except Exception as error:
-            why = window.error or f"tracer fault: {type(error).__name__}: {error}"
+            why = window.error or (MIG if str(error) == MIG else f"tracer fault: {type(error).__name__}: {error}")
             reading = invalid_reading(window, self.devices, why)
             readings = (reading,) * len(self.devices)
         window.settle(reading, readings)

@@ -1,0 +1,146 @@
+"""What breaks under a window becomes NaN with a reason, never a number: points 6 to 9."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from energy_fakes import constant
+
+from benchmark.energy import EnergyError
+
+OPEN_AT = 1.0
+
+
+@pytest.mark.parametrize("reset_s", [OPEN_AT + 0.25, OPEN_AT + 3.0, OPEN_AT + 5.98], ids=["start", "middle", "end"])
+@pytest.mark.parametrize("align", [False, True])
+def test_a_reset_of_the_counter(traced, clock, reset_s, align):
+    tracer, _ = traced(constant(200), reset_s=reset_s)
+    clock.sleep(OPEN_AT)
+    with tracer.window("w", align=align) as window:
+        clock.sleep(6.0)
+    reading = window.reading
+    assert math.isnan(reading.joules)
+    assert reading.grade == "X"
+    assert "reset" in reading.reason
+    assert reading.missing["joules"] == reading.reason
+
+
+def test_a_reset_before_the_window_does_not_matter(traced, clock):
+    tracer, _ = traced(constant(200), reset_s=2.0)
+    with tracer.window("outer") as outer:
+        clock.sleep(4.0)
+        with tracer.window("after") as after:
+            clock.sleep(6.0)
+    assert math.isnan(outer.reading.joules)
+    assert after.reading.joules == pytest.approx(1200, rel=0.01)
+    assert math.isnan(outer.reading.self_joules)
+
+
+def test_a_lost_device_that_comes_back(traced, clock):
+    tracer, gpu = traced(constant(200), lost=(3.0, 6.0))
+    with tracer.window("hit") as hit:
+        clock.sleep(10.0)
+    assert math.isnan(hit.reading.joules)
+    assert "lost 3.0" in hit.reading.reason
+    assert gpu.reopened == 1  # tried once in an outage, not at every beat
+    assert hit.reading.unmeasured_s == pytest.approx(3.0, abs=1.1)
+    with tracer.window("next") as following:
+        clock.sleep(6.0)
+    assert following.reading.joules == pytest.approx(1200, rel=0.01)
+    assert following.reading.grade in "AB"
+
+
+def test_a_device_lost_for_good(traced, clock):
+    tracer, gpu = traced(constant(200), lost=(3.0, math.inf))
+    with tracer.window("hit") as hit:
+        clock.sleep(60.0)
+    assert math.isnan(hit.reading.joules)
+    assert "lost" in hit.reading.reason
+    assert len(gpu.calls) < 60 + 2 * 60 + 3 * 60  # it backs off to a try a second
+
+
+def test_a_transient_refusal_costs_a_gap_and_no_energy(traced, clock):
+    tracer, _ = traced(constant(200), deaf=lambda t: 3.0 <= t < 3.3)
+    with tracer.window("w") as window:
+        clock.sleep(12.0)
+    assert window.reading.joules == pytest.approx(2400, rel=0.01)
+    assert window.reading.grade == "B"
+    assert window.reading.provenance["nvml_errors"]
+    assert window.reading.max_gap_s > 0.3
+
+
+def test_a_counter_that_stops_ticking(traced, clock):
+    tracer, _ = traced(constant(200), stale=(3.0, 3.8))
+    with tracer.window("w") as window:
+        clock.sleep(8.0)
+    assert math.isnan(window.reading.joules)
+    assert "stood still" in window.reading.reason
+    assert window.reading.cross_joules == pytest.approx(1600, rel=1e-6)  # what polling saw stays visible beside the NaN
+
+
+def test_a_counter_that_never_ticks(traced, clock):
+    tracer, _ = traced(constant(200), stale=(0.0, math.inf))
+    for align in (False, True):
+        with tracer.window("w", align=align) as window:
+            clock.sleep(3.0)
+        assert math.isnan(window.reading.joules)
+        assert "stale" in window.reading.reason
+
+
+@pytest.mark.parametrize(
+    ("missing", "source", "grade"),
+    [
+        ((), "nvml:counter", "B"),
+        (("counter",), "nvml:samples", "C"),
+        (("counter", "samples"), "nvml:power.instant", "D"),
+        (("counter", "samples", "power.instant"), "nvml:power.usage", "D"),
+        (("counter", "samples", "power.instant", "power.usage"), "nvml:power.instant.module", "D"),
+    ],
+)
+def test_the_ladder_of_sources(traced, clock, missing, source, grade):
+    tracer, _ = traced(constant(200), unsupported=missing)
+    clock.sleep(3.0)
+    with tracer.window("w") as window:
+        clock.sleep(12.0)
+    reading = window.reading
+    assert (reading.source, reading.grade) == (source, grade)
+    assert reading.joules == pytest.approx(2400, rel=0.01)
+    assert set(reading.provenance["unsupported"]) >= set(missing) - {"samples"}
+    assert reading.provenance["source_scope"] == ("module" if source.endswith("module") else "gpu")
+
+
+def test_no_source_at_all(traced, clock):
+    names = ("counter", "samples", "power.instant", "power.usage", "power.instant.module")
+    tracer, _ = traced(constant(200), unsupported=names)
+    with tracer.window("w") as window:
+        clock.sleep(3.0)
+    assert math.isnan(window.reading.joules)
+    assert "Not Supported" in window.reading.reason
+
+
+def test_a_mig_slice_has_no_energy(traced, clock):
+    tracer, _ = traced(constant(200), mig=True)
+    with tracer.window("w") as window:
+        clock.sleep(3.0)
+    assert math.isnan(window.reading.joules)
+    assert "MIG" in window.reading.reason
+
+
+def test_strict_raises_after_the_work(traced, clock):
+    tracer, _ = traced(constant(200), reset_s=2.0, strict=True)
+    before = clock.t
+    with pytest.raises(EnergyError, match="reset"), tracer.window("w"):
+        clock.sleep(5.0)
+    assert clock.t >= before + 5.0
+
+
+def test_strict_does_not_hide_the_works_own_exception(traced, clock):
+    tracer, _ = traced(constant(200), reset_s=2.0, strict=True)
+
+    def work() -> None:
+        clock.sleep(5.0)
+        raise KeyError("the work's own")
+
+    with pytest.raises(KeyError), tracer.window("w"):
+        work()

@@ -1,0 +1,176 @@
+"""The device lock, the probe, the sensor table and the sampler's schedule."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from energy_fakes import FakeGpu, constant, device_of
+
+from benchmark.energy import DeviceBusy, DeviceError, DeviceLock, find_device, probe
+from benchmark.energy.clock import SystemClock, utc_label
+from benchmark.energy.estimate import TdpLoad
+from benchmark.energy.meter import Meter
+from benchmark.energy.nvml import Slow
+from benchmark.energy.provenance import strangers
+from benchmark.energy.sensors import sensor_for
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_lock_admits_one_and_names_it(clock, tmp_path):
+    device = device_of(FakeGpu(clock, constant(1)))
+    with DeviceLock(device, lock_dir=tmp_path / "locks") as lock:
+        holder = json.loads(lock.path.read_text())
+        assert holder["pid"] == os.getpid()
+        with pytest.raises(DeviceBusy) as caught:
+            DeviceLock(device, lock_dir=tmp_path / "locks").acquire()
+        assert str(os.getpid()) in str(caught.value)
+        assert holder["since"] in str(caught.value)
+        assert isinstance(caught.value, DeviceError)
+        other = device_of(FakeGpu(clock, constant(1), uuid="GPU-other"))
+        with DeviceLock(other, lock_dir=tmp_path / "locks"):
+            pass
+    with DeviceLock(device, lock_dir=tmp_path / "locks") as again:
+        again.release()
+        again.release()
+
+
+def test_the_lock_waits_and_dies_with_its_holder(clock, tmp_path):
+    device = device_of(FakeGpu(clock, constant(1)))
+    path = DeviceLock(device, lock_dir=tmp_path).path
+    code = f"""
+    import fcntl, os, sys, time
+    fd = os.open({str(path)!r}, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    print("held", flush=True)
+    time.sleep(0.4)
+    os._exit(1)  # killed, as it were: nothing is released by hand
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(DeviceBusy, match="has not signed"):
+            DeviceLock(device, lock_dir=tmp_path).acquire()
+        with DeviceLock(device, lock_dir=tmp_path, wait_s=10.0):
+            assert path.exists()
+
+
+def test_the_probe_finds_tick_period_and_idle_power(clock):
+    gpu = FakeGpu(
+        clock, constant(75), tick_s=0.04, phase_s=0.013, call_s=1e-4, unsupported=("samples", "power.instant.module")
+    )
+    made = []
+    # a running board's readings wander: without that a power field shows no changes to time
+    gpu._sensor = lambda t, window_s: 75 + 0.1 * (math.floor(t / gpu.period_s + 1e-9) % 7)
+    began = clock.t
+    facts = probe(device_of(gpu), create_context=lambda: made.append(clock.t), clock=clock)
+    assert facts["counter_tick_ms"] == pytest.approx(40, abs=1)
+    assert facts["power_fields"]["power.instant"]["supported"] is True
+    assert facts["power_fields"]["power.instant"]["period_ms"] == pytest.approx(100, abs=1)
+    assert facts["power_fields"]["power.instant.module"] == {
+        "supported": False,
+        "scope": "module",
+        "period_ms": None,
+        "table_T_ms": 100,
+        "table_W_ms": 25,
+        "table_origin": "table",
+    }
+    assert facts["samples"] == {"supported": False, "reason": "Not Supported"}
+    assert facts["energy_field_191"] is True
+    assert facts["idle_bare_w"] == pytest.approx(75.3, abs=0.1)
+    assert facts["idle_context_w"] == pytest.approx(75.3, abs=0.1)
+    assert facts["call_us"]["counter"] == pytest.approx(100, rel=0.1)
+    assert len(made) == 1
+    assert clock.t - began < 40
+    json.dumps(facts, allow_nan=False)
+
+
+def test_the_probe_keeps_to_its_time(clock):
+    gpu = FakeGpu(clock, constant(75), stale=(0.0, math.inf), call_s=1e-4)
+    facts = probe(device_of(gpu), clock=clock, cap_s=10.0)
+    assert clock.t < 11.0
+    assert facts["counter_tick_ms"] is None
+    assert any("counter" in note for note in facts["notes"])
+    json.dumps(facts, allow_nan=False)
+
+
+def test_the_probe_reads_the_drivers_ring(clock):
+    clock.sleep(20.0)
+    gpu = FakeGpu(clock, constant(75), arch="pascal", period_s=0.02, window_s=0.01, unsupported=("counter", "field191"))
+    facts = probe(device_of(gpu), clock=clock, cap_s=12.0)
+    assert facts["samples"]["supported"] is True
+    assert facts["samples"]["period_ms"] == pytest.approx(20, abs=0.5)
+    assert facts["counter_tick_ms"] is None
+    assert facts["energy_field_191"] is False
+
+
+def test_the_probe_of_a_cpu_says_that_there_is_nothing(tmp_path):
+    facts = probe(find_device("cpu", powercap=tmp_path))
+    assert "no NVML meter" in facts["notes"][0]
+    json.dumps(facts, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("arch", "name", "source", "wanted"),
+    [
+        ("hopper", "NVIDIA H200", "power.instant", (0.1, 0.025, "table")),
+        ("hopper", "NVIDIA H200", "power.usage", (0.1, 1.0, "table")),
+        ("ampere", "NVIDIA A100-SXM4-80GB", "power.usage", (0.1, 0.025, "table")),
+        ("ampere", "NVIDIA GeForce RTX 3090", "power.instant", (0.1, 0.1, "table")),
+        ("pascal", "Tesla P100-PCIE-16GB", "power.usage", (0.02, 0.01, "table")),
+        ("volta", "TITAN V", "samples", (0.02, 0.01, "table")),
+        ("blackwell", "NVIDIA B200", "power.instant", (0.1, 0.025, "assumed")),
+        (None, "?", "power.usage", (0.1, 1.0, "assumed")),
+    ],
+)
+def test_the_sensor_table(arch, name, source, wanted):
+    sensor = sensor_for({"arch": arch, "name": name}, source)
+    assert (sensor.period_s, sensor.window_s, sensor.origin) == wanted
+
+
+def test_the_tickers_period_does_not_grow_by_what_a_call_costs():
+    """The 2021 tracer slept its period after every query; this one keeps to an absolute schedule."""
+    stamps: list[float] = []
+
+    def call() -> None:
+        stamps.append(time.monotonic())
+        time.sleep(0.02)
+
+    ticker = SystemClock().ticker(0.04, call)
+    time.sleep(0.9)
+    ticker.stop()
+    mean = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
+    assert mean == pytest.approx(0.04, rel=0.1)
+    count = len(stamps)
+    time.sleep(0.1)
+    assert len(stamps) == count
+
+
+def test_processes_of_others_are_named(monkeypatch):
+    me, other = os.getpid(), os.getppid()
+    assert strangers([Slow(compute_pids=(me,))]) == ([], 0)
+    assert strangers([Slow(compute_pids=(me, other)), Slow(compute_pids=(me,))]) == ([other], 0)
+    hidden = 2**22 + 5  # above the kernel's largest pid
+    assert strangers([Slow(compute_pids=(hidden,))]) == ([], 0)  # inside a container this is ourselves
+    assert strangers([Slow(compute_pids=(hidden, hidden + 1))]) == ([], 1)
+    assert strangers([Slow(compute_pids=(me, hidden))]) == ([], 1)
+
+
+def test_simple_meters_fit_the_seam():
+    meter: Meter = TdpLoad(65.0)
+    before = meter.read()
+    sum(i * i for i in range(100_000))
+    assert meter.read() > before
+    assert meter.source == "estimate:tdp_load"
+
+
+def test_labels_are_utc():
+    assert utc_label(0) == "1970-01-01T00:00:00.000+00:00"
