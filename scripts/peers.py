@@ -195,6 +195,7 @@ def play(scenario: Scenario, library: Path, tools: Sequence[str] = TOOLS) -> lis
         answers = _answers(driver, scenario, tools)
         if not any(answer["late"] for answer in answers):
             return [_outcome(driver, answer) for answer in answers]
+        print(f"'{scenario.name}': a tool was not ready after {lead_s} s, again", file=sys.stderr)
     raise TimeoutError(
         f"no tool was ready {LEADS_S[-1]} s after its start: the machine is too busy for '{scenario.name}'"
     )
