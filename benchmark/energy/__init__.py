@@ -12,7 +12,8 @@ from benchmark.energy.lock import DeviceBusy, DeviceLock
 from benchmark.energy.meter import Meter
 from benchmark.energy.probe import probe
 from benchmark.energy.reading import Reading, Sample
-from benchmark.energy.tracer import EnergyTracer, Options
+from benchmark.energy.session import Options
+from benchmark.energy.tracer import EnergyTracer
 from benchmark.energy.window import EnergyError, Window
 
 __all__ = [

@@ -27,6 +27,7 @@ from benchmark.energy.provenance import (
 )
 from benchmark.energy.reading import RawSlice, Reading, worst
 from benchmark.energy.recorder import GpuRecorder, HostRecorder
+from benchmark.energy.span import Span
 from benchmark.energy.stats import Z975
 from benchmark.energy.window import Window
 
@@ -81,10 +82,6 @@ def _gpu(window: Window, device: Device, recorder: GpuRecorder, sync_method: str
     else:
         best, other = headline(recorder, span, aligned, window.step_period_s)
     cross = other if other is not None and not math.isnan(other.joules) else None
-    slows = slow_within(recorder, span)
-    watts = [w for a, b in span.segments() for w in recorder.power.w[recorder.power.between(a, b)]]
-    compat, compat_period = paper_compat(recorder, span)
-    facts = sampling(recorder, span)
     return Reading(
         name=window.name,
         joules=best.joules,
@@ -97,25 +94,36 @@ def _gpu(window: Window, device: Device, recorder: GpuRecorder, sync_method: str
         reason=best.reason,
         device=device.uuid,
         mean_power_w=best.joules / span.useful_s if span.useful_s > 0 else math.nan,
-        max_power_w=max(watts, default=math.nan),
         gpu_joules=best.joules,
-        gpu_util_pct=mean_of(slows, "gpu_util_pct"),
-        mem_util_pct=mean_of(slows, "mem_util_pct"),
-        paper_compat_joules=compat,
-        paper_compat_period_joules=compat_period,
         cross_source=cross.source if cross else "",
         cross_joules=cross.joules if cross else math.nan,
         cross_rel_diff=(cross.joules - best.joules) / best.joules if cross else math.nan,
-        n_samples=int(facts["n_samples"]),
-        max_gap_s=float(facts["max_gap_ms"]) / 1000,
+        **_sampled(recorder, span),
         unmeasured_s=other.unmeasured_s if other is not None else best.unmeasured_s,
         provenance={
             **_common(window, sync_method),
             **gpu_provenance(recorder, span, best, aligned, window.step_period_s),
             "paper_compat": {"period_s": PAPER_PERIOD_S, "query_s": PAPER_QUERY_S},
         },
-        raw=(RawSlice(device.uuid, recorder.raw, span.start_ns, span.end_ns),),
+        raw=(RawSlice(device.uuid, recorder.raw, span.start_ns, span.end_ns, len(recorder.raw.t)),),
     )
+
+
+def _sampled(recorder: GpuRecorder, span: Span) -> dict[str, Any]:
+    """The fields of a reading that come from sampling alone, whatever its source."""
+    slows = slow_within(recorder, span)
+    watts = [w for a, b in span.segments() for w in recorder.power.w[recorder.power.between(a, b)]]
+    compat, compat_period = paper_compat(recorder, span)
+    facts = sampling(recorder, span)
+    return {
+        "max_power_w": max(watts, default=math.nan),
+        "gpu_util_pct": mean_of(slows, "gpu_util_pct"),
+        "mem_util_pct": mean_of(slows, "mem_util_pct"),
+        "paper_compat_joules": compat,
+        "paper_compat_period_joules": compat_period,
+        "n_samples": int(facts["n_samples"]),
+        "max_gap_s": float(facts["max_gap_ms"]) / 1000,
+    }
 
 
 def _with_host(reading: Reading, window: Window, host: HostRecorder) -> Reading:
@@ -129,7 +137,7 @@ def _with_host(reading: Reading, window: Window, host: HostRecorder) -> Reading:
         cpu_source=package.source,
         dram_source=dram.source,
         provenance={**reading.provenance, **host_provenance(host)},
-        raw=(*reading.raw, RawSlice("host", host.raw, span.start_ns, span.end_ns)),
+        raw=(*reading.raw, RawSlice("host", host.raw, span.start_ns, span.end_ns, len(host.raw.t))),
     )
     cross = "no second source could be read" if reading.grade != "X" else reading.reason
     return _with_missing(full, {"cpu_joules": package.reason, "dram_joules": dram.reason, "cross_joules": cross})
@@ -202,7 +210,7 @@ def host_reading(
         device=device.uuid,
         mean_power_w=best.joules / span.useful_s if span.useful_s > 0 else math.nan,
         max_power_w=host.package.max_power(span.start_ns, span.end_ns),
-        n_samples=len(host.package.t),
+        n_samples=sum(span.start_ns <= t <= span.end_ns for t in host.package.t),
         unmeasured_s=0.0,
         children=parts,
         self_joules=rest,

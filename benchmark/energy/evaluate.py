@@ -26,14 +26,15 @@ RAPL_SHORTEST_S = 0.01
 
 @dataclass(frozen=True)
 class Aligned:
-    """What the waits for ticks found: joules at both edges (the end corrected for the gap), that correction, and the
-    stamps' sd in s."""
+    """What the waits for ticks found: joules at both edges (the end corrected for the gap), that correction, the
+    stamps' sd in s, the correction's sd, and the mean power right after the work."""
 
     start_j: float
     end_j: float
     gap_j: float
     stamp_sd_s: float
     gap_sd_j: float
+    after_w: float
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,16 @@ def probe(
         facts["notes"].append("no NVML meter to probe: " + ("; ".join(device.why_not_better) or "CPU"))
         return facts
     _Prober(device.gpu, device, clock, cap_s, facts).run(create_context)
+    facts["id"] = _fingerprint(facts)
     return facts
+
+
+def _fingerprint(facts: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits by which a record points to this probe."""
+    import hashlib
+    import json
+
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 class _Prober:

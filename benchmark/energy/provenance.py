@@ -48,10 +48,14 @@ def versions() -> dict[str, str | None]:
     return {"torch": getattr(torch, "__version__", None) and str(torch.__version__), "cuda": cuda}  # type: ignore[union-attr]  # guarded
 
 
+def _stamp(entry: tuple[int, Slow]) -> int:
+    return entry[0]
+
+
 def slow_within(recorder: GpuRecorder, span: Span) -> list[Slow]:
     """The slow readings inside the window and the nearest one on either side (short windows have none of their own)."""
-    times = [t for t, _ in recorder.slow]
-    low, high = bisect_left(times, span.start_ns), bisect_right(times, span.end_ns)
+    low = bisect_left(recorder.slow, span.start_ns, key=_stamp)
+    high = bisect_right(recorder.slow, span.end_ns, key=_stamp)
     return [slow for _, slow in recorder.slow[max(0, low - 1) : high + 1]]
 
 
@@ -135,6 +139,10 @@ def gpu_provenance(
         "sensor_origin": sensor.origin,
         "aligned": aligned is not None,
         "gap_correction_j": aligned.gap_j if aligned else 0.0,
+        "idle_after_w": aligned.after_w if aligned else math.nan,
+        "idle_bare_w": recorder.probed.get("idle_bare_w"),
+        "idle_context_w": recorder.probed.get("idle_context_w"),
+        "probe_id": recorder.probed.get("id"),
         "u_stat_and_edge_joules": best.sd,
         "u_gain_joules": GAIN * best.joules,
         "step_period_ms": None if step_s is None else 1000 * step_s,

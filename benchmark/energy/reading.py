@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.energy.recorder import KINDS, Raw
 
 GRADES = "ABCDREX"
+MARGIN_NS = 300_000_000
 _ORDER = {grade: place for place, grade in enumerate("ABCRDEX")}
 
 
@@ -33,17 +34,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class RawSlice:
-    """The readings of one device that belong to a window."""
+    """The readings of one device that belong to a window, with a margin on either side: the edges lie between two
+    readings.
+
+    `count` is how many readings there were when the window closed, so that a slice does not grow with a session that
+    goes on.
+    """
 
     device: str
     raw: Raw
     start_ns: int
     end_ns: int
+    count: int
 
     def __iter__(self) -> Iterator[Sample]:
-        for t, kind, value, call_ns in zip(self.raw.t, self.raw.kind, self.raw.value, self.raw.call_ns, strict=False):
-            if self.start_ns <= t <= self.end_ns:
-                yield Sample((t - self.start_ns) / 1e9, self.device, KINDS[kind], value, call_ns / 1e3)
+        raw = self.raw
+        for i in range(self.count):
+            if self.start_ns - MARGIN_NS <= raw.t[i] <= self.end_ns + MARGIN_NS:
+                t_s = (raw.t[i] - self.start_ns) / 1e9
+                yield Sample(t_s, self.device, KINDS[raw.kind[i]], raw.value[i], raw.call_ns[i] / 1e3)
 
 
 def _number(value: float) -> float | None:
@@ -108,6 +117,14 @@ class Reading:
         return self.joules / 3600
 
     @property
+    def text(self) -> str:
+        """The headline for people: '812.4 ± 3.1 J (B)', '~12.1 ± 9.5 J (E, estimated)', 'no energy: ...'."""
+        if math.isnan(self.joules):
+            return f"no energy: {self.reason}"
+        before, after = ("~", ", estimated") if self.grade == "E" else ("", "")
+        return f"{before}{self.joules:.4g} ± {self.ci95_joules:.2g} J ({self.grade}{after})"
+
+    @property
     def coverage(self) -> float:
         """The share of the useful time that was sampled."""
         return 1 - self.unmeasured_s / self.seconds if self.seconds > 0 else math.nan
@@ -130,7 +147,8 @@ class Reading:
         return cls(**values)
 
     def samples(self) -> Iterator[Sample]:
-        """Every raw reading of the window, device after device, none dropped."""
+        """Every raw reading of the window and 0.3 s around it, device after device, none dropped; `t_s` counts from its
+        start."""
         for part in self.raw:
             yield from part
 

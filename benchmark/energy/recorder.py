@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,9 @@ class Raw:
 class GpuRecorder:
     """One GPU's readings. `lock` keeps their order in time when the sampler and a window read at once."""
 
-    def __init__(self, gpu: Gpu, clock: Clock, identity: dict[str, Any], tick_s: float | None = None) -> None:
+    def __init__(
+        self, gpu: Gpu, clock: Clock, identity: dict[str, Any], probed: Mapping[str, Any] | None = None
+    ) -> None:
         self.gpu = gpu
         self.identity = identity
         self.lock = threading.Lock()
@@ -62,7 +64,9 @@ class GpuRecorder:
         self.power = PowerCurve()
         self.ring = PowerCurve()
         self.counter = CounterCurve()
-        self.counter.tick_period_ns = None if tick_s is None else int(tick_s * 1e9)
+        self.probed: Mapping[str, Any] = probed or {}
+        tick_ms = self.probed.get("counter_tick_ms")
+        self.counter.tick_period_ns = None if not tick_ms else int(tick_ms * 1e6)
         self.slow: list[tuple[int, Slow]] = []
         self.unsupported: dict[str, str] = {}
         self.errors: list[tuple[int, str]] = []
@@ -83,8 +87,10 @@ class GpuRecorder:
 
     @property
     def sensor(self) -> Sensor:
-        """The sensor behind the power field in use."""
-        return sensor_for(self.identity, self.power_source or "samples")
+        """The sensor behind the power field in use, with its period as probed where it was."""
+        sensor = sensor_for(self.identity, self.power_source or "samples")
+        period_ms = self.probed.get("power_fields", {}).get(self.power_source, {}).get("period_ms")
+        return sensor if not period_ms else Sensor(period_ms / 1000, sensor.window_s, "T probed, W " + sensor.origin)
 
     @property
     def has_counter(self) -> bool:
@@ -196,7 +202,9 @@ class GpuRecorder:
             return
         # the driver stamps with wall time: map it onto the monotonic clock anew at every fetch, so that a clock step
         # touches one fetch
-        offset_ns = self._clock.now_ns() - self._clock.wall_us() * 1000
+        wall_us = self._clock.wall_us()
+        offset_ns = self._clock.now_ns() - wall_us * 1000
+        self._ring_since_us = min(self._ring_since_us, wall_us)  # the wall clock may have been set back
         try:
             samples = self.gpu.power_samples(self._ring_since_us)
         except NvmlError as error:

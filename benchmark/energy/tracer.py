@@ -5,55 +5,25 @@ from __future__ import annotations
 import atexit
 import functools
 import itertools
-import math
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from benchmark.energy.build import MIG, host_reading, invalid_reading, readings_of
 from benchmark.energy.clock import Clock, SystemClock
 from benchmark.energy.device import Device, DeviceError, find_device
-from benchmark.energy.evaluate import Aligned
-from benchmark.energy.rapl import POWERCAP
 from benchmark.energy.reading import Reading
-from benchmark.energy.recorder import TICK_TIMEOUT_S, GpuRecorder, HostRecorder
-from benchmark.energy.sampler import PERIOD_S, sampler_for
-from benchmark.energy.window import Tick, Window
+from benchmark.energy.sampler import sampler_for
+from benchmark.energy.session import Options, Session, new_session
+from benchmark.energy.window import Window
 
 P = ParamSpec("P")
 R = TypeVar("R")
-NO_TICK = f"no tick of the energy counter came within {TICK_TIMEOUT_S} s (stale)"
-GAP_SHARE = 0.02
-"""How far the power right after the work may differ from that one tick later: standard uncertainty of the gap
-correction."""
 _PAUSE_KEYS = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What rarely changes: the sampler's period, the counter's probed tick, where RAPL lies, whether ranks other than 0
-    trace."""
-
-    period_s: float = PERIOD_S
-    counter_tick_s: float | None = None
-    powercap: Path = POWERCAP
-    every_rank: bool = False
-
-
-@dataclass
-class Session:
-    """The recorders of one stretch of open windows: made with the first window, kept by their windows, forgotten with
-    the last."""
-
-    gpus: tuple[tuple[Device, GpuRecorder], ...]
-    host: HostRecorder
-    users: int = 0
 
 
 class EnergyTracer:
@@ -86,6 +56,8 @@ class EnergyTracer:
             raise DeviceError("there is one CPU device")
         self.strict = strict
         self.clock: Clock = clock or SystemClock()
+        if cpu_tdp_w is not None and not cpu_tdp_w > 0:
+            raise ValueError(f"cpu_tdp_w must be positive watts, not {cpu_tdp_w}")
         self._tdp_w = cpu_tdp_w
         self._synchronize = synchronize
         self._pid = os.getpid()
@@ -155,16 +127,17 @@ class EnergyTracer:
         if self.disabled:
             return
         stack = self._stack()
-        window.parent = next((w for w in reversed(stack) if w.is_open), None)
+        stack[:] = [w for w in stack if w.is_open]  # some may have been closed by another thread
+        window.parent = stack[-1] if stack else None
         window.opened_in_pause = any(w.pausing for w in stack)
         window.opened_wall_us = self.clock.wall_us()
         try:
             session = self._join(window)
             self._sync(window)
-            self._read(session)
+            session.read()
             window.start_ns = self.clock.now_ns()
             if window.align:
-                self._align_start(window, session)
+                session.align_start(window)
         except Exception as error:
             window.error = f"tracer fault: {type(error).__name__}: {error}"
             window.start_ns = self.clock.now_ns()
@@ -186,9 +159,9 @@ class EnergyTracer:
                 raise RuntimeError(window.error or "no session")
             self._sync(window)
             window.end_ns = self.clock.now_ns()
-            self._read(session)
+            session.read()
             if window.align:
-                self._align_end(window, session)
+                session.align_end(window)
         except Exception as error:
             window.error = window.error or f"tracer fault: {type(error).__name__}: {error}"
             window.end_ns = window.end_ns or self.clock.now_ns()
@@ -235,7 +208,7 @@ class EnergyTracer:
         now_ns = self.clock.now_ns()
         for around in _outwards(window):
             around.begin_pause(key, now_ns)
-        self._read(self._sessions[window])  # after the mark: what the reading costs is part of the pause
+        self._sessions[window].read()  # after the mark: what the reading costs is part of the pause
         return key
 
     def _end_pause(self, window: Window, key: int) -> None:
@@ -244,7 +217,7 @@ class EnergyTracer:
         self._sync(window)
         session = self._sessions.get(window)
         if session is not None:
-            self._read(session)
+            session.read()
         now_ns = self.clock.now_ns()
         for around in _outwards(window):
             around.end_pause(key, now_ns)
@@ -252,18 +225,7 @@ class EnergyTracer:
     def _peek(self, window: Window) -> tuple[float, float]:
         if window.closed:
             return window.reading.joules, window.reading.mean_power_w
-        session = self._sessions[window]
-        span = window.span(self.clock.now_ns())
-        if not session.gpus:
-            curve = session.host.package
-            joules = span.total_energy(curve.energy_at) - span.paused_energy(curve.energy_at)
-            return joules, _recent_watts(curve.t, curve.j)
-        joules, watts = 0.0, 0.0
-        for _, recorder in session.gpus:
-            energy_at = recorder.counter.energy_at if len(recorder.counter.t) > 1 else recorder.power.energy_at
-            joules += span.total_energy(energy_at) - span.paused_energy(energy_at)
-            watts += recorder.power.w[-1] if recorder.power.w else _recent_watts(recorder.counter.t, recorder.counter.j)
-        return joules, watts
+        return self._sessions[window].peek(window, self.clock.now_ns())
 
     # -- inside
 
@@ -294,21 +256,13 @@ class EnergyTracer:
         """The running session, or a new one with its sampler."""
         with self._lock:
             if self._session is None:
-                self._session = self._new_session()
+                self._session = new_session(self.devices, self.clock, self._tdp_w, self.options)
                 fast = tuple(recorder for _, recorder in self._session.gpus)
                 self._sampler.attach(id(self), fast, (*fast, self._session.host), self.options.period_s)
             self._session.users += 1
             self._sessions[window] = self._session
             window.busy_s = self._sampler.busy_s
             return self._session
-
-    def _new_session(self) -> Session:
-        gpus = tuple(
-            (device, GpuRecorder(device.gpu, self.clock, device.identity, self.options.counter_tick_s))
-            for device in self.devices
-            if device.gpu is not None
-        )
-        return Session(gpus, HostRecorder(self.clock, self._tdp_w, self.options.powercap))
 
     def _forget(self, window: Window) -> None:
         """Take the window off the books; the last one out stops the sampler."""
@@ -324,55 +278,12 @@ class EnergyTracer:
                 self._sampler.detach(id(self))
                 self._session = None
 
-    def _read(self, session: Session) -> None:
-        for _, recorder in session.gpus:
-            recorder.sample(edge=True)
-        session.host.sample()
-
-    def _align_start(self, window: Window, session: Session) -> None:
-        """Begin at a tick of the counter. Ticks of several GPUs do not fall together, so only a single GPU is
-        aligned."""
-        if len(session.gpus) != 1 or not session.gpus[0][1].has_counter:
-            return
-        device, recorder = session.gpus[0]
-        tick = recorder.wait_tick()
-        if tick is None:
-            window.error = NO_TICK
-            return
-        window.ticks[device.uuid] = Tick(*tick)
-        window.start_ns = tick[0]
-
-    def _align_end(self, window: Window, session: Session) -> None:
-        """End at a tick: two more ticks tell the power after the work, and so what to take off for the wait until the
-        first."""
-        for device, recorder in session.gpus:
-            start = window.ticks.get(device.uuid)
-            if start is None:
-                continue
-            first = recorder.wait_tick()
-            second = recorder.wait_tick() if first is not None else None
-            if first is None or second is None:
-                window.error = window.error or NO_TICK
-                continue
-            after_w = (second[1] - first[1]) / ((second[0] - first[0]) / 1e9)
-            gap_j = -after_w * (first[0] - window.end_ns) / 1e9
-            stamp_sd_s = math.hypot(start.half_width_s, first[2]) / math.sqrt(3)
-            window.aligned[device.uuid] = Aligned(
-                start.joules, first[1] + gap_j, gap_j, stamp_sd_s, GAP_SHARE * abs(gap_j)
-            )
-
 
 def _outwards(window: Window) -> Iterator[Window]:
     around: Window | None = window
     while around is not None:
         yield around
         around = around.parent
-
-
-def _recent_watts(t: Sequence[int], joules: Sequence[float]) -> float:
-    if len(t) < 2 or t[-1] == t[-2]:
-        return math.nan
-    return (joules[-1] - joules[-2]) / ((t[-1] - t[-2]) / 1e9)
 
 
 _LIVE: weakref.WeakSet[EnergyTracer] = weakref.WeakSet()

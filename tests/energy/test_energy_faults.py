@@ -26,6 +26,34 @@ def test_a_reset_of_the_counter(traced, clock, reset_s, align):
     assert reading.missing["joules"] == reading.reason
 
 
+def test_a_reset_while_the_last_ticks_are_waited_for(traced, clock):
+    """The window lies before the reset, but the ticks that would close it do not: no number, or the right one."""
+    lost = 0
+    for step in range(20):
+        tracer, gpu = traced(constant(200))
+        with tracer.window("w", align=True) as window:
+            clock.sleep(2.03)
+            gpu.reset_s = clock.t + 0.02 * step
+        if math.isnan(window.reading.joules):
+            assert "reset" in window.reading.reason
+            lost += 1
+        else:
+            assert window.reading.joules == pytest.approx(200 * window.reading.seconds, rel=1e-3)
+    assert lost in range(5, 15)
+
+
+@pytest.mark.parametrize("deaf_s", [0.4, 0.7, 1.0])
+def test_a_gap_in_the_reads_does_not_move_the_next_tick(traced, clock, deaf_s):
+    """The first read after a gap shows a tick that is at most one period old, not one from the middle of the gap."""
+    tracer, _ = traced(constant(200), deaf=lambda t: 1.0 <= t < 1.0 + deaf_s)
+    with tracer.window("w") as window:
+        clock.sleep(1.05 + deaf_s)
+    true = 200 * (1.05 + deaf_s)
+    assert window.reading.source == "nvml:counter"
+    assert abs(window.reading.joules - true) <= window.reading.ci95_joules < 0.2 * true
+    assert window.reading.joules == pytest.approx(true, rel=0.08)
+
+
 def test_a_reset_before_the_window_does_not_matter(traced, clock):
     tracer, _ = traced(constant(200), reset_s=2.0)
     with tracer.window("outer") as outer:
@@ -108,6 +136,28 @@ def test_the_ladder_of_sources(traced, clock, missing, source, grade):
     assert reading.joules == pytest.approx(2400, rel=0.01)
     assert set(reading.provenance["unsupported"]) >= set(missing) - {"samples"}
     assert reading.provenance["source_scope"] == ("module" if source.endswith("module") else "gpu")
+
+
+def test_a_window_too_short_for_the_counter_falls_to_a_faster_sensor(traced, clock):
+    """Volta: the sensor publishes every 20 ms, the counter ticks every 100 ms."""
+    tracer, _ = traced(constant(200), arch="volta", period_s=0.02, window_s=0.01)
+    clock.sleep(1.03)
+    with tracer.window("w") as window:
+        clock.sleep(0.15)
+    assert (window.reading.source, window.reading.grade) == ("nvml:power.instant", "D")
+    assert window.reading.joules == pytest.approx(30, rel=1e-6)
+
+
+@pytest.mark.parametrize("jump_us", [3_600_000_000, -3_600_000_000])
+def test_the_drivers_buffer_survives_a_step_of_the_wall_clock(traced, clock, jump_us):
+    tracer, _ = traced(constant(200), unsupported=("counter",))
+    clock.sleep(20.0)
+    with tracer.window("w") as window:
+        clock.sleep(5.0)
+        clock.wall_offset_us += jump_us
+        clock.sleep(20.0)
+    assert window.reading.joules == pytest.approx(5000, rel=0.01)
+    assert window.reading.source == "nvml:samples"
 
 
 def test_no_source_at_all(traced, clock):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from energy_fakes import FakeGpu, constant, device_of
 
-from benchmark.energy import DeviceBusy, DeviceError, DeviceLock, find_device, probe
+from benchmark.energy import DeviceBusy, DeviceError, DeviceLock, EnergyTracer, Options, find_device, probe
 from benchmark.energy.clock import SystemClock, utc_label
 from benchmark.energy.estimate import TdpLoad
 from benchmark.energy.meter import Meter
@@ -91,6 +91,25 @@ def test_the_probe_finds_tick_period_and_idle_power(clock):
     assert len(made) == 1
     assert clock.t - began < 40
     json.dumps(facts, allow_nan=False)
+
+
+def test_what_was_probed_is_used_and_named(clock, tmp_path):
+    gpu = FakeGpu(clock, constant(200), tick_s=0.02)
+    facts = {
+        "id": "abc",
+        "counter_tick_ms": 20.0,
+        "idle_bare_w": 61.0,
+        "power_fields": {"power.instant": {"period_ms": 50.0}},
+    }
+    tracer = EnergyTracer(
+        device_of(gpu), clock=clock, synchronize=lambda: None, options=Options(probed={gpu.uuid: facts})
+    )
+    with tracer.window("w", align=True) as window:
+        clock.sleep(3.0)
+    known = window.reading.provenance
+    assert (known["probe_id"], known["idle_bare_w"], known["idle_context_w"]) == ("abc", 61.0, None)
+    assert (known["counter_tick_ms"], known["sensor_T_ms"], known["sensor_origin"]) == (20, 50, "T probed, W table")
+    assert known["idle_after_w"] == pytest.approx(200, rel=0.02)
 
 
 def test_the_probe_keeps_to_its_time(clock):
