@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from benchmark.config import Experiment
     from benchmark.energy import Device
     from benchmark.life import Life
+    from benchmark.store import Store
 
 HELP = """\
 The full-cycle energy benchmark: what a deep-learning method costs over its whole life, training and use, in measured
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = get_close_matches(words[0], commands) or list(commands)
         return _refuse(f"unknown command {words[0]!r}; did you mean {', '.join(known)}?")
     try:
+        if any(word in ("-h", "--help") for word in words[1:]):
+            return _choices()
         return command(words[1:])
     except KeyboardInterrupt:
         print("interrupted: everything measured is kept; the same command goes on from here", file=sys.stderr)
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
 
 
-_EXPECTED = ("ConfigError", "StoreError", "StageError", "DataError", "DeviceError")
+_EXPECTED = ("ConfigError", "StoreError", "StageError", "DataError", "DeviceError", "DeviceBusy")
 """Errors whose message is written for the user: one line, no traceback. By name, so that the door imports none of the
 rooms."""
 
@@ -78,8 +81,6 @@ def _say(line: str) -> None:
 
 
 def _run(words: list[str]) -> int:
-    if any(word in ("-h", "--help") for word in words):
-        return _run_help()
     if any(word.startswith("-") for word in words):
         return _hydra(words)
     from benchmark.config import compose
@@ -87,14 +88,12 @@ def _run(words: list[str]) -> int:
     return _work([compose(words)])
 
 
-def _run_help() -> int:
+def _choices() -> int:
+    """What `run --help` prints: every name and choice, without Hydra."""
     from benchmark.config import CONFIGS, groups, names
 
-    print(
-        "usage: python -m benchmark run [name=value ...]\n"
-        "  -m         sweep over comma-separated values\n"
-        "  --cfg job  show the composed configuration\n"
-    )
+    print("usage: python -m benchmark run [name=value ...]; plan, study, report, check and device take the same names")
+    print("  -m         sweep over comma-separated values\n  --cfg job  show the composed configuration\n")
     print("choices")
     for group in groups():
         print(f"  {group}={' | '.join(names(group))}")
@@ -104,53 +103,54 @@ def _run_help() -> int:
 
 
 def _hydra(words: list[str]) -> int:
-    """Hand the flags to Hydra: -m, --cfg job and the rest of its own."""
+    """Hand the flags to Hydra: -m, --cfg job and the rest of its own. The jobs of a sweep are worked together, as a
+    study is."""
     import hydra
 
     from benchmark.config import CONFIGS, check_words
 
     check_words([word for word in words if "=" in word and not word.startswith("-")])
-    codes: list[int] = []
-
-    def job(config: DictConfig) -> None:
-        codes.append(main_job(config))
-
+    configs: list[DictConfig] = []
     sys.argv = ["python -m benchmark run", *words]
-    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
-    return max(codes, default=0)
-
-
-def main_job(config: DictConfig) -> int:
-    """One job of a sweep; an expected error ends this job alone."""
-    try:
-        return _work([config])
-    except Exception as error:
-        if type(error).__name__ in _EXPECTED:
-            return _refuse(str(error))
-        raise
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(configs.append)()
+    return _work(configs) if configs else 0
 
 
 def _work(configs: list[DictConfig]) -> int:
     """Work experiments to their rows, then report on them."""
-    from benchmark.runner import Runner
+    from benchmark.config import one_place
+    from benchmark.runner import Runner, StageError
     from benchmark.store import Store
 
     experiments, device = _parse(configs)
-    wanted = [life for experiment in experiments for life in _lives(experiment, device)]
-    for experiment in experiments:
-        _check_methods(experiment)
-    first = experiments[0]
+    first = one_place(experiments)
+    store = Store(first.paths.results, first.paths.artifacts)
+    wanted = [life for experiment in experiments for life in _lives(experiment, device, store)]
+    recorded = all(life.recorded(store) for life in wanted)
+    if not recorded:
+        _prepare(experiments)
+    meter = device.source or "NO METER: every energy will be unknown"
+    _say(f"device: {device.name} ({device.profile}), energy from {meter}")
+    failure = ""
+    try:
+        Runner(store, device, first.paths.data, _say, first.hardware.cpu_tdp_w).run(wanted)
+    except StageError as error:  # the others are done: their rows are worth seeing
+        failure = str(error)
+    status = _tables(first)
+    return _refuse(failure) if failure else status
+
+
+def _prepare(experiments: list[Experiment]) -> None:
+    """Before any work: can every method do its task, and are the data here? Raises ConfigError or DataError."""
     from benchmark.vision.download import ensure
 
+    for experiment in experiments:
+        _check_methods(experiment)
     for name in sorted({experiment.task.data.name for experiment in experiments}):
-        ensure(name, first.paths.data)
-    _say(f"device: {device.name} ({device.profile}), energy from {device.source}")
-    store = Store(first.paths.results, first.paths.artifacts)
-    Runner(store, device, first.paths.data, _say, first.hardware.cpu_tdp_w).run(wanted)
-    return _tables(first)
+        ensure(name, experiments[0].paths.data)
 
 
-def _parse(configs: list[DictConfig]) -> tuple[list[Experiment], Device]:
+def _parse(configs: list[DictConfig], quiet: bool = False) -> tuple[list[Experiment], Device]:
     """Typed experiments for the device that the first of them asks for; notes on what was adapted are said once."""
     from benchmark.config import parse
     from benchmark.energy import find_device
@@ -158,14 +158,15 @@ def _parse(configs: list[DictConfig]) -> tuple[list[Experiment], Device]:
     device = find_device(str(configs[0].hardware.device))
     parsed = [parse(config, device.kind) for config in configs]
     for note in dict.fromkeys(note for _, notes in parsed for note in notes):
-        _say(f"note: {note}")
+        if not quiet:
+            _say(f"note: {note}")
     return [experiment for experiment, _ in parsed], device
 
 
-def _lives(experiment: Experiment, device: Device) -> list[Life]:
+def _lives(experiment: Experiment, device: Device, store: Store) -> list[Life]:
     from benchmark.life import lives, place_of
 
-    return lives(experiment, place_of(experiment, device))
+    return lives(experiment, place_of(experiment, device, store))
 
 
 def _check_methods(experiment: Experiment) -> None:
@@ -186,7 +187,9 @@ def _tables(experiment: Experiment) -> int:
     from benchmark.store import Store
 
     store = Store(experiment.paths.results, experiment.paths.artifacts)
-    _, summary, paths = tables.write(store, experiment.tau)
+    summary, left_out, paths = tables.write(store, experiment.tau)
+    for line in left_out:
+        _say(line)
     if summary.empty:
         return _refuse(f"there are no runs under {store.results}: python -m benchmark run ... first")
     # piped output has no width of its own: rows stay whole
@@ -219,7 +222,7 @@ def _plan(words: list[str]) -> int:
     if "--check" in words:
         _check_methods(experiment)
     store = Store(experiment.paths.results, experiment.paths.artifacts)
-    for line in table(store, _lives(experiment, device)):
+    for line in table(store, _lives(experiment, device, store)):
         print(line)
     return 0
 
@@ -227,7 +230,7 @@ def _plan(words: list[str]) -> int:
 def _report(words: list[str]) -> int:
     from benchmark.config import compose
 
-    experiments, _ = _parse([compose(words)])
+    experiments, _ = _parse([compose(words)], quiet=True)
     return _tables(experiments[0])
 
 
@@ -236,7 +239,7 @@ def _check(words: list[str]) -> int:
     from benchmark.config import compose
     from benchmark.store import Store
 
-    experiments, _ = _parse([compose(words)])
+    experiments, _ = _parse([compose(words)], quiet=True)
     store = Store(experiments[0].paths.results, experiments[0].paths.artifacts)
     findings = check(store)
     for finding in findings:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
-import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
+from benchmark.deploy.plan import Inference
 from benchmark.stage import Plan
 from benchmark.task import Config, Task
 
@@ -41,17 +41,6 @@ class Hardware(Config):
     train: str | None = None
     infer: str | None = None
     cpu_tdp_w: float | None = Field(default=None, gt=0)
-
-
-class Inference(Config):
-    """The inference protocol: warm-up, one short window for each batch size, then `windows` windows at the best of
-    them."""
-
-    warmup_s: float = Field(gt=0)
-    window_s: float = Field(gt=0)
-    windows: int = Field(ge=2)
-    curve_window_s: float = Field(gt=0)
-    batch_sizes: tuple[int, ...] = Field(min_length=1)
 
 
 class Paths(Config):
@@ -92,15 +81,30 @@ class Experiment(Config):
             "method": [self.method["_target_"], self.build_method().identity()],
             "task": task.model_copy(update={"seed": 0}).identity(),
             "engine": self.engine,
+            "inference": self.inference.identity(),
             "hardware": [self.hardware.train, self.hardware.infer],
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         return f"{slug}-{digest[:8]}"
 
 
+def one_place(experiments: Sequence[Experiment]) -> Experiment:
+    """The first of some experiments that are to be worked together. Raises ConfigError unless they share folders and
+    hardware."""
+    for name in ("paths", "hardware", "tau"):
+        found = {str(getattr(each, name)) for each in experiments}
+        if len(found) > 1:
+            raise ConfigError(f"experiments worked together must share {name}; found {' and '.join(sorted(found))}")
+    return experiments[0]
+
+
 def compose(overrides: Sequence[str]) -> DictConfig:
     """Hydra's composition of configs/ with `overrides`. Raises ConfigError naming the nearest valid names."""
     check_words(overrides)
+    for word in overrides:
+        name, _, choice = word.partition("=")
+        if name in groups() and "," in choice:
+            raise ConfigError(f"{word}: several choices need a sweep: python -m benchmark run -m {word}")
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -158,7 +162,8 @@ def _adapt(words: dict[str, Any], device_kind: str) -> list[str]:
     )  # a bare `pair=x` was refused by name; the groups come with the first family that pairs networks
     if words["engine"] == "auto":
         words["engine"] = "torch"
-    if device_kind == "cpu" and words["train_precision"] in ("tf32", "bf16", "fp16"):
+    trained_here = words["hardware"].get("train") is None
+    if device_kind == "cpu" and trained_here and words["train_precision"] in ("tf32", "bf16", "fp16"):
         notes.append(f"train_precision is fp32: {words['train_precision']} needs a GPU")
         words["train_precision"] = "fp32"
     precision = words["deploy_precision"]
@@ -168,7 +173,8 @@ def _adapt(words: dict[str, Any], device_kind: str) -> list[str]:
     if longest is not None and words["recipe"]["epochs"] > longest:
         words["recipe"]["epochs"] = longest
     if words["paths"]["results"] is None:
-        words["paths"]["results"] = "results/.smoke" if words["scale"]["name"] == "smoke" else "results"
+        throw_away = words["scale"]["name"] == "smoke" or words["data"]["name"] == "synthetic"
+        words["paths"]["results"] = "results/.smoke" if throw_away else "results"
     return notes
 
 
@@ -177,9 +183,10 @@ def _method(values: Mapping[str, Any]) -> Method:
     hyper-parameters."""
     target = str(values.get("_target_", ""))
     module, _, name = target.rpartition(".")
-    if not module or importlib.util.find_spec(module) is None:
-        raise ConfigError(f"method {values.get('name')}: there is no module {module!r} (from _target_: {target})")
-    kind = getattr(importlib.import_module(module), name, None)
+    try:
+        kind = getattr(importlib.import_module(module), name, None)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"method {values.get('name')}: cannot import {module!r} ({error})") from error
     if kind is None:
         raise ConfigError(f"method {values.get('name')}: {module} has no {name!r}")
     parameters = {key: value for key, value in values.items() if key not in ("_target_", "name")}
@@ -227,6 +234,8 @@ def check_words(overrides: Sequence[str]) -> None:
         top = word.split(".")[0].split("@")[0].split("/")[0]
         if top not in valid:
             raise ConfigError(f"unknown name {top!r} in {override!r}{near(top, valid)}")
+        if word in groups() and choice in ("null", ""):
+            raise ConfigError(f"{word} must be chosen{near(choice, names(word))}")
         if word in (*groups(), "pair") and choice not in ("null", ""):
             chosen[word] = choice
             if "(" not in choice:  # a sweep function such as glob() is Hydra's to expand
@@ -248,7 +257,7 @@ def _near_key(overrides: Sequence[str]) -> str:
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    choices = [override for override in overrides if override.partition("=")[0] in groups()]
+    choices = [word for word in overrides if word.partition("=")[0] in groups() and "," not in word]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         plain = OmegaConf.to_container(hydra_compose("config", overrides=choices))
     keys = list(_flat_keys(plain))

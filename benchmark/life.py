@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmark.config import Experiment
+from benchmark.config import ConfigError, Experiment
 from benchmark.deploy.plan import Measurement, build_stage, measure_stage
 from benchmark.provenance import now, package_version
 from benchmark.stage import TEC_PHASES, Phase, Plan, Stage
@@ -14,6 +14,7 @@ from benchmark.task import Task
 
 if TYPE_CHECKING:
     from benchmark.energy import Device
+    from benchmark.store import Store
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,32 @@ class Life:
 
     def measurement(self, signature: str) -> Stage:
         """The inference measurement of a network shape under the experiment's protocol."""
-        protocol = self.experiment.inference.model_dump()
         params = Measurement(
             signature=signature,
             data=self.task.data.name,
             scale=self.task.scale.name,
             engine=self.experiment.engine,
             precision=self.plan.deploy.name,
-            **protocol,
+            protocol=self.experiment.inference,
         )
         return measure_stage(params)
 
+    def recorded(self, store: Store) -> bool:
+        """Whether every stage and the inference have their record."""
+        steps = [store.record(self.profile(phase), self.key(stage)) for phase, stage in self.steps()]
+        if steps[-1] is None or not all(steps):
+            return False
+        measured = self.measurement(str(steps[-1].details["signature"]))
+        return bool(store.measurements(self.place.infer_profile, self.key(measured)))
+
     def run_file(self) -> tuple[str, dict[str, Any]]:
         """Name and content of the file by which `report` finds this life again: the whole experiment, resolved."""
+        one = self.experiment.model_copy(update={"seeds": 1, "task": self.task})
         name, version = self.experiment.name(), self.place.binding.rpartition("/")[2]
         content = {
             "experiment": name,
             "seed": self.task.seed,
-            "config": self.experiment.model_copy(update={"seeds": 1, "task": self.task}).model_dump(mode="json"),
+            "config": one.model_dump(mode="json", exclude={"paths"}),  # whose machine it was is nobody's business
             "train_profile": self.place.train_profile,
             "infer_profile": self.place.infer_profile,
             "binding": self.place.binding,
@@ -81,11 +90,20 @@ class Life:
         return f"{name}-s{self.task.seed}-{version}", content
 
 
-def place_of(experiment: Experiment, device: Device) -> Place:
-    """Where an experiment's stages are looked up when it is run on `device`."""
-    infer = experiment.hardware.infer or device.profile
-    binding = f"{infer}/{experiment.engine}-{package_version(experiment.engine)}"
-    return Place(experiment.hardware.train or device.profile, infer, binding)
+def place_of(experiment: Experiment, device: Device, store: Store) -> Place:
+    """Where an experiment's stages are looked up when it is run on `device`.
+
+    Raises ConfigError where inference records of other hardware are asked for and no run there is stored.
+    """
+    train, infer = experiment.hardware.train or device.profile, experiment.hardware.infer or device.profile
+    if infer == device.profile:
+        return Place(train, infer, f"{infer}/{experiment.engine}-{package_version(experiment.engine)}")
+    # engines are bound to the library version over there, which only its own runs can tell
+    engine = f"{infer}/{experiment.engine}-"
+    there = [run for run in store.runs() if str(run["binding"]).startswith(engine)]
+    if not there:
+        raise ConfigError(f"hardware.infer={infer}: no run of that hardware lies under {store.results}/runs")
+    return Place(train, infer, str(max(there, key=lambda run: str(run["created"]))["binding"]))
 
 
 def lives(experiment: Experiment, place: Place) -> list[Life]:

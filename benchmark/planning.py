@@ -15,38 +15,39 @@ from benchmark.store import Record, Store
 def table(store: Store, planned: Sequence[Life]) -> Iterator[str]:
     """Lines for people: every stage of every life cycle, then the sums of what is left."""
     past = list(store.records())
-    left_j, left_s, unknown = 0.0, 0.0, 0
-    seen: set[str] = set()
+    left: dict[str, tuple[float, float]] = {}
     for life in planned:
         yield f"{life.experiment.name()} seed {life.task.seed}"
-        for phase, stage in life.steps():
-            key = life.key(stage)
+        for phase, stage, key, recorded in _steps(store, life):
             line = f"  {phase:<8} {stage.fn:<40} {key}  "
-            if store.record(life.profile(phase), key) is not None:
+            if recorded:
                 yield line + "recorded"
                 continue
-            joules, seconds = _estimate(stage, life.profile(phase), past)
-            yield line + _cost(joules, seconds)
-            if key not in seen:
-                seen.add(key)
-                left_j, left_s = left_j + _or_zero(joules), left_s + _or_zero(seconds)
-                unknown += math.isnan(seconds)
-        yield f"  {Phase.INFER:<8} " + _inference(store, life)
-    total = f"to do: {len(seen)} stage(s)"
-    if seen:
-        total += f", about {clock(left_s)} and {left_j / 3600:.3g} W.h by earlier records"
-        total += f"; no record to go by for {unknown} of them" if unknown else ""
-    yield total
+            cost = _estimate(stage, life.profile(phase), past)
+            left[key] = cost
+            yield line + _cost(*cost)
+    known = [cost for cost in left.values() if not math.isnan(cost[1])]
+    total = f"to do: {len(left)} stage(s)"
+    if known:
+        joules = [cost[0] for cost in known]
+        watt_hours = f"{math.fsum(joules) / 3600:.3g} W.h" if all(map(math.isfinite, joules)) else "unknown energy"
+        duration = clock(math.fsum(cost[1] for cost in known))
+        total += f"; {len(known)} of them about {duration} and {watt_hours} by earlier records"
+    yield total + ("; no record to go by for the rest" if 0 < len(known) < len(left) else "")
 
 
-def _inference(store: Store, life: Life) -> str:
-    built = store.record(life.place.infer_profile, life.key(life.build))
+def _steps(store: Store, life: Life) -> Iterator[tuple[Phase, Stage, str, bool]]:
+    """(phase, stage, key, whether recorded) of a life cycle, its inference measurement last."""
+    built = None
+    for phase, stage in life.steps():
+        built = store.record(life.profile(phase), life.key(stage))
+        yield phase, stage, life.key(stage), built is not None
     if built is None:
-        return "benchmark.deploy.measure:inference       (its key is known once the engine is built)"
-    stage = life.measurement(str(built.details["signature"]))
-    key = life.key(stage)
-    known = "recorded" if store.measurements(life.place.infer_profile, key) else "to measure"
-    return f"{stage.fn:<40} {key}  {known}"
+        # the network's shape, and with it the key, is known once its engine is built
+        yield Phase.INFER, life.measurement("unknown"), "(known with the engine)".ljust(20), False
+    else:
+        stage = life.measurement(str(built.details["signature"]))
+        yield Phase.INFER, stage, life.key(stage), bool(store.measurements(life.place.infer_profile, life.key(stage)))
 
 
 def _estimate(stage: Stage, profile: str, past: Sequence[Record]) -> tuple[float, float]:
@@ -55,18 +56,17 @@ def _estimate(stage: Stage, profile: str, past: Sequence[Record]) -> tuple[float
     like = [r for r in past if r.fn == stage.fn and r.profile == profile and _without_seed(r.params) == wanted]
     if not like:
         return math.nan, math.nan
-    return math.fsum(r.joules for r in like) / len(like), math.fsum(r.seconds for r in like) / len(like)
+    spent = [(r.details.get("spent") or {"joules": r.joules, "seconds": r.seconds}) for r in like]
+    joules = [math.nan if each["joules"] is None else each["joules"] for each in spent]
+    return math.fsum(joules) / len(like), math.fsum(each["seconds"] for each in spent) / len(like)
 
 
 def _without_seed(params: Any) -> Any:
     if isinstance(params, dict):
-        return {name: _without_seed(value) for name, value in params.items() if name != "seed"}
+        # a measurement's time is its protocol's: any network's will do
+        return {name: _without_seed(value) for name, value in params.items() if name not in ("seed", "signature")}
     return params
 
 
 def _cost(joules: float, seconds: float) -> str:
     return "to do" if math.isnan(seconds) else f"to do, about {clock(seconds)}, {joules / 3600:.3g} W.h"
-
-
-def _or_zero(value: float) -> float:
-    return 0.0 if math.isnan(value) else value

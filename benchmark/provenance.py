@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-@functools.cache
 def commit() -> str:
-    """The commit of this checkout, with '+dirty' where tracked files differ from it; 'unknown' outside git."""
+    """The commit of this checkout, with '+dirty' where its code or configuration differs from it; 'unknown' outside
+    git."""
     folder = Path(__file__).resolve().parent
     try:
         head = _git(folder, "rev-parse", "HEAD")
-        # results are data that the work itself adds to: they do not make the code dirty
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":(top,exclude)results")
+        code = (":(top)benchmark", ":(top)methods", ":(top)configs")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", *code)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return head + ("+dirty" if changed else "")
@@ -44,7 +44,9 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    torch = sys.modules.get("torch")
+    cuda = getattr(getattr(torch, "version", None), "cuda", None)
+    return {**found, **({"cuda": str(cuda)} if cuda else {})}
 
 
 def provenance() -> dict[str, Any]:

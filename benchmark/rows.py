@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -24,6 +25,7 @@ STAGE_COLUMNS = (
     "mean_power_w", "gpu_util_pct", "mem_util_pct", "n_inferences", "batch_size", "acc_pct", "energy_source",
     "grade", "hardware", "device_name", "commit", "created", "iec_wh", "iec_ci95_wh", "single_stream_wh",
     "engine", "reason", "gpu_wh", "cpu_wh", "dram_wh", "paper_compat_wh", "device_uuid", "torch_version",
+    "cuda_version", "driver", "stage_version",
     "attempts", "params", "macs",
 )  # fmt: skip  # a list of names reads best in rows
 
@@ -37,54 +39,73 @@ SUMMARY_COLUMNS = (
 IDENTITY = ("experiment", "train_hardware", "infer_hardware")
 
 
-def stored_lives(store: Store) -> list[Life]:
-    """Every life cycle that was ever asked for; of several runs of one (another library version), the newest.
+@dataclass
+class Book:
+    """All records of a results folder, read once, and every life cycle that was ever asked for.
 
-    Raises ConfigError where a stored run no longer parses.
+    Of several runs of one life (another library version), the newest counts. `stale` names the runs that no longer
+    parse.
     """
-    newest: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for run in store.runs():
-        identity = (run["experiment"], run["train_profile"], run["infer_profile"], run["seed"])
-        if identity not in newest or run["created"] > newest[identity]["created"]:
-            newest[identity] = run
-    found = []
-    for run in newest.values():
-        try:
-            parsed = experiment(run["config"])
-        except ConfigError as error:
-            raise ConfigError(f"the stored run {run['experiment']} no longer parses: {error}") from error
-        found += lives(parsed, Place(run["train_profile"], run["infer_profile"], run["binding"]))
-    return found
+
+    lives: list[tuple[str, Life]]
+    firsts: dict[tuple[str, str], Record]
+    repeated: dict[tuple[str, str], float]
+    measured: dict[tuple[str, str], Record]
+    stale: list[str]
+
+    @classmethod
+    def read(cls, store: Store) -> Book:
+        """Read a results folder. Raises StoreError at a file that is no record."""
+        book = cls([], {}, {}, {}, [])
+        for record in store.records():
+            where = (record.profile, record.key)
+            if record.repeat:
+                book.repeated[where] = book.repeated.get(where, 0.0) + record.joules + record.repeated_joules
+            elif record.group is None:
+                book.firsts[where] = record
+            elif where not in book.measured or record.created > book.measured[where].created:
+                book.measured[where] = record
+        newest: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for run in store.runs():
+            identity = (run["experiment"], run["train_profile"], run["infer_profile"], run["seed"])
+            if identity not in newest or run["created"] > newest[identity]["created"]:
+                newest[identity] = run
+        for run in newest.values():
+            try:
+                values = {**run["config"], "paths": {"data": "", "artifacts": "", "results": ""}}
+                place = Place(run["train_profile"], run["infer_profile"], run["binding"])
+                book.lives += [(run["experiment"], life) for life in lives(experiment(values), place)]
+            except ConfigError as error:
+                book.stale.append(f"the stored run {run['experiment']} no longer parses and is left out: {error}")
+        return book
+
+    def record(self, life: Life, phase: Phase, key: str) -> Record | None:
+        """The record that counts for a stage of a life cycle."""
+        return self.firsts.get((life.profile(phase), key))
+
+    def inference(self, life: Life) -> tuple[Stage, Record] | None:
+        """The newest measurement of the life's network shape."""
+        built = self.record(life, Phase.DEPLOY, life.key(life.build))
+        if built is None:
+            return None
+        stage = life.measurement(str(built.details["signature"]))
+        found = self.measured.get((life.place.infer_profile, life.key(stage)))
+        return (stage, found) if found else None
 
 
-def stages(store: Store) -> pd.DataFrame:
+def stages(book: Book) -> pd.DataFrame:
     """A row per stage and life cycle, inference included; stages that were not worked yet have no row."""
-    repeats: dict[tuple[str, str], float] = {}
-    for record in store.records():
-        if record.repeat:
-            again = record.joules + record.repeated_joules
-            repeats[record.profile, record.key] = repeats.get((record.profile, record.key), 0.0) + again
     rows = []
-    for life in stored_lives(store):
+    for name, life in book.lives:
         for phase, stage in life.steps():
-            record_ = store.record(life.profile(phase), life.key(stage))
-            if record_ is not None:
-                again = record_.repeated_joules + repeats.get((record_.profile, record_.key), 0.0)
-                rows.append(_row(life, phase, stage, record_, again))
-        inference = _inference(store, life)
+            record = book.record(life, phase, life.key(stage))
+            if record is not None:
+                again = record.repeated_joules + book.repeated.get((record.profile, record.key), 0.0)
+                rows.append({"experiment": name, **_row(life, phase, stage, record, again)})
+        inference = book.inference(life)
         if inference is not None:
-            rows.append(_row(life, Phase.INFER, *inference, 0.0))
+            rows.append({"experiment": name, **_row(life, Phase.INFER, *inference, 0.0)})
     return pd.DataFrame(rows, columns=[*STAGE_COLUMNS, *IDENTITY[1:]])
-
-
-def _inference(store: Store, life: Life) -> tuple[Stage, Record] | None:
-    """The newest measurement of the life's network shape."""
-    built = store.record(life.place.infer_profile, life.key(life.build))
-    if built is None:
-        return None
-    stage = life.measurement(str(built.details["signature"]))
-    found = store.measurements(life.place.infer_profile, life.key(stage))
-    return (stage, found[-1]) if found else None
 
 
 def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules: float) -> dict[str, Any]:
@@ -92,7 +113,6 @@ def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules
     kind = "TEC" if phase in TEC_PHASES else "deploy" if phase is Phase.DEPLOY else "IEC"
     seconds = record.seconds
     return {
-        "experiment": life.experiment.name(),
         "method": life.experiment.method["name"],
         "model": task.model.name,
         "teacher": task.teacher.name if task.teacher else "",
@@ -131,6 +151,9 @@ def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules
         "device_name": record.device_name,
         "device_uuid": record.provenance.get("device_uuid", ""),
         "torch_version": record.provenance.get("versions", {}).get("torch", ""),
+        "cuda_version": record.provenance.get("versions", {}).get("cuda", ""),
+        "driver": record.provenance.get("driver", ""),
+        "stage_version": record.fn_version,
         "commit": record.commit,
         "created": record.created,
         "attempts": record.attempts,
@@ -141,17 +164,16 @@ def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules
     }
 
 
-def summary(store: Store, table: pd.DataFrame, tau: float = TAU) -> pd.DataFrame:
-    """A row per experiment: means over its complete seeds. An experiment without one has a row too, its gaps named in
-    `missing`."""
+def summary(book: Book, table: pd.DataFrame, tau: float = TAU) -> pd.DataFrame:
+    """A row per experiment: means over its complete seeds.
+
+    An experiment without a complete one has a row too, its gaps named in `missing`.
+    """
     wanted: dict[tuple[str, str, str], list[Life]] = {}
-    for life in stored_lives(store):
-        identity = (life.experiment.name(), life.place.train_profile, life.place.infer_profile)
-        wanted.setdefault(identity, []).append(life)
-    rows = []
-    for identity, group in wanted.items():
-        own = table[(table[list(IDENTITY)] == list(identity)).all(axis=1)]
-        rows.append(_summary_row(identity, group, own, tau))
+    for name, life in book.lives:
+        wanted.setdefault((name, life.place.train_profile, life.place.infer_profile), []).append(life)
+    own = {identity: rows for identity, rows in table.groupby(list(IDENTITY))}  # noqa: C416 - a dict of a GroupBy
+    rows = [_summary_row(identity, group, own.get(identity, table[:0]), tau) for identity, group in wanted.items()]
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)).sort_values("experiment", ignore_index=True)
 
 
@@ -183,7 +205,8 @@ def _summary_row(identity: tuple[str, ...], group: list[Life], own: pd.DataFrame
         "infer_hardware": identity[2],
         "missing": "; ".join(missing),
         "energy_source": "+".join(sorted(set(own["energy_source"]))),
-        "grade": worst(list(own["grade"])),
+        # the grade of what G is made of: building an engine is too short for a good one, and is no part of G
+        "grade": worst(list(own.loc[own["kind"] != "deploy", "grade"])),
     }
     if not seeds:
         return row
@@ -210,7 +233,7 @@ def _seed_row(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _means(seeds: list[dict[str, float]], tau: float) -> dict[str, float]:
-    """Means over seeds. The interval of TEC: over seeds where there are several, else the meter's own."""
+    """Means over seeds. The interval of TEC: the meter's own, and over seeds where there are several, in quadrature."""
     row = {name: _mean(seed[name] for seed in seeds) for name in seeds[0]}
     tec = mean_ci95([seed["tec_wh"] for seed in seeds])
     if tec.n > 1:

@@ -127,13 +127,20 @@ class Output:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one call of something costs: the mean over `n` calls inside one window. Joules are NaN where no meter can
-    see them."""
+    """What one call of something costs: the mean over `n` calls inside one window.
+
+    Joules are NaN, with a `reason`, where no meter can see them. `reading` is the window's whole account, as plain
+    data.
+    """
 
     joules: float
+    ci95_joules: float
     seconds: float
     n: int
     source: str
+    grade: str
+    reason: str
+    reading: Mapping[str, Any]
 
 
 class Bench(Protocol):

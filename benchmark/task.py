@@ -50,6 +50,13 @@ class Data(Config):
     classes: int = Field(gt=1)
     search: str = "cifar100"
 
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Data:
+        known = {"cifar10": 10, "cifar100": 100}.get(self.name)
+        if known is not None and self.classes != known:
+            raise ValueError(f"{self.name} has {known} classes, not {self.classes}")
+        return self
+
 
 class Scale(Config):
     """How much of the data and of the recipe is used. `None` means all of it."""

@@ -32,14 +32,37 @@ JOURNAL_S = 5.0
 SHOW_S = 0.2
 
 
-class Spent(NamedTuple):
-    """The account of a stage over all its attempts, in joules and seconds."""
+class Account(NamedTuple):
+    """What something cost, over all its attempts, and how that is known: the energy columns of a record."""
 
-    useful: float
-    repeated: float
+    joules: float
+    ci95_joules: float
+    repeated_joules: float
     seconds: float
+    source: str
+    grade: str
+    reason: str
     attempts: int
-    note: str
+    reading: dict[str, Any]
+
+    def fields(self) -> dict[str, Any]:
+        """As keyword arguments of a record."""
+        return self._asdict()
+
+    @classmethod
+    def of_windows(cls, account: Mapping[str, Any]) -> Account:
+        """The account of a measurement's windows, as benchmark.deploy.measure sums them up."""
+        return cls(
+            joules=_number(account["joules"]),
+            ci95_joules=_number(account["ci95_joules"]),
+            repeated_joules=0.0,
+            seconds=account["seconds"],
+            source=account["source"],
+            grade=account["grade"],
+            reason=account["reason"],
+            attempts=1,
+            reading=dict(account),
+        )
 
 
 class Workbench:
@@ -142,26 +165,42 @@ class Workbench:
 
     def close(self) -> None:
         """Close the journal with what the attempt really spent; for attempts that end early."""
-        self._journal(closed=True)
+        if self._window is not None:
+            self._journal(closed=True)
 
-    def account(self) -> Spent:
-        """The stage's joules over all attempts, this finished one included."""
+    @property
+    def spent_joules(self) -> float:
+        """What this attempt's window saw; NaN where it was never opened."""
+        return math.nan if self._window is None else self._window.reading.joules
+
+    def account(self) -> Account:
+        """The stage's account over all attempts, this finished one included."""
         reading = self.reading
         earlier = [a for a in self._site.store.attempts(self._site.profile, self._key) if a["id"] != self._id]
         kept = {name: joules for name, (joules, _) in self._useful.items()}
-        repeated, notes = 0.0, []
+        repeated, reasons = 0.0, [reading.reason]
         for attempt in earlier:
             spent = _number(attempt["joules"])
             if not attempt["closed"]:
                 tail = _number(attempt["max_w"]) * max(JOURNAL_S, 2 * attempt["longest_gap_s"])
-                notes.append(
-                    f"attempt {attempt['id']} was killed: up to {tail:.0f} J after its last journal are included"
+                reasons.append(
+                    f"attempt {attempt['id']} was killed: up to {tail:.0f} J after its last journal are booked"
                 )
                 spent += tail
             repeated += spent - kept.get(attempt["id"], 0.0)
-        useful = reading.joules + sum(kept.values())
-        seconds = reading.seconds + sum(seconds for _, seconds in self._useful.values())
-        return Spent(useful, repeated, seconds, len(earlier) + 1, "; ".join(notes))
+        useful = reading.joules + math.fsum(kept.values())
+        return Account(
+            joules=useful,
+            # an earlier attempt's share was read by the same meter: it is as uncertain, in proportion
+            ci95_joules=reading.ci95_joules * (useful / reading.joules if reading.joules else 1.0),
+            repeated_joules=repeated,
+            seconds=reading.seconds + math.fsum(seconds for _, seconds in self._useful.values()),
+            source=reading.source,
+            grade=reading.grade,
+            reason="; ".join(filter(None, reasons)),
+            attempts=len(earlier) + 1,
+            reading=reading.to_json(),
+        )
 
     def _peek(self) -> tuple[float, float, float]:
         """Useful joules, watts and seconds of this attempt so far."""

@@ -1,10 +1,13 @@
 """The inference protocol: what one image costs, at the best batch size (offline) and alone (single stream).
 
-Headline: the batch size with the lowest energy per image; `windows` windows there, mean and 95 % interval. Real test
-images on
-the device in rotation, never zeros (power depends on data). Several networks measured together take turns window by
-window,
-so a drift of the board touches all of them alike.
+Per network: idle with the context open, warm-up to a thermal steady state, one short window for each batch size (the
+curve);
+then `windows` windows at the batch with the lowest energy per image, and as many at batch 1, each call awaited.
+Headline:
+mean and 95 % interval of the former, idle power included. Real test images on the device in rotation, never zeros
+(power depends
+on data). Several networks measured together take turns window by window, in random order, so a drift of the board
+touches all of them alike. Source: shared protocol of docs/energy.md.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ import torch
 from torch import Tensor
 
 from benchmark.deploy.engines import Engine, open_engine
-from benchmark.deploy.plan import Measurement
-from benchmark.energy.stats import mean_ci95
+from benchmark.deploy.plan import Inference, Measurement
+from benchmark.deploy.quality import plain, rejection, settled, total
+from benchmark.energy.reading import worst
+from benchmark.energy.stats import Interval, mean_ci95
 from benchmark.stage import Bench, Cost, Network, Output
 from benchmark.task import Task
 from benchmark.vision.data import Images, load, normalise
@@ -31,20 +36,33 @@ from benchmark.vision.data import Images, load, normalise
 BUFFERS = 4
 """Different batches in rotation: a cache or a data-dependent power draw must not see one batch for ever."""
 
+SCENARIOS = ("offline", "single_stream")
+
 
 @dataclass
 class Subject:
     """A network under measurement and what has been seen of it so far."""
 
     engine: Engine
-    protocol: Measurement
+    protocol: Inference
     pixels: Images
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    batches: dict[int, list[Tensor]] = field(default_factory=dict)
-    curve: list[dict[str, float]] = field(default_factory=list)
     best: int = 0
-    windows: dict[str, list[Cost]] = field(default_factory=lambda: {"offline": [], "single_stream": []})
+    thermal: str = ""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    idle: list[Cost] = field(default_factory=list)
+    windows: dict[str, list[Cost]] = field(default_factory=lambda: {name: [] for name in SCENARIOS})
+    spent_joules: float = 0.0
+    spent_seconds: float = 0.0
+    batches: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    def cost(self, bench: Bench, call: Callable[[], object], n: int) -> Cost:
+        """Meter `n` calls, and book them as spent on measuring this network."""
+        cost = bench.cost(call, n)
+        self.spent_joules += cost.joules * n
+        self.spent_seconds += cost.seconds * n
+        return cost
 
     def caller(self, batch_size: int) -> Callable[[], object]:
         """A function that runs the next of the rotating batches of this size."""
@@ -60,72 +78,112 @@ class Subject:
         return [self.engine.prepare(normalise(self.pixels.pixels[pick], self.mean, self.std)) for pick in picks]
 
 
-def subject(network: Network, protocol: Measurement, task: Task, data_dir: Path, device: str) -> Subject:
+def subject(network: Network, params: Measurement, task: Task, data_dir: Path, device: str) -> Subject:
     """A network ready to be measured on the test images of its task."""
     _, test = load(task.data, data_dir, task.scale)
-    engine = open_engine(protocol.engine, network, protocol.precision, device)
-    return Subject(engine, protocol, test, network.mean, network.std)
+    engine = open_engine(params.engine, network, params.precision, device)
+    return Subject(engine, params.protocol, test, network.mean, network.std)
 
 
 def measure_group(bench: Bench, subjects: Mapping[str, Subject], seed: int = 0) -> dict[str, Output]:
     """Measure every subject, their windows in randomised turns; returns an Output of numbers for each name."""
     names = list(subjects)
-    total = sum(len(s.protocol.batch_sizes) + 2 * s.protocol.windows for s in subjects.values())
+    amount = sum(len(s.protocol.batch_sizes) + len(SCENARIOS) * s.protocol.windows for s in subjects.values())
     steps = itertools.count(1)
     for name in names:
-        _curve(bench, subjects[name], lambda: bench.progress(next(steps), total))
-    rounds = max(subject.protocol.windows for subject in subjects.values())
+        _idle(bench, subjects[name])
+        _warm_up(bench, subjects[name])
+        for batch in subjects[name].protocol.batch_sizes:
+            _curve_point(bench, subjects[name], batch)
+            bench.progress(next(steps), amount)
+        _choose(subjects[name])
     shuffle = random.Random(seed)
-    for number in range(rounds):
+    for number in range(max(each.protocol.windows for each in subjects.values())):
         shuffle.shuffle(names)
         for name in names:
-            subject = subjects[name]
-            if number < subject.protocol.windows:
-                for scenario, batch in (("offline", subject.best), ("single_stream", 1)):
-                    cost = _window(bench, subject, batch, subject.protocol.window_s)
-                    subject.windows[scenario].append(cost)
-                    bench.progress(next(steps), total, mj_per_image=1000 * cost.joules / batch)
-    return {name: _summary(subject) for name, subject in subjects.items()}
+            each = subjects[name]
+            if number >= each.protocol.windows:
+                continue
+            for scenario in SCENARIOS:
+                cost = _window(bench, each, scenario, each.protocol.window_s)
+                each.windows[scenario].append(cost)
+                bench.progress(next(steps), amount, uj_per_image=1e6 * cost.joules / _images(each, scenario))
+    for name in names:
+        _idle(bench, subjects[name])
+    return {name: _summary(each) for name, each in subjects.items()}
 
 
-def _curve(bench: Bench, subject: Subject, step: Callable[[], None]) -> None:
-    """One short window for each batch size; the cheapest per image is the headline's (the fastest, where no meter can
-    tell)."""
-    _warm_up(bench, subject)
-    for batch in subject.protocol.batch_sizes:
-        cost = _window(bench, subject, batch, subject.protocol.curve_window_s)
-        subject.curve.append(
-            {"batch_size": batch, "joules": cost.joules / batch, "seconds": cost.seconds / batch, "n": cost.n * batch}
-        )
-        step()
-    known = all(math.isfinite(point["joules"]) for point in subject.curve)
-    best = min(subject.curve, key=lambda point: point["joules" if known else "seconds"])
-    subject.best = int(best["batch_size"])
+def _images(each: Subject, scenario: str) -> int:
+    """Images in one call."""
+    return each.best if scenario == "offline" else 1
 
 
-def _warm_up(bench: Bench, subject: Subject) -> None:
-    """Work at the largest batch for `warmup_s`, off the meter: clocks, caches and algorithms settle."""
-    call = subject.caller(max(subject.protocol.batch_sizes))
-    with bench.paused():
-        end = time.perf_counter() + subject.protocol.warmup_s
-        while time.perf_counter() < end:
+def _idle(bench: Bench, each: Subject) -> None:
+    """What the device draws with its context open and nothing to do."""
+    _synchronise(bench)
+    each.idle.append(each.cost(bench, lambda: time.sleep(each.protocol.idle_s), 1))
+
+
+def _warm_up(bench: Bench, each: Subject) -> None:
+    """Work at the largest batch until power and temperature are steady, `warmup_s` at least and `warmup_cap_s` at
+    most."""
+    call = each.caller(max(each.protocol.batch_sizes))
+    slice_s = each.protocol.warmup_s / 3
+    warm: list[Cost] = []
+    began = time.monotonic()
+    while not settled(warm):
+        if time.monotonic() - began > each.protocol.warmup_cap_s:
+            each.thermal = f"not settled after {each.protocol.warmup_cap_s:g} s of warm-up"
+            return
+        warm.append(each.cost(bench, call, _calls(bench, call, slice_s)))
+
+
+def _curve_point(bench: Bench, each: Subject, batch: int) -> None:
+    call = each.caller(batch)
+    cost = each.cost(bench, call, _calls(bench, call, each.protocol.curve_window_s))
+    point = {"batch_size": batch, "joules": cost.joules / batch, "seconds": cost.seconds / batch, "grade": cost.grade}
+    each.curve.append({**point, "n": cost.n * batch, "reason": cost.reason})
+
+
+def _choose(each: Subject) -> None:
+    """The cheapest batch size per image is the headline's; the fastest, where no meter can tell."""
+    known = all(math.isfinite(point["joules"]) for point in each.curve)
+    best = min(each.curve, key=lambda point: point["joules" if known else "seconds"])
+    each.best = int(best["batch_size"])
+
+
+def _window(bench: Bench, each: Subject, scenario: str, seconds: float) -> Cost:
+    """One metered window of at least `seconds`; measured again, longer, where the pilot misjudged the speed."""
+    plain_call = each.caller(_images(each, scenario))
+
+    def awaited() -> None:
+        plain_call()
+        _synchronise(bench)  # single stream: the next image comes when this one is answered
+
+    call = plain_call if scenario == "offline" else awaited
+    calls = _calls(bench, call, seconds)
+    cost = each.cost(bench, call, calls)
+    for _ in range(3):
+        lasted = cost.seconds * cost.n
+        if lasted >= seconds:
+            break
+        calls = math.ceil(1.1 * calls * seconds / lasted)
+        cost = each.cost(bench, call, calls)
+    return cost
+
+
+def _calls(bench: Bench, call: Callable[[], object], seconds: float) -> int:
+    """How many calls fill `seconds`, by a pilot that queues them as the window will."""
+    calls = 2
+    while True:
+        began = time.perf_counter()
+        for _ in range(calls):
             call()
-            _synchronise(bench)
-
-
-def _window(bench: Bench, subject: Subject, batch: int, seconds: float) -> Cost:
-    """One metered window of at least about `seconds`: a pilot of a few calls says how many calls that is."""
-    call = subject.caller(batch)
-    with bench.paused():
-        call()
         _synchronise(bench)
-        began, calls = time.perf_counter(), 0
-        while calls < 3 or time.perf_counter() - began < 0.05 * seconds:
-            call()
-            _synchronise(bench)
-            calls += 1
-        each = (time.perf_counter() - began) / calls
-    return bench.cost(call, max(1, math.ceil(seconds / each)))
+        lasted = time.perf_counter() - began
+        if lasted > 0.05 * seconds:
+            return max(1, math.ceil(1.05 * seconds * calls / lasted))
+        calls *= 2
 
 
 def _synchronise(bench: Bench) -> None:
@@ -133,33 +191,70 @@ def _synchronise(bench: Bench) -> None:
         torch.cuda.synchronize(bench.device)
 
 
-def _summary(subject: Subject) -> Output:
-    offline, single = subject.windows["offline"], subject.windows["single_stream"]
-    iec = mean_ci95([cost.joules / subject.best for cost in offline])
-    alone = mean_ci95([cost.joules for cost in single])
-    seconds = mean_ci95([cost.seconds / subject.best for cost in offline])
-    latency = mean_ci95([cost.seconds for cost in single])
-    return Output(
-        values={
-            "iec_joules": iec.mean,
-            "iec_ci95_joules": iec.half_width,
-            "single_stream_joules": alone.mean,
-            "single_stream_ci95_joules": alone.half_width,
-            "seconds_per_image": seconds.mean,
-            "latency_s": latency.mean,
-            "windows": len(offline),
-            "n_inferences": sum(cost.n for cost in offline) * subject.best,
-            "batch_size": subject.best,
-            "spent_joules": math.fsum(cost.joules * cost.n for cost in (*offline, *single)),
-            "spent_seconds": math.fsum(cost.seconds * cost.n for cost in (*offline, *single)),
-        },
-        details={
-            "scenario": "offline",
-            "curve": subject.curve,
-            "windows": {name: [_plain(cost) for cost in costs] for name, costs in subject.windows.items()},
-        },
-    )
+def _summary(each: Subject) -> Output:
+    """The numbers of one network: rejected windows are left out, and named."""
+    rejected = {name: [rejection(cost) for cost in costs] for name, costs in each.windows.items()}
+    good = {
+        name: [cost for cost, why in zip(costs, rejected[name], strict=True) if not why]
+        for name, costs in each.windows.items()
+    }
+    offline = good["offline"]
+    iec = mean_ci95([cost.joules / each.best for cost in offline])
+    alone = mean_ci95([cost.joules for cost in good["single_stream"]])
+    idle = mean_ci95([cost.joules / cost.seconds for cost in each.idle])
+    seconds = mean_ci95([cost.seconds / each.best for cost in offline])
+    values = {
+        "iec_joules": iec.mean,
+        "iec_ci95_joules": iec.half_width,
+        "iec_dynamic_joules": iec.mean - idle.mean * seconds.mean,
+        "single_stream_joules": alone.mean,
+        "single_stream_ci95_joules": alone.half_width,
+        "seconds_per_image": seconds.mean,
+        "latency_s": mean_ci95([cost.seconds for cost in good["single_stream"]]).mean,
+        "idle_context_w": idle.mean,
+        "windows": len(offline),
+        "n_inferences": sum(cost.n for cost in offline) * each.best,
+        "batch_size": each.best,
+    }
+    return Output(values=values, details={**_details(each, rejected), **_account(each, offline, iec, rejected)})
 
 
-def _plain(cost: Cost) -> dict[str, Any]:
-    return {name: None if value != value else value for name, value in vars(cost).items()}
+def _details(each: Subject, rejected: Mapping[str, list[str]]) -> dict[str, Any]:
+    return {
+        "scenario": "offline",
+        "thermal": each.thermal or "settled",
+        "curve": [{name: _plain(value) for name, value in point.items()} for point in each.curve],
+        "windows": {
+            name: [plain(cost, why) for cost, why in zip(costs, rejected[name], strict=True)]
+            for name, costs in each.windows.items()
+        },
+        "spent": {"joules": _plain(each.spent_joules), "seconds": each.spent_seconds},
+    }
+
+
+def _account(each: Subject, offline: list[Cost], iec: Interval, rejected: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The energy of the windows that count, as one reading: sums over windows, the worst of their grades."""
+    names = ("gpu_joules", "cpu_joules", "dram_joules", "paper_compat_joules", "paper_compat_period_joules")
+    inferences = sum(cost.n for cost in offline) * each.best
+    out = sum(bool(why) for why in rejected["offline"])
+    reasons = dict.fromkeys(why for why in rejected["offline"] if why)
+    reason = f"{out} of {len(rejected['offline'])} windows rejected: {'; '.join(reasons)}" if out else ""
+    last = (offline or each.windows["offline"])[-1]
+    return {
+        "account": {
+            **{name: _plain(total(offline, name)) for name in names},
+            "joules": _plain(iec.mean * inferences if offline else math.nan),
+            "ci95_joules": _plain(iec.half_width * inferences),
+            "seconds": math.fsum(cost.seconds * cost.n for cost in offline),
+            "source": last.source,
+            "grade": worst([cost.grade for cost in offline]),
+            "reason": "; ".join(filter(None, [reason, each.thermal and f"thermal state {each.thermal}"])),
+            "gpu_util_pct": last.reading.get("gpu_util_pct"),
+            "mem_util_pct": last.reading.get("mem_util_pct"),
+            "provenance": last.reading.get("provenance", {}),
+        }
+    }
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from benchmark.stage import Plan, Stage
-from benchmark.task import Data, DeployPrecision, Params, Scale, Task
+from benchmark.task import Config, Data, DeployPrecision, Params, Scale, Task
 
 
 class Build(Params):
@@ -17,10 +19,28 @@ class Build(Params):
     scale: Scale
 
 
+class Inference(Config):
+    """The inference protocol; see benchmark.deploy.measure. Times in seconds.
+
+    Idle before and after, warm-up (at least `warmup_s`, at most `warmup_cap_s`), a short window for each batch size,
+    then
+    `windows` windows of `window_s` in each scenario.
+    """
+
+    idle_s: float = Field(gt=0)
+    warmup_s: float = Field(gt=0)
+    warmup_cap_s: float = Field(gt=0)
+    window_s: float = Field(gt=0)
+    windows: int = Field(ge=2)
+    curve_window_s: float = Field(gt=0)
+    batch_sizes: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
+
+
 class Measurement(Params):
     """Parameters of `benchmark.deploy.measure:inference`: what decides the energy of one inference, and the protocol.
 
-    `signature` names the network's layer shapes, so all networks of one shape share a measurement. Data and scale name the
+    `signature` names the network's layer shapes, so all networks of one shape share a measurement. Data and scale
+    name the
     images that are shown: power depends on them, and a smoke measurement must never stand for a full one.
     """
 
@@ -29,11 +49,7 @@ class Measurement(Params):
     scale: str
     engine: str
     precision: DeployPrecision
-    warmup_s: float = Field(gt=0)
-    window_s: float = Field(gt=0)
-    windows: int = Field(ge=2)
-    curve_window_s: float = Field(gt=0)
-    batch_sizes: tuple[int, ...]
+    protocol: Inference
 
 
 def build_stage(plan: Plan, task: Task, engine: str) -> Stage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -29,16 +30,24 @@ LABELS = {"train_precision": "train ", "deploy_precision": "deploy "}
 """What a value needs before it to be understood in a title."""
 
 
-def write(store: Store, tau: float) -> tuple[pd.DataFrame, pd.DataFrame, list[Path]]:
-    """Build results/stages.csv and results/summary.csv; returns both tables and where they lie."""
-    stages = rows.stages(store)
-    summary = rows.summary(store, stages, tau)
-    paths = []
-    for name, table in (("stages", stages), ("summary", summary)):
-        path = store.results / f"{name}.csv"
-        replace(path, table.to_csv(index=False).encode())
-        paths.append(path)
-    return stages, summary, paths
+def write(store: Store, tau: float) -> tuple[pd.DataFrame, list[str], list[Path]]:
+    """Build results/stages.csv and results/summary.csv; returns the summary, lines on runs left out, and the files.
+
+    Where nothing was ever run, nothing is written.
+    """
+    book = rows.Book.read(store)
+    stages = rows.stages(book)
+    summary = rows.summary(book, stages, tau)
+    paths: list[Path] = []
+    if not summary.empty:
+        for name, table in (("stages", stages), ("summary", summary)):
+            paths.append(store.results / f"{name}.csv")
+            replace(paths[-1], table.to_csv(index=False).encode())
+    return summary, book.stale, paths
+
+
+NARROW = 105
+"""Below this many characters a table leaves out what the CSV file tells too: no number is ever cut."""
 
 
 def show(summary: pd.DataFrame, console: Console) -> None:
@@ -46,30 +55,42 @@ def show(summary: pd.DataFrame, console: Console) -> None:
 
     A column that says the same in every row goes to the title.
     """
+    narrow = console.width < NARROW
     same = [name for name in SETTING if summary[name].nunique() == 1]
+    varied = [name for name in SETTING if name not in same]
     title = ", ".join(dict.fromkeys(LABELS.get(name, "") + str(summary[name].iloc[0]) for name in same))
-    table = Table(title=f"Full-cycle energy: {title}", title_justify="left", box=SIMPLE_HEAD)
-    for heading in ("method", "model", *(name.replace("_precision", "") for name in SETTING if name not in same)):
+    console.print(f"Full-cycle energy: {title}", highlight=False, soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD)
+    words, numbers = (["method, model"], ["acc %", "TEC W.h", "IEC W.h", "G(1B)"])
+    if not narrow:
+        words, numbers = ["method", "model"], ["n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "grade"]
+    for heading in (*words, *(name.replace("_precision", "") for name in varied)):
         table.add_column(heading, no_wrap=True)
-    for heading in ("n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "grade"):
+    for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in summary.to_dict("records"):
-        about = "~" if row["grade"] == "E" else ""
-        table.add_row(
-            row["method"],
-            row["model"] if not row["teacher"] else f"{row['teacher']} -> {row['model']}",
-            *(str(row[name]) for name in SETTING if name not in same),
-            str(row["n_seeds"]),
-            _number(row["acc_pct"], ".2f"),
-            about + _with_interval(row["tec_wh"], row["tec_ci95_wh"]),
-            about + _with_interval(row["iec_wh"], row["iec_ci95_wh"]),
-            about + _number(row["g_500m"], ".4g"),
-            about + _number(row["g_1b"], ".4g"),
-            str(row["grade"]),
-        )
+        cells = _cells({str(name): value for name, value in row.items()})
+        first = [f"{cells['method']} {cells['model']}"] if narrow else [cells["method"], cells["model"]]
+        table.add_row(*first, *(str(row[name]) for name in varied), *(cells[name] for name in numbers))
     console.print(table)
     for line in footnotes(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """A row's values as they are printed, by heading."""
+    about = "~" if row["grade"] == "E" else ""
+    return {
+        "method": row["method"],
+        "model": row["model"] if not row["teacher"] else f"{row['teacher']} -> {row['model']}",
+        "n": str(row["n_seeds"]),
+        "acc %": _number(row["acc_pct"], ".2f"),
+        "TEC W.h": about + _with_interval(row["tec_wh"], row["tec_ci95_wh"]),
+        "IEC W.h": about + _with_interval(row["iec_wh"], row["iec_ci95_wh"]),
+        "G(500M)": about + _number(row["g_500m"], ".4g"),
+        "G(1B)": about + _number(row["g_1b"], ".4g"),
+        "grade": str(row["grade"]),
+    }
 
 
 def footnotes(summary: pd.DataFrame) -> list[str]:
@@ -96,7 +117,8 @@ def _with_interval(value: float, half_width: float) -> str:
         return "-"
     if not _known(half_width) or value == 0:
         return f"{value:.4g}"
-    return f"{value:.4g} ±{100 * half_width / value:.2g}%"
+    percent = 100 * half_width / value
+    return f"{value:.4g} ±{percent:.0f}%" if percent >= 10 else f"{value:.4g} ±{percent:.2g}%"
 
 
 def _number(value: float, style: str) -> str:

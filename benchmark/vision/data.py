@@ -194,13 +194,24 @@ def augment(pixels: Tensor, draws: Draws, padding: int, order: str) -> Tensor:
     return flat.gather(2, positions[:, None, :].expand(-1, flat.shape[1], -1)).view_as(pixels)
 
 
+class Normaliser:
+    """uint8 [n, 3, h, w] to float32 as ToTensor and Normalize do it: divide by 255, subtract `mean`, divide by `std`.
+
+    The constants are laid on the device once: a copy from the host in every batch would make every step wait for it.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """A normalised batch."""
+        return pixels.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+
+
 def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 [n, 3, h, w] to float32, as ToTensor and Normalize do it: divide by 255, subtract `mean`, divide by
-    `std`."""
-    images = pixels.to(torch.float32).div_(255)
-    shift = torch.tensor(mean, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
-    spread = torch.tensor(std, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
-    return images.sub_(shift).div_(spread)
+    """One batch through a `Normaliser` of its own."""
+    return Normaliser(mean, std, pixels.device)(pixels)
 
 
 Batch = tuple[Tensor, Tensor, Tensor]

@@ -28,7 +28,7 @@ def tiny_experiment(root: Path, **task) -> Experiment:
             "task": values,
             "hardware": {"device": "cpu"},
             "inference": {
-                "warmup_s": 0.01, "window_s": 0.05, "windows": 3, "curve_window_s": 0.02, "batch_sizes": [1, 8],
+                "idle_s": 0.01, "warmup_s": 0.01, "warmup_cap_s": 0.1, "window_s": 0.05, "windows": 3, "curve_window_s": 0.02, "batch_sizes": [1, 8],
             },
             "engine": "torch",
             "seeds": 1,

@@ -35,9 +35,17 @@ class Lab:
 
     def run(self, *experiments, **options) -> list[str]:
         self.said = []
-        wanted = [life for e in experiments for life in lives(e, place_of(e, self.device))]
+        wanted = [life for e in experiments for life in lives(e, place_of(e, self.device, self.store))]
         Runner(self.store, self.device, self.root / "data", self.said.append).run(wanted, **options)
         return self.said
+
+
+def stages_of(lab: Lab):
+    return rows.stages(rows.Book.read(lab.store))
+
+
+def summary_of(lab: Lab, stages):
+    return rows.summary(rows.Book.read(lab.store), stages)
 
 
 @pytest.fixture
@@ -47,12 +55,12 @@ def lab(tmp_path) -> Lab:
 
 def test_a_life_cycle_ends_in_rows(lab):
     lab.run(tiny_experiment(lab.root))
-    stages = rows.stages(lab.store)
+    stages = stages_of(lab)
     assert list(stages["kind"]) == ["TEC", "deploy", "IEC"]
     assert list(stages["phase"]) == ["base", "deploy", "infer"]
     assert (stages["energy_wh"] > 0).all()
     assert set(stages["grade"]) == {"E"}
-    (summary,) = rows.summary(lab.store, stages).to_dict("records")
+    (summary,) = summary_of(lab, stages).to_dict("records")
     tec, iec = summary["tec_wh"], summary["iec_wh"]
     assert tec == stages["energy_wh"][0]
     assert summary["g_1b"] == pytest.approx(summary["acc_pct"] ** 2 / (1e9 * iec + tec))
@@ -74,32 +82,32 @@ def test_a_second_run_works_nothing(lab):
 
 def test_without_artifacts_it_still_answers_from_records(lab):
     lab.run(tiny_experiment(lab.root))
-    table = rows.stages(lab.store)
+    table = stages_of(lab)
     shutil.rmtree(lab.store.artifacts)
     said = lab.run(tiny_experiment(lab.root))
     assert all(line.endswith("recorded") for line in said)
-    assert rows.stages(lab.store).equals(table)
+    assert stages_of(lab).equals(table)
 
 
 def test_a_lost_network_that_is_needed_is_worked_again_and_booked_as_repeated(lab):
     lab.run(tiny_experiment(lab.root))
-    first = rows.stages(lab.store)
+    first = stages_of(lab)
     shutil.rmtree(lab.store.artifacts)
     said = lab.run(tiny_experiment(lab.root), measure_again=True)
     assert any("is lost: it is worked again and booked as repeated" in line for line in said)
-    now = rows.stages(lab.store)
+    now = stages_of(lab)
     assert now["energy_wh"][0] == first["energy_wh"][0]
     assert now["repeated_wh"][0] > 0 == first["repeated_wh"][0]
-    summary = rows.summary(lab.store, now).iloc[0]
+    summary = summary_of(lab, now).iloc[0]
     assert summary["tec_wh"] == first["energy_wh"][0]
     assert summary["spent_wh"] == pytest.approx(now["energy_wh"][0] + now["repeated_wh"][0] + now["energy_wh"][1])
 
 
 def test_a_measurement_again_adds_a_record_and_rows_use_the_newest(lab):
     lab.run(tiny_experiment(lab.root))
-    first = rows.stages(lab.store).iloc[2]
+    first = stages_of(lab).iloc[2]
     lab.run(tiny_experiment(lab.root), measure_again=True)
-    second = rows.stages(lab.store).iloc[2]
+    second = stages_of(lab).iloc[2]
     assert first["key"] == second["key"]
     assert second["created"] > first["created"]
     assert len(lab.store.measurements(lab.device.profile, first["key"])) == 2
@@ -108,7 +116,7 @@ def test_a_measurement_again_adds_a_record_and_rows_use_the_newest(lab):
 def test_networks_of_one_shape_share_a_measurement_and_another_shape_has_its_own(lab):
     wide = {"name": "wide", "builder": "tests.tiny:tiny", "kwargs": {"width": 12}}
     lab.run(tiny_experiment(lab.root), tiny_experiment(lab.root, seed=1), tiny_experiment(lab.root, model=wide))
-    inference = rows.stages(lab.store).query("kind == 'IEC'")
+    inference = stages_of(lab).query("kind == 'IEC'")
     assert len(inference) == 3
     keys = inference.groupby("model")["key"].unique()
     assert len(keys["tiny"]) == len(keys["wide"]) == 1
@@ -123,8 +131,8 @@ def test_networks_of_one_shape_share_a_measurement_and_another_shape_has_its_own
 
 def test_seeds_are_averaged_and_their_spread_is_the_interval(lab):
     lab.run(tiny_experiment(lab.root), tiny_experiment(lab.root, seed=1))
-    stages = rows.stages(lab.store)
-    (summary,) = rows.summary(lab.store, stages).to_dict("records")
+    stages = stages_of(lab)
+    (summary,) = summary_of(lab, stages).to_dict("records")
     tec = stages.query("kind == 'TEC'")
     assert summary["n_seeds"] == 2
     assert summary["tec_wh"] == pytest.approx(tec["energy_wh"].mean())
@@ -137,7 +145,7 @@ def test_an_unfinished_experiment_has_a_row_that_names_its_gaps(lab):
     bad = {"name": "bad", "builder": "tests.tiny:tiny", "kwargs": {"width": "wide"}}
     with pytest.raises(StageError, match=r"train .* failed"):
         lab.run(tiny_experiment(lab.root, model=bad), tiny_experiment(lab.root))
-    summary = rows.summary(lab.store, rows.stages(lab.store)).set_index("model")
+    summary = summary_of(lab, stages_of(lab)).set_index("model")
     assert summary.loc["bad", "missing"] == "seed 0: train, build_engine, inference"
     assert summary.loc["bad", "n_seeds"] == 0
     assert summary.loc["tiny", "missing"] == "", "one failure must not stop the other experiments"
@@ -226,7 +234,7 @@ def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_network(tmp_pat
     assert _network(broken) == _network(whole)
     record = next(r for r in Store(broken / "results", broken / "artifacts").records() if "train" in r.fn)
     assert record.attempts == 2
-    assert ("was killed: up to" in record.details.get("account", "")) == (how is signal.SIGKILL)
+    assert ("was killed: up to" in record.reason) == (how is signal.SIGKILL)
 
 
 def test_two_processes_at_once_work_each_stage_once(tmp_path):

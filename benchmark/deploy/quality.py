@@ -1,0 +1,87 @@
+"""Which windows of a measurement may count: section by section, why one is rejected. Rejected windows stay in the
+record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmark.stage import Cost
+
+THROTTLED_SHARE = 0.01
+CLOCK_SPREAD = 0.03
+UNMEASURED_SHARE = 0.05
+DISAGREEMENT = 0.05
+
+SETTLED_POWER = 0.01
+SETTLED_C_PER_30_S = 1.0
+
+
+def rejection(cost: Cost) -> str:
+    """Why a window must not count, in words; empty where it may."""
+    if not math.isfinite(cost.joules):
+        return cost.reason or "no energy"
+    reading = cost.reading
+    seen = reading.get("provenance") or {}
+    seconds = cost.seconds * cost.n
+    found = []
+    for cause in ("power", "thermal"):
+        share = _number(seen.get(f"throttle_{cause}_ns")) / 1e9 / seconds if seconds else math.nan
+        if share > THROTTLED_SHARE:
+            found.append(f"throttled ({cause}) for {100 * share:.1f} % of the window")
+    low, high, middle = (_number(seen.get(f"sm_clock_mhz_p{p}")) for p in (5, 95, 50))
+    if middle and (high - low) / middle > CLOCK_SPREAD:
+        found.append(f"SM clock moved from {low:.0f} to {high:.0f} MHz")
+    if seen.get("foreign_pids"):
+        found.append(f"foreign processes on the GPU: {', '.join(map(str, seen['foreign_pids']))}")
+    lost = _number(reading.get("unmeasured_s"))
+    if lost > UNMEASURED_SHARE * seconds:
+        found.append(f"{lost:.1f} s of {seconds:.1f} s unmeasured")
+    apart = abs(_number(reading.get("cross_rel_diff")))
+    if apart > DISAGREEMENT:
+        found.append(f"counter and samples disagree by {100 * apart:.1f} %")
+    return "; ".join(found)
+
+
+def settled(warm: Sequence[Cost]) -> bool:
+    """Whether the last three windows of a warm-up show a steady state: power within 1 %, temperature within 1 C in 30
+    s.
+
+    A device without those readings (an estimate, an old driver) is steady as far as one can tell after three windows.
+    """
+    if len(warm) < 3:
+        return False
+    last = warm[-3:]
+    watts = [cost.joules / cost.seconds for cost in last if cost.seconds > 0 and math.isfinite(cost.joules)]
+    estimated = last[-1].source.startswith("estimate")
+    if not estimated and len(watts) == 3 and max(watts) - min(watts) > SETTLED_POWER * sum(watts) / 3:
+        return False
+    seen = [cost.reading.get("provenance") or {} for cost in last]
+    rise = _number(seen[-1].get("temp_end_c")) - _number(seen[0].get("temp_start_c"))
+    span_s = sum(cost.seconds * cost.n for cost in last)
+    return not (span_s > 0 and abs(rise) * 30 / span_s > SETTLED_C_PER_30_S)
+
+
+def total(costs: Sequence[Cost], name: str) -> float:
+    """The sum of a reading's number over windows; NaN where one lacks it."""
+    return math.fsum(_number(cost.reading.get(name)) for cost in costs) if costs else math.nan
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def plain(cost: Cost, rejected: str) -> Mapping[str, Any]:
+    """A window as plain data for the record: per call, with the provenance that differs between windows."""
+    seen = cost.reading.get("provenance") or {}
+    kept = ("sm_clock_mhz_p50", "temp_start_c", "temp_end_c", "counter_ticks", "aligned")
+    numbers = {"joules": cost.joules, "ci95_joules": cost.ci95_joules, "seconds": cost.seconds}
+    return {
+        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+        "n": cost.n,
+        "grade": cost.grade,
+        "reason": cost.reason,
+        "rejected": rejected,
+        **{name: seen[name] for name in kept if name in seen},
+    }
