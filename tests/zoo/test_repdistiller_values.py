@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from repdistiller_zoo import DATA, GOLDEN, ZOO, build, golden_images, golden_inputs, golden_network, shapes
+from repdistiller_zoo import DATA, FAMILIES, GOLDEN, ZOO, build, golden_images, golden_inputs, golden_network, shapes
 from torch import nn
 
 PUBLISHED = sorted(set(GOLDEN["models"]) - {"_recipe"})
@@ -66,7 +66,7 @@ def test_feature_modules_hold_the_published_parameters(published):
     assert len({id(p) for p in trained}) == len(trained)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "ResNet50"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_number_of_classes_is_the_callers(name):
     with torch.device("meta"):
         features, logits = build(name, classes=7).features(torch.zeros(2, 3, 32, 32))
