@@ -1,0 +1,52 @@
+"""The words of the zoo: each model file names a builder that exists, and the recipes are RepDistiller's."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from repdistiller_zoo import GOLDEN, ROOT, ZOO, module_name
+
+from benchmark.task import Model, Recipe
+
+MODELS = ROOT / "configs" / "model" / "repdistiller"
+RECIPES = ROOT / "configs" / "recipe"
+
+
+def test_every_network_has_a_file_and_every_file_a_network():
+    assert {path.stem for path in MODELS.glob("*.yaml")} == set(ZOO)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_model_file_names_its_builder(name):
+    model = Model(**yaml.safe_load((MODELS / f"{name}.yaml").read_text()))
+    assert model.name == f"repdistiller/{name}"
+    assert model.builder == f"benchmark.vision.models.repdistiller.{module_name(name)}"
+    assert model.kwargs == {}
+
+
+def recipe(name: str) -> Recipe:
+    return Recipe(**yaml.safe_load((RECIPES / f"{name}.yaml").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [("repdistiller240", "default_0.05"), ("repdistiller240_mobile_shuffle", "mobile_shuffle_0.01")],
+)
+def test_learning_rate_as_published(name, schedule):
+    values = recipe(name)
+    for epoch, rate in GOLDEN["schedule"][schedule].items():
+        # the golden file counts epochs from 1; a milestone is passed when that many epochs are done
+        passed = sum(int(epoch) - 1 >= fraction * values.epochs for fraction in values.milestones)
+        assert values.lr * values.gamma**passed == pytest.approx(rate, rel=1e-12)
+
+
+def test_recipes_as_published():
+    values = recipe("repdistiller240")
+    assert (values.epochs, values.batch_size, values.momentum, values.weight_decay) == (240, 64, 0.9, 5e-4)
+    assert (values.nesterov, values.label_smoothing, values.clip_norm, values.schedule) == (False, 0, None, "multistep")
+    assert (values.augment, values.crop_padding) == ("crop_flip", 4)
+    assert values.mean == (0.5071, 0.4867, 0.4408)
+    assert values.std == (0.2675, 0.2565, 0.2761)
+    other = recipe("repdistiller240_mobile_shuffle")
+    changed = {"name": "repdistiller240_mobile_shuffle", "lr": 0.01}
+    assert other == values.model_copy(update=changed)
