@@ -143,7 +143,8 @@ class Store:
 
     def write_attempt(self, profile: str, key: str, attempt: Mapping[str, Any]) -> None:
         """Write or replace the journal of one attempt, named by its `id`."""
-        replace(self.results / "attempts" / profile / f"{key}-{attempt['id']}.json", json.dumps(attempt).encode())
+        path = self.results / "attempts" / profile / f"{key}-{attempt['id']}.json"
+        replace(path, json.dumps(attempt).encode(), durable=False)  # every few seconds: must not wait for the disk
 
     def clear_attempts(self, profile: str, key: str) -> None:
         """Drop a stage's journals once its record holds their sums."""
@@ -244,10 +245,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, in place of an older one. Raises StoreError."""
+def replace(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a file whole or not at all, in place of an older one; `durable` waits until it lies on the disk.
+
+    Raises StoreError.
+    """
     try:
-        os.replace(_write_beside(path, content), path)
+        os.replace(_write_beside(path, content, durable), path)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -267,15 +271,16 @@ def _create(path: Path, content: bytes) -> bool:
     return True
 
 
-def _write_beside(path: Path, content: bytes) -> Path:
-    """The content on disk, flushed, under a temporary name in the same folder."""
+def _write_beside(path: Path, content: bytes, durable: bool = True) -> Path:
+    """The content under a temporary name in the same folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)
     except BaseException:
         os.unlink(name)

@@ -18,7 +18,7 @@ def cli(*words: str, cwd: Path = ROOT, env: dict[str, str] | None = None) -> sub
     return subprocess.run(
         [sys.executable, "-m", "benchmark", *words],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **(env or {})},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **(env or {})},
         capture_output=True,
         text=True,
         timeout=120,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -195,16 +196,21 @@ from tests.harness.test_runner import Lab
 import torch
 torch.set_num_threads(1)
 workbench.CHECKPOINT_S = workbench.JOURNAL_S = 0.0
-recipe = {"name": "t", "epochs": 40, "batch_size": 8, "lr": 0.05, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+recipe = {"name": "t", "epochs": 16, "batch_size": 8, "lr": 0.05, "mean": (0.5,) * 3, "std": (0.25,) * 3}
 root = Path(sys.argv[1])
-scale = {"name": "test", "train_images": 1024, "test_images": 32}
+scale = {"name": "test", "train_images": 512, "test_images": 32}
 Lab(root).run(tiny_experiment(root, recipe=recipe, scale=scale))
 """
 
 
 def _child(root: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(root)], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", CHILD, str(root)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
 
 
