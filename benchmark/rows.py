@@ -12,7 +12,7 @@ import pandas as pd
 from benchmark.config import ConfigError, experiment
 from benchmark.energy.reading import worst
 from benchmark.energy.stats import mean_ci95
-from benchmark.greeness import TAU, greeness
+from benchmark.greeness import TAU, greeness, greeness_ci95, rank_ranges
 from benchmark.life import Life, Place, lives
 from benchmark.stage import TEC_PHASES, Phase, Stage
 from benchmark.store import Record, Store
@@ -23,7 +23,7 @@ STAGE_COLUMNS = (
     "experiment", "method", "model", "teacher", "data", "scale", "seed", "profile", "train_precision",
     "deploy_precision", "phase", "stage", "key", "kind", "energy_wh", "energy_ci95_wh", "repeated_wh", "seconds",
     "mean_power_w", "gpu_util_pct", "mem_util_pct", "n_inferences", "batch_size", "acc_pct", "energy_source",
-    "grade", "hardware", "device_name", "commit", "created", "iec_wh", "iec_ci95_wh", "single_stream_wh",
+    "grade", "hardware", "device_name", "commit", "created", "iec_wh", "iec_ci95_wh", "iec_dynamic_wh", "single_stream_wh",
     "engine", "reason", "gpu_wh", "cpu_wh", "dram_wh", "paper_compat_wh", "device_uuid", "torch_version",
     "cuda_version", "driver", "stage_version",
     "attempts", "params", "macs",
@@ -33,7 +33,8 @@ SUMMARY_COLUMNS = (
     "experiment", "method", "model", "teacher", "data", "scale", "profile", "train_precision", "deploy_precision",
     "engine", "tec_wh", "tec_ci95_wh", "iec_wh", "iec_ci95_wh", "deploy_wh", "spent_wh", "acc_pct",
     "trained_acc_pct", "g_500m", "g_1b", "tau", "params", "macs", "n_seeds", "train_hardware", "infer_hardware",
-    "energy_source", "grade", "missing",
+    "energy_source", "grade", "missing", "acc_ci95_pct", "g_500m_ci95", "g_1b_ci95", "rank_500m", "rank_1b",
+    "iec_dynamic_wh", "single_stream_wh",
 )  # fmt: skip  # a list of names reads best in rows
 
 IDENTITY = ("experiment", "train_hardware", "infer_hardware")
@@ -139,6 +140,7 @@ def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules
         "acc_pct": values.get("acc_pct", math.nan),
         "iec_wh": values.get("iec_joules", math.nan) / J_PER_WH,
         "iec_ci95_wh": values.get("iec_ci95_joules", math.nan) / J_PER_WH,
+        "iec_dynamic_wh": values.get("iec_dynamic_joules", math.nan) / J_PER_WH,
         "single_stream_wh": values.get("single_stream_joules", math.nan) / J_PER_WH,
         "gpu_wh": _number(reading.get("gpu_joules")) / J_PER_WH,
         "cpu_wh": _number(reading.get("cpu_joules")) / J_PER_WH,
@@ -174,7 +176,25 @@ def summary(book: Book, table: pd.DataFrame, tau: float = TAU) -> pd.DataFrame:
         wanted.setdefault((name, life.place.train_profile, life.place.infer_profile), []).append(life)
     own = {identity: rows for identity, rows in table.groupby(list(IDENTITY))}  # noqa: C416 - a dict of a GroupBy
     rows = [_summary_row(identity, group, own.get(identity, table[:0]), tau) for identity, group in wanted.items()]
-    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)).sort_values("experiment", ignore_index=True)
+    found = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)).sort_values("experiment", ignore_index=True)
+    return _ranked(found)
+
+
+COMPARABLE = ("data", "scale", "profile", "train_precision", "train_hardware", "infer_hardware")
+"""Rows that differ in one of these are no rivals: they have no rank among each other."""
+
+
+def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Ranks by G among comparable rows, as ranges: '1-3' is a tie of three that the intervals do not tell apart."""
+    for name in ("g_500m", "g_1b"):
+        column = f"rank_{name.removeprefix('g_')}"
+        table[column] = ""
+        for _, own in table.groupby(list(COMPARABLE)):
+            ranges = rank_ranges(own[name].astype(float).tolist(), own[f"{name}_ci95"].astype(float).tolist())
+            for place, ranks in zip(own.index, ranges, strict=True):
+                low, high = ranks or (0, 0)
+                table.loc[place, column] = "" if not ranks else str(low) if low == high else f"{low}-{high}"
+    return table
 
 
 def _summary_row(identity: tuple[str, ...], group: list[Life], own: pd.DataFrame, tau: float) -> dict[str, Any]:
@@ -224,6 +244,8 @@ def _seed_row(rows: pd.DataFrame) -> dict[str, float]:
         "tec_ci95_wh": math.sqrt((tec["energy_ci95_wh"] ** 2).sum(skipna=False)),
         "iec_wh": infer["iec_wh"].iloc[-1],
         "iec_ci95_wh": infer["iec_ci95_wh"].iloc[-1],
+        "iec_dynamic_wh": infer["iec_dynamic_wh"].iloc[-1],
+        "single_stream_wh": infer["single_stream_wh"].iloc[-1],
         "deploy_wh": deploy["energy_wh"].sum(skipna=False),
         "params": deploy["params"].iloc[-1],
         "macs": deploy["macs"].iloc[-1],
@@ -238,8 +260,15 @@ def _means(seeds: list[dict[str, float]], tau: float) -> dict[str, float]:
     tec = mean_ci95([seed["tec_wh"] for seed in seeds])
     if tec.n > 1:
         row["tec_ci95_wh"] = math.hypot(tec.half_width, row["tec_ci95_wh"])
+    acc = mean_ci95([seed["acc_pct"] for seed in seeds])
+    # one seed says nothing of the spread over seeds: its accuracy then counts as exact, and n_seeds = 1 stands beside
+    # it
+    row["acc_ci95_pct"] = acc.half_width if acc.n > 1 else math.nan
+    spread = acc.half_width if acc.n > 1 else 0.0
     for name, mui in (("g_500m", 5e8), ("g_1b", 1e9)):
         row[name] = greeness(row["acc_pct"], row["tec_wh"], row["iec_wh"], mui, tau)
+        tec_wh, iec_wh = (row["tec_wh"], row["tec_ci95_wh"]), (row["iec_wh"], row["iec_ci95_wh"])
+        row[f"{name}_ci95"] = greeness_ci95((row["acc_pct"], spread), tec_wh, iec_wh, mui, tau)
     return row
 
 

@@ -63,7 +63,10 @@ def show(summary: pd.DataFrame, console: Console) -> None:
     table = Table(box=SIMPLE_HEAD)
     words, numbers = (["method, model"], ["acc %", "TEC W.h", "IEC W.h", "G(1B)"])
     if not narrow:
-        words, numbers = ["method", "model"], ["n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "grade"]
+        words, numbers = (
+            ["method", "model"],
+            ["n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "rank(1B)", "grade"],
+        )
     for heading in (*words, *(name.replace("_precision", "") for name in varied)):
         table.add_column(heading, no_wrap=True)
     for heading in numbers:
@@ -89,6 +92,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "IEC W.h": about + _with_interval(row["iec_wh"], row["iec_ci95_wh"]),
         "G(500M)": about + _number(row["g_500m"], ".4g"),
         "G(1B)": about + _number(row["g_1b"], ".4g"),
+        "rank(1B)": row["rank_1b"] or "-",
         "grade": str(row["grade"]),
     }
 
@@ -101,6 +105,8 @@ def footnotes(summary: pd.DataFrame) -> list[str]:
         f"energy from {sources or 'nothing yet'}; G in percent^tau per W.h, tau = {summary['tau'].iloc[0]:g}; "
         "± is a 95 % interval"
     )
+    if summary["rank_1b"].str.contains("-").any():
+        lines.append("a rank such as 1-3 is a tie: the intervals do not tell these rows apart")
     if (summary["grade"] == "E").any():
         lines.append("~ estimated, not measured: no meter on that machine (python -m benchmark device says why)")
     if (summary["scale"] != "full").any():

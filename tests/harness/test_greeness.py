@@ -8,9 +8,10 @@ from decimal import Decimal
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmark.greeness import greeness
+from benchmark.greeness import greeness, greeness_ci95, rank_ranges
 
 PAPER = Path(__file__).parents[2] / "results" / "paper" / "paper_tables.csv"
 ROWS = [row for row in csv.DictReader(PAPER.read_text().splitlines()) if row["g_500m"] or row["g_1b"]]
@@ -65,3 +66,28 @@ def test_nan_stays_nan(position):
 def test_nonsense_is_refused(values):
     with pytest.raises(ValueError, match=r"must not be negative|in percent|undefined"):
         greeness(*values)
+
+
+def test_the_interval_of_g_is_that_of_simulated_inputs():
+    """200,000 normal draws of accuracy, TEC and IEC: the spread of G is what the first-order formula says."""
+    draws = np.random.default_rng(1).normal(size=(3, 200_000)) / 1.96
+    acc, tec, iec = 70 + 0.4 * draws[0], 140 + 3 * draws[1], 9e-7 + 1e-8 * draws[2]
+    simulated = 1.96 * np.std(acc**2 / (5e8 * iec + tec))
+    assert greeness_ci95((70, 0.4), (140, 3), (9e-7, 1e-8), 5e8) == pytest.approx(simulated, rel=0.01)
+
+
+def test_without_uncertainty_the_interval_is_nothing_and_unknown_stays_unknown():
+    assert greeness_ci95((70, 0.0), (140, 0.0), (9e-7, 0.0), 5e8) == 0
+    assert math.isnan(greeness_ci95((70, 0.0), (140, math.nan), (9e-7, 0.0), 5e8))
+
+
+def test_ranks_inside_the_interval_are_ties():
+    assert rank_ranges([3.0, 1.0, 2.0], [0.1, 0.1, 0.1]) == [(1, 1), (3, 3), (2, 2)]
+    assert rank_ranges([3.0, 2.9, 1.0], [0.1, 0.1, 0.1]) == [(1, 2), (1, 2), (3, 3)]
+    assert rank_ranges([3.0, 2.0, 1.0], [0.0, math.nan, 0.0]) == [(1, 2), (1, 3), (2, 3)]
+    assert rank_ranges([math.nan, 2.0, 1.0], [0.0, 0.0, 0.0]) == [None, (1, 1), (2, 2)]
+
+
+def test_a_tie_needs_not_carry_over():
+    """a ties with b and b with c, yet a is above c: ranges say all three."""
+    assert rank_ranges([3.0, 2.0, 1.0], [1.0, 1.0, 0.9]) == [(1, 2), (1, 3), (2, 3)]
