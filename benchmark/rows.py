@@ -23,10 +23,9 @@ STAGE_COLUMNS = (
     "experiment", "method", "model", "teacher", "data", "scale", "seed", "profile", "train_precision",
     "deploy_precision", "phase", "stage", "key", "kind", "energy_wh", "energy_ci95_wh", "repeated_wh", "seconds",
     "mean_power_w", "gpu_util_pct", "mem_util_pct", "n_inferences", "batch_size", "acc_pct", "energy_source",
-    "grade", "hardware", "device_name", "commit", "created", "iec_wh", "iec_ci95_wh", "iec_dynamic_wh", "single_stream_wh",
-    "engine", "reason", "gpu_wh", "cpu_wh", "dram_wh", "paper_compat_wh", "device_uuid", "torch_version",
-    "cuda_version", "driver", "stage_version",
-    "attempts", "params", "macs",
+    "grade", "hardware", "device_name", "commit", "created", "iec_wh", "iec_ci95_wh", "iec_dynamic_wh",
+    "single_stream_wh", "engine", "reason", "gpu_wh", "cpu_wh", "dram_wh", "paper_compat_wh", "device_uuid",
+    "torch_version", "cuda_version", "driver", "stage_version", "attempts", "params", "macs",
 )  # fmt: skip  # a list of names reads best in rows
 
 SUMMARY_COLUMNS = (

@@ -243,7 +243,7 @@ def _account(each: Subject, offline: list[Cost], iec: Interval, rejected: Mappin
     return {
         "account": {
             **{name: _plain(total(offline, name)) for name in names},
-            "joules": _plain(iec.mean * inferences if offline else math.nan),
+            "joules": _plain(math.fsum(cost.joules * cost.n for cost in offline) if offline else math.nan),
             "ci95_joules": _plain(iec.half_width * inferences),
             "seconds": math.fsum(cost.seconds * cost.n for cost in offline),
             "source": last.source,

@@ -10,7 +10,13 @@ from benchmark.life import Place
 HERE = Place(train_profile="here", infer_profile="here", binding="here/torch-0")
 
 
-def tiny_experiment(root: Path, **task) -> Experiment:
+QUICK = {
+    "idle_s": 0.01, "warmup_s": 0.01, "warmup_cap_s": 0.1, "window_s": 0.05, "windows": 3, "curve_window_s": 0.02,
+    "batch_sizes": [1, 8],
+}  # fmt: skip  # one value a line would hide the shape
+
+
+def tiny_experiment(root: Path, inference=QUICK, **task) -> Experiment:
     """A baseline of `tests.tiny` on synthetic images; keyword arguments replace values of the task."""
     recipe = {"name": "t", "epochs": 2, "batch_size": 32, "lr": 0.05, "mean": (0.5,) * 3, "std": (0.25,) * 3}
     values = {
@@ -27,9 +33,7 @@ def tiny_experiment(root: Path, **task) -> Experiment:
             "method": {"_target_": "methods.baseline.Baseline", "name": "baseline"},
             "task": values,
             "hardware": {"device": "cpu"},
-            "inference": {
-                "idle_s": 0.01, "warmup_s": 0.01, "warmup_cap_s": 0.1, "window_s": 0.05, "windows": 3, "curve_window_s": 0.02, "batch_sizes": [1, 8],
-            },
+            "inference": inference,
             "engine": "torch",
             "seeds": 1,
             "tau": 2,

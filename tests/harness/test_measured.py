@@ -1,0 +1,120 @@
+"""A whole life cycle on a measured board: the compiled fake driver under the real pynvml, the arithmetic on the CPU.
+
+Only `ready` is replaced, for this torch has no CUDA; windows, meters, records, rows and checks are the real ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from benchmark import rows
+from benchmark.checks import check
+from benchmark.energy import find_device
+from benchmark.life import lives, place_of
+from benchmark.runner import Runner
+from benchmark.store import Store
+from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
+from tests.harness.helpers import tiny_experiment
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+
+FAST = {
+    "tick_s": 0.02,
+    "tick_phase_s": 0.007,
+    "power_period_s": 0.02,
+    "instant_window_s": 0.02,
+    "average_window_s": 0.02,
+}
+PROTOCOL = {
+    "idle_s": 0.1, "warmup_s": 0.6, "warmup_cap_s": 2, "window_s": 0.3, "windows": 3, "curve_window_s": 0.2, "batch_sizes": [8],
+}  # fmt: skip  # one value a line would hide the shape
+
+
+class MeasuredLab:
+    def __init__(self, root, monkeypatch) -> None:
+        self.root = root
+        self.store = Store(root / "results", root / "artifacts")
+        monkeypatch.setattr("benchmark.energy.nvml._LIBRARY", None)
+        monkeypatch.setattr("benchmark.runner.ready", lambda device: lambda: None)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def run(self, board: int = 0, **task) -> str:
+        device = dataclasses.replace(find_device(f"cuda:{board}"), torch_name="cpu")
+        scale = {"name": "test", "train_images": 3000, "test_images": 64}
+        recipe = {"name": "t", "epochs": 3, "batch_size": 16, "lr": 0.05, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+        experiment = tiny_experiment(self.root, **{"scale": scale, "recipe": recipe, **task}, inference=PROTOCOL)
+        wanted = lives(experiment, place_of(experiment, device, self.store))
+        Runner(self.store, device, self.root / "data", lambda line: None).run(wanted)
+        return device.uuid
+
+    def stages(self):
+        return rows.stages(rows.Book.read(self.store))
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    return MeasuredLab(tmp_path, monkeypatch)
+
+
+def test_every_number_of_a_measured_life_cycle_knows_its_meter_and_its_board(lab):
+    with FakeDriver(shared_library(), Curve("constant", lo_w=250, hi_w=250), processes="self:500", **FAST) as driver:
+        uuid = lab.run()
+        assert uuid == driver.uuid()
+        stages = lab.stages()
+    assert set(stages["device_uuid"]) == {uuid}
+    assert stages["hardware"].str.endswith("-700w").all()
+    measured = stages[stages["kind"] != "deploy"]
+    assert measured["energy_source"].str.startswith("nvml:").all()
+    assert (measured["gpu_wh"] - measured["energy_wh"]).abs().max() < 1e-12
+    assert measured["mean_power_w"].between(245, 255).all(), "the board draws 250 W, whatever it does"
+    assert (measured["cpu_wh"] >= 0).all()
+    iec = stages[stages["kind"] == "IEC"].iloc[0]
+    assert iec["iec_dynamic_wh"] == pytest.approx(0, abs=0.05 * iec["iec_wh"]), "idle draws as much as work here"
+    (summary,) = rows.summary(rows.Book.read(lab.store), stages).to_dict("records")
+    assert summary["grade"] in "ABCD"
+    faults = [finding for finding in check(lab.store) if finding.fault]
+    assert faults == []
+
+
+def test_a_lost_board_is_nan_with_its_reason_and_never_stops_the_work(lab):
+    with FakeDriver(shared_library(), Curve("constant", lo_w=250, hi_w=250), processes="self:500", **FAST) as driver:
+        driver.set(lost=f"{driver.now_s() + 0.3:.3f}")
+        lab.run()
+    train = next(record for record in lab.store.records() if record.fn == "methods.training:train")
+    assert train.joules != train.joules
+    assert "lost" in train.reason
+    assert 0 <= train.values["acc_pct"] <= 100
+    (summary,) = rows.summary(rows.Book.read(lab.store), lab.stages()).to_dict("records")
+    assert summary["tec_wh"] != summary["tec_wh"]
+    assert summary["g_1b"] != summary["g_1b"]
+    assert summary["grade"] == "X"
+
+
+def test_stages_of_one_life_on_two_boards_are_a_fault(lab):
+    """Both boards share a profile, so the second run finds the first's record; moving one stage's record shows the check."""
+    with FakeDriver(shared_library(), Curve("constant", lo_w=250, hi_w=250), gpus=2, processes="self:500", **FAST):
+        lab.run(board=0)
+        lab.run(board=1, seed=1)
+    assert any("different boards" in finding.what for finding in check(lab.store) if finding.fault)
+
+
+def test_an_estimate_among_measured_rows_is_a_fault(lab):
+    with FakeDriver(shared_library(), Curve("constant", lo_w=250, hi_w=250), processes="self:500", **FAST):
+        lab.run()
+    cpu = find_device("cpu")
+    experiment = tiny_experiment(lab.root)
+    wanted = lives(experiment, place_of(experiment, cpu, lab.store))
+    Runner(lab.store, cpu, lab.root / "data", lambda line: None).run(wanted)
+    found = [finding.what for finding in check(lab.store) if finding.fault]
+    assert found
+    assert all("is estimated, in a table of measured results" in what for what in found)
+
+
+def test_records_are_plain_json_without_nan(lab):
+    with FakeDriver(shared_library(), Curve("constant", lo_w=250, hi_w=250), **FAST):
+        lab.run()
+    for path in lab.store.record_paths():
+        json.loads(path.read_text(), parse_constant=pytest.fail)
