@@ -16,7 +16,7 @@ QUICK = {
 }  # fmt: skip  # one value a line would hide the shape
 
 
-def tiny_experiment(root: Path, inference=QUICK, **task) -> Experiment:
+def tiny_experiment(root: Path, inference=QUICK, train_hardware=None, **task) -> Experiment:
     """A baseline of `tests.tiny` on synthetic images; keyword arguments replace values of the task."""
     recipe = {"name": "t", "epochs": 2, "batch_size": 32, "lr": 0.05, "mean": (0.5,) * 3, "std": (0.25,) * 3}
     values = {
@@ -32,7 +32,7 @@ def tiny_experiment(root: Path, inference=QUICK, **task) -> Experiment:
         {
             "method": {"_target_": "methods.baseline.Baseline", "name": "baseline"},
             "task": values,
-            "hardware": {"device": "cpu"},
+            "hardware": {"device": "cpu", "train": train_hardware},
             "inference": inference,
             "engine": "torch",
             "seeds": 1,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
 from benchmark import rows
 from benchmark.checks import check
+from benchmark.config import ConfigError
 from benchmark.energy import find_device
 from benchmark.life import lives, place_of
 from benchmark.runner import Runner
@@ -28,6 +30,7 @@ FAST = {
     "instant_window_s": 0.02,
     "average_window_s": 0.02,
 }
+BOARD = Curve("constant", lo_w=250, hi_w=250)
 PROTOCOL = {
     "idle_s": 0.1, "warmup_s": 0.6, "warmup_cap_s": 2, "window_s": 0.3, "windows": 3, "curve_window_s": 0.2, "batch_sizes": [8],
 }  # fmt: skip  # one value a line would hide the shape
@@ -46,9 +49,12 @@ class MeasuredLab:
         scale = {"name": "test", "train_images": 3000, "test_images": 64}
         recipe = {"name": "t", "epochs": 3, "batch_size": 16, "lr": 0.05, "mean": (0.5,) * 3, "std": (0.25,) * 3}
         experiment = tiny_experiment(self.root, **{"scale": scale, "recipe": recipe, **task}, inference=PROTOCOL)
+        self.work(device, experiment)
+        return device.uuid
+
+    def work(self, device, experiment) -> None:
         wanted = lives(experiment, place_of(experiment, device, self.store))
         Runner(self.store, device, self.root / "data", lambda line: None).run(wanted)
-        return device.uuid
 
     def stages(self):
         return rows.stages(rows.Book.read(self.store))
@@ -60,7 +66,7 @@ def lab(tmp_path, monkeypatch):
 
 
 def test_every_number_of_a_measured_life_cycle_knows_its_meter_and_its_board(lab):
-    with FakeDriver(shared_library(), Curve("constant", lo_w=250, hi_w=250), processes="self:500", **FAST) as driver:
+    with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST) as driver:
         uuid = lab.run()
         assert uuid == driver.uuid()
         stages = lab.stages()
@@ -80,7 +86,7 @@ def test_every_number_of_a_measured_life_cycle_knows_its_meter_and_its_board(lab
 
 
 def test_a_lost_board_is_nan_with_its_reason_and_never_stops_the_work(lab):
-    with FakeDriver(shared_library(), Curve("constant", lo_w=250, hi_w=250), processes="self:500", **FAST) as driver:
+    with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST) as driver:
         driver.set(lost=f"{driver.now_s() + 0.3:.3f}")
         lab.run()
     train = next(record for record in lab.store.records() if record.fn == "methods.training:train")
@@ -95,26 +101,53 @@ def test_a_lost_board_is_nan_with_its_reason_and_never_stops_the_work(lab):
 
 def test_stages_of_one_life_on_two_boards_are_a_fault(lab):
     """Both boards share a profile, so the second run finds the first's record; moving one stage's record shows the check."""
-    with FakeDriver(shared_library(), Curve("constant", lo_w=250, hi_w=250), gpus=2, processes="self:500", **FAST):
+    with FakeDriver(shared_library(), BOARD, gpus=2, processes="self:500", **FAST):
         lab.run(board=0)
         lab.run(board=1, seed=1)
     assert any("different boards" in finding.what for finding in check(lab.store) if finding.fault)
 
 
 def test_an_estimate_among_measured_rows_is_a_fault(lab):
-    with FakeDriver(shared_library(), Curve("constant", lo_w=250, hi_w=250), processes="self:500", **FAST):
+    with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST):
         lab.run()
-    cpu = find_device("cpu")
-    experiment = tiny_experiment(lab.root)
-    wanted = lives(experiment, place_of(experiment, cpu, lab.store))
-    Runner(lab.store, cpu, lab.root / "data", lambda line: None).run(wanted)
+    lab.work(find_device("cpu"), tiny_experiment(lab.root))
     found = [finding.what for finding in check(lab.store) if finding.fault]
     assert found
     assert all("is estimated, in a table of measured results" in what for what in found)
 
 
+def test_trained_on_one_machine_and_measured_on_another_is_labelled_so(lab):
+    """The paper trained on a P100 and measured on a TITAN V: training is not worked again, and each row names its machine."""
+    cpu = find_device("cpu")
+    lab.work(cpu, tiny_experiment(lab.root))
+    with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST):
+        board = dataclasses.replace(find_device("cuda:0"), torch_name="cpu")
+        elsewhere = tiny_experiment(lab.root, inference=PROTOCOL, train_hardware=cpu.profile)
+        lab.work(board, elsewhere)
+    trained = [record for record in lab.store.records() if record.fn == "methods.training:train"]
+    assert len(trained) == 1
+    book = rows.Book.read(lab.store)
+    summary = rows.summary(book, rows.stages(book)).set_index("infer_hardware").loc[board.profile]
+    assert summary["train_hardware"] == cpu.profile
+    assert summary["n_seeds"] == 1
+    assert set(summary["energy_source"].split("+")) > {"estimate:tdp_load"}
+    assert summary["grade"] == "E", "a number made of an estimate is an estimate"
+
+
+def test_what_belongs_to_another_machine_is_not_trained_here(lab):
+    cpu = find_device("cpu")
+    lab.work(cpu, tiny_experiment(lab.root))
+    shutil.rmtree(lab.store.artifacts)
+    with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST):
+        board = dataclasses.replace(find_device("cuda:0"), torch_name="cpu")
+        with pytest.raises(
+            ConfigError, match=f"train .* belongs to {cpu.profile}, and this machine is {board.profile}"
+        ):
+            lab.work(board, tiny_experiment(lab.root, inference=PROTOCOL, train_hardware=cpu.profile))
+
+
 def test_records_are_plain_json_without_nan(lab):
-    with FakeDriver(shared_library(), Curve("constant", lo_w=250, hi_w=250), **FAST):
+    with FakeDriver(shared_library(), BOARD, **FAST):
         lab.run()
     for path in lab.store.record_paths():
         json.loads(path.read_text(), parse_constant=pytest.fail)
