@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from benchmark.config import ConfigError
 from benchmark.deploy.plan import Measurement
-from benchmark.energy import Device, DeviceLock, EnergyTracer
+from benchmark.energy import Device, DeviceLock, EnergyTracer, Options
 from benchmark.life import Life
 from benchmark.progress import Progress
 from benchmark.provenance import now, provenance
@@ -220,10 +220,19 @@ class Runner:
                     lock = DeviceLock(self.device, wait_s=DAY_S)
                     lock.acquire()
                 self._lock.callback(lock.release)
-            self._tracer = EnergyTracer(self.device, synchronize=ready(self.device), cpu_tdp_w=self.cpu_tdp_w)
+            options = Options(probed=self._probed())
+            wait = ready(self.device)
+            self._tracer = EnergyTracer(self.device, synchronize=wait, cpu_tdp_w=self.cpu_tdp_w, options=options)
         progress = Progress(title, estimated=self.device.source.startswith("estimate"))
         site = Site(self.device.torch_name, self.device.profile, self.device.uuid, self.data_dir, self.store)
         return Workbench(site, key, self._tracer, progress), progress
+
+    def _probed(self) -> dict[str, dict[str, Any]]:
+        """What the newest probe found out about this board, by its UUID."""
+        facts = self.store.device(self.device.uuid, self.device.driver)
+        if facts is None and self.device.kind == "cuda":
+            self.say("note: this board was not probed under this driver: python -m benchmark device --probe does it")
+        return {} if facts is None else {self.device.uuid: facts}
 
     def _release(self) -> None:
         if self._tracer is not None:

@@ -105,9 +105,8 @@ def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> 
     if ticks < 2 and not (aligned is not None and seconds >= tick_s):
         why = f"a window of {seconds:.3f} s holds {ticks} tick(s) of the energy counter; it needs {2 * tick_s:.2f} s"
         if seconds > 3 * tick_s:
-            why = (
-                f"only {_reads(recorder, span)} reads of the energy counter came in {seconds:.2f} s: calls are too slow"
-            )
+            reads = _reads(recorder, span)
+            why = f"only {reads} reads of the energy counter came in {seconds:.2f} s: calls are too slow"
         return invalid(source, why, short=True)
     deaf = max((curve.t[0] - span.start_ns) / 1e9, (span.end_ns - curve.t[-1]) / 1e9)
     if deaf > 0.5 + tick_s:
@@ -128,9 +127,7 @@ def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> 
         parts += [aligned.stamp_sd_s * mean_w, aligned.gap_sd_j]
     sd = math.hypot(*parts)
     grade = _counter_grade(sd / joules, ticks, aligned)
-    why = (
-        f"its uncertainty is {100 * sd / joules:.1f} %, more than {100 * B_RELATIVE_SD:.0f} %: too few ticks ({ticks})"
-    )
+    why = f"its uncertainty is {100 * sd / joules:.1f} %, more than {100 * B_RELATIVE_SD:.0f} %: only {ticks} ticks"
     return Estimate(joules, paused, sd, source, grade, why if grade == "D" else "")
 
 
@@ -267,9 +264,8 @@ def _why_polled(best: Estimate, recorder: GpuRecorder) -> Estimate:
     """The estimate; polled power says why nothing better was used."""
     if best.grade != "D":
         return best
-    better = [
-        f"{name}: {recorder.unsupported[name]}" for name in ("counter", "samples") if name in recorder.unsupported
-    ]
+    refused = recorder.unsupported
+    better = [f"{name}: {refused[name]}" for name in ("counter", "samples") if name in refused]
     return replace(best, reason="polled power, for there is nothing better here: " + "; ".join(better))
 
 

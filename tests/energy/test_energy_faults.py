@@ -29,11 +29,11 @@ def test_a_reset_of_the_counter(traced, clock, reset_s, align):
 def test_a_reset_while_the_last_ticks_are_waited_for(traced, clock):
     """The window lies before the reset, but the ticks that would close it do not: no number, or the right one."""
     lost = 0
-    for step in range(20):
+    for number in range(20):
         tracer, gpu = traced(constant(200))
         with tracer.window("w", align=True) as window:
             clock.sleep(2.03)
-            gpu.reset_s = clock.t + 0.02 * step
+            gpu.reset_s = clock.t + 0.02 * number
         if math.isnan(window.reading.joules):
             assert "reset" in window.reading.reason
             lost += 1
