@@ -33,7 +33,12 @@ sys.path.insert(0, str(ROOT))
 from tests.energy.fake_nvml import Curve, FakeDriver, build, why_not  # noqa: E402 (a script finds the repository itself)
 
 TOOLS = ("zeus", "codecarbon", "ours")
-LEADS_S = (8.0, 16.0, 32.0, 48.0)  # time for imports and set-up; the next one where a tool came too late on a busy machine
+LEADS_S = (
+    8.0,
+    16.0,
+    32.0,
+    48.0,
+)  # time for imports and set-up; the next one where a tool came too late on a busy machine
 BEGIN_S = 0.5  # the windows open here, in seconds since the driver's t0
 WINDOW_S = 4.06  # no multiple of the tick, so that its rounding shows
 AT_ONCE = 2  # scenarios side by side; they sleep most of the time
@@ -237,9 +242,7 @@ def prepare(directory: Path) -> Path:
     return library
 
 
-def play_all(
-    scenarios: Sequence[Scenario] = SCENARIOS, at_once: int = AT_ONCE
-) -> list[tuple[Scenario, list[Outcome]]]:
+def play_all(scenarios: Sequence[Scenario] = SCENARIOS, at_once: int = AT_ONCE) -> list[tuple[Scenario, list[Outcome]]]:
     """Every scenario, `at_once` at a time."""
     with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(at_once) as pool:
         library = prepare(Path(directory))

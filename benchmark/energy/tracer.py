@@ -31,8 +31,8 @@ class EnergyTracer:
 
     `synchronize` waits for the device (default on a GPU: torch.cuda.synchronize if a torch with CUDA is loaded).
     `cpu_tdp_w` is the rated power of the logical cores this machine shows, used only where no meter exists. Errors of
-    the tracer never reach the work: they become a reading of grade X with a reason; `strict=True` raises EnergyError after the window
-    instead. A forked child traces nothing.
+    the tracer never reach the work: they become a reading of grade X with a reason; `strict=True` raises EnergyError
+    after the window instead. A forked child traces nothing.
     """
 
     def __init__(  # noqa: PLR0913 - the front door of a library: every argument is optional and named
