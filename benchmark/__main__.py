@@ -26,7 +26,7 @@ usage: python -m benchmark COMMAND [name=value ...]
   study    work every experiment of configs/experiment/NAME.yaml: study experiment=NAME
   report   build results/stages.csv and results/summary.csv from the records, and print the summary
   check    judge every record; exits non-zero on a fault
-  device   say what meter and device this machine has, and why not a better one
+  device   say what meter and device this machine has, and why not a better one (--probe: find out what they can do)
 
 examples
   python -m benchmark run method=baseline model=nni/vgg16 scale=smoke
@@ -252,14 +252,21 @@ def _check(words: list[str]) -> int:
 
 
 def _device(words: list[str]) -> int:
-    from benchmark.config import compose
+    from benchmark.config import compose, parse
     from benchmark.energy import find_device
 
-    device = find_device(str(compose(words).hardware.device))
+    config = compose([word for word in words if word != "--probe"])
+    device = find_device(str(config.hardware.device))
     print(f"device   {device.name} ({device.torch_name}), profile {device.profile}")
     print(f"meter    {device.source}, best grade {device.grade_best}")
     for line in device.why_not_better:
         print(f"         not better: {line}")
+    if "--probe" in words:
+        from benchmark.probing import lines, probe_board
+        from benchmark.store import Store
+
+        place = parse(config, device.kind)[0].paths
+        print(*lines(probe_board(device, Store(place.results, place.artifacts), _say)), sep="\n")
     return 0
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmark import rows
 from benchmark.energy.reading import GRADES
-from benchmark.store import Record, Store, StoreError, read_record
+from benchmark.store import Record, Store, StoreError, fault_of_seal, read_record
 
 SHORTEST_S = 0.2
 """Two ticks of the energy counter: no meter of ours can see less."""
@@ -32,12 +32,13 @@ def check(store: Store) -> list[Finding]:
     for path in store.record_paths():
         where = path.relative_to(store.results).as_posix()
         try:
-            record = read_record(path)
+            record, seal = read_record(path), fault_of_seal(path)
         except StoreError as error:
             findings.append(Finding(True, where, str(error)))
             continue
         if path.name.split(".")[0] != record.key or path.parent.name != record.profile:
             findings.append(Finding(True, where, f"holds the record of {record.key} on {record.profile}"))
+        findings += [Finding(True, where, seal)] if seal else []
         findings += [Finding(fault, where, what) for fault, what in _record(record)]
     if not any(finding.fault for finding in findings):
         book = rows.Book.read(store)

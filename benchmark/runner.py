@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from benchmark.config import ConfigError
 from benchmark.deploy.plan import Measurement
-from benchmark.energy import Device, DeviceLock, EnergyTracer
+from benchmark.energy import Device, DeviceLock, EnergyTracer, Options, Reading
 from benchmark.life import Life
 from benchmark.progress import Progress
 from benchmark.provenance import now, provenance
@@ -137,7 +137,7 @@ class Runner:
             if isinstance(error, Exception) and not isinstance(error, StoreError):
                 raise StageError(f"{stage.name} {key} failed: {words(error)}") from error
             raise
-        record = self.store.add(self._record(stage, life, output, account))
+        record = self.store.add(self._record(stage, life, output, account), _samples(bench.reading))
         self.store.checkpoint_path(key, self.device.uuid).unlink(missing_ok=True)
         self.store.clear_attempts(self.device.profile, key)
         progress.close(self._done(record))
@@ -198,12 +198,14 @@ class Runner:
             if isinstance(error, Exception):
                 raise StageError(f"the inference measurement failed: {words(error)}") from error
             raise
+        samples = _samples(bench.reading)
         for key, (life, stage) in group.items():
             output = outputs[key]
             account = Account.of_windows(output.details["account"])
             kept = {part: value for part, value in output.details.items() if part != "account"}
             record = self._record(stage, life, Output(values=output.values, details=kept), account)
-            self.store.add(record.model_copy(update={"group": name}))
+            self.store.add(record.model_copy(update={"group": name}), samples)
+            samples = b""  # one window around the group: its readings lie beside the first of its records
         self.store.clear_attempts(self.device.profile, "measurement")
         progress.close(f"done, {self._wh(bench.spent_joules)} spent on measuring")
 
@@ -220,10 +222,19 @@ class Runner:
                     lock = DeviceLock(self.device, wait_s=DAY_S)
                     lock.acquire()
                 self._lock.callback(lock.release)
-            self._tracer = EnergyTracer(self.device, synchronize=ready(self.device), cpu_tdp_w=self.cpu_tdp_w)
+            options = Options(probed=self._probed())
+            wait = ready(self.device)
+            self._tracer = EnergyTracer(self.device, synchronize=wait, cpu_tdp_w=self.cpu_tdp_w, options=options)
         progress = Progress(title, estimated=self.device.source.startswith("estimate"))
         site = Site(self.device.torch_name, self.device.profile, self.device.uuid, self.data_dir, self.store)
         return Workbench(site, key, self._tracer, progress), progress
+
+    def _probed(self) -> dict[str, dict[str, Any]]:
+        """What the newest probe found out about this board, by its UUID."""
+        facts = self.store.device(self.device.uuid, self.device.driver)
+        if facts is None and self.device.kind == "cuda":
+            self.say("note: this board was not probed under this driver: python -m benchmark device --probe does it")
+        return {} if facts is None else {self.device.uuid: facts}
 
     def _release(self) -> None:
         if self._tracer is not None:
@@ -266,6 +277,11 @@ class Runner:
     def _wh(self, joules: float) -> str:
         about = "~" if self.device.source.startswith("estimate") else ""
         return f"{about}{joules / 3600:.4g} W.h" if joules == joules else "an unknown amount of energy"
+
+
+def _samples(reading: Reading) -> bytes:
+    """The raw readings worth keeping beside a record: those of a meter. An estimate has none."""
+    return b"" if reading.source.startswith("estimate") or not reading.raw else reading.samples_csv_gz(thin=True)
 
 
 def _resolve(fn: str) -> Callable[..., Output]:

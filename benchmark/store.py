@@ -58,6 +58,7 @@ class Record(Config):
     attempts: int = Field(ge=1)
     repeat: bool = False
     group: str | None = None
+    digest: str = ""
 
     @field_validator("joules", "ci95_joules", "repeated_joules", mode="before")
     @classmethod
@@ -119,16 +120,26 @@ class Store:
         """The files of all records."""
         return sorted((self.results / "records").glob("*/*.json"))
 
-    def add(self, record: Record) -> Record:
-        """Keep a record for good: as the stage's own if it is the first, else beside it as a repeat. Returns what was
-        kept."""
+    def add(self, record: Record, samples: bytes = b"") -> Record:
+        """Keep a record for good, sealed by its digest: as the stage's own if it is the first, else beside it as a
+        repeat.
+
+        The meter's raw `samples` (gzipped CSV) lie beside it. Returns what was kept.
+        """
         folder = self.results / "records" / record.profile
-        if not record.group and _create(folder / f"{record.key}.json", _dump(record)):
-            return record
-        repeat = record if record.group else record.model_copy(update={"repeat": True})
-        if not _create(folder / f"{record.key}.{uuid.uuid4().hex[:8]}.json", _dump(repeat)):
+        first = _sealed(record)
+        if not record.group and _create(folder / f"{record.key}.json", _dump(first)):
+            return self._with_samples(first, samples, folder / record.key)
+        repeat = first if record.group else _sealed(record.model_copy(update={"repeat": True}))
+        name = f"{record.key}.{uuid.uuid4().hex[:8]}"
+        if not _create(folder / f"{name}.json", _dump(repeat)):
             raise StoreError(f"two records drew the same name under {folder}: run again")
-        return repeat
+        return self._with_samples(repeat, samples, folder / name)
+
+    def _with_samples(self, record: Record, samples: bytes, stem: Path) -> Record:
+        if samples:
+            replace(stem.parent / f"{stem.name}.samples.csv.gz", samples)
+        return record
 
     def measurements(self, profile: str, key: str) -> list[Record]:
         """All records of a measurement that may be repeated (one file each), oldest first."""
@@ -160,6 +171,20 @@ class Store:
     def runs(self) -> list[dict[str, Any]]:
         """Every experiment that was ever asked for."""
         return [_read_json(path) for path in sorted((self.results / "runs").glob("*/*.json"))]
+
+    # --- devices: what probing found ------------------------------------------------------------------------------
+
+    def add_device(self, profile: str, facts: Mapping[str, Any]) -> Path:
+        """Keep what a probe found, under its `id`, for good; returns the file."""
+        path = self.results / "devices" / profile / f"{facts['id']}.json"
+        _create(path, json.dumps(facts, indent=1, allow_nan=False).encode())
+        return path
+
+    def device(self, board: str, driver: str) -> dict[str, Any] | None:
+        """The newest probe of a board (its UUID) under this driver, or None: another driver may show other meters."""
+        found = [_read_json(path) for path in sorted((self.results / "devices").glob("*/*.json"))]
+        own = [facts for facts in found if (facts["device"]["uuid"], facts["device"]["driver"]) == (board, driver)]
+        return max(own, key=lambda facts: str(facts["created"]), default=None)
 
     # --- artifacts -------------------------------------------------------------------------------------------------
 
@@ -229,6 +254,24 @@ def read_record(path: Path) -> Record:
     except ValidationError as error:
         finding = error.errors()[0]
         raise StoreError(f"{path} is no record: {'.'.join(map(str, finding['loc']))}: {finding['msg']}") from error
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of a record's JSON (without its own `digest`), whatever the order and layout of the file."""
+    sealed = {name: value for name, value in content.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def fault_of_seal(path: Path) -> str:
+    """What is wrong with the digest of a record's file; empty where it is as it was written. Raises StoreError."""
+    content = _read_json(path)
+    if not content.get("digest"):
+        return "has no digest: whether it was edited by hand cannot be told"
+    return "" if content["digest"] == digest(content) else "was edited by hand: its digest does not fit its content"
+
+
+def _sealed(record: Record) -> Record:
+    return record.model_copy(update={"digest": digest(json.loads(_dump(record)))})
 
 
 def _dump(record: Record) -> bytes:

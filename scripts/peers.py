@@ -33,7 +33,12 @@ sys.path.insert(0, str(ROOT))
 from tests.energy.fake_nvml import Curve, FakeDriver, build, why_not  # noqa: E402 (a script finds the repository itself)
 
 TOOLS = ("zeus", "codecarbon", "ours")
-LEADS_S = (8.0, 16.0, 32.0)  # time for imports and set-up; the next one where a tool came too late on a busy machine
+LEADS_S = (
+    8.0,
+    16.0,
+    32.0,
+    48.0,
+)  # time for imports and set-up; the next one where a tool came too late on a busy machine
 BEGIN_S = 0.5  # the windows open here, in seconds since the driver's t0
 WINDOW_S = 4.06  # no multiple of the tick, so that its rounding shows
 AT_ONCE = 2  # scenarios side by side; they sleep most of the time
@@ -185,7 +190,7 @@ def work(tool: str, begin_s: float, window_s: float) -> dict[str, Any]:
             answer["end_s"] = time.monotonic()
             answer |= close()
     except TimeoutError:
-        return answer | {"late": True, "said": []}
+        return answer | {"late": True, "said": [], "trust": "was not ready in time on this busy machine"}
     except Exception as error:  # what a tool raises is what its user would see
         answer["trust"] = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
     return answer | {"said": LISTENER.said}
@@ -201,11 +206,9 @@ def play(scenario: Scenario, library: Path, tools: Sequence[str] = TOOLS) -> lis
         driver.t0_s = time.monotonic() + lead_s - BEGIN_S
         answers = _answers(driver, scenario, tools)
         if not any(answer["late"] for answer in answers):
-            return [_outcome(driver, answer) for answer in answers]
-        print(f"'{scenario.name}': a tool was not ready after {lead_s} s, again", file=sys.stderr)
-    raise TimeoutError(
-        f"no tool was ready {LEADS_S[-1]} s after its start: the machine is too busy for '{scenario.name}'"
-    )
+            break
+        print(f"'{scenario.name}': a tool was not ready after {lead_s} s", file=sys.stderr)
+    return [_outcome(driver, answer) for answer in answers]
 
 
 def _answers(driver: FakeDriver, scenario: Scenario, tools: Sequence[str]) -> list[dict[str, Any]]:
@@ -239,9 +242,9 @@ def prepare(directory: Path) -> Path:
     return library
 
 
-def play_all(scenarios: Sequence[Scenario] = SCENARIOS) -> list[tuple[Scenario, list[Outcome]]]:
-    """Every scenario, AT_ONCE at a time."""
-    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(AT_ONCE) as pool:
+def play_all(scenarios: Sequence[Scenario] = SCENARIOS, at_once: int = AT_ONCE) -> list[tuple[Scenario, list[Outcome]]]:
+    """Every scenario, `at_once` at a time."""
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(at_once) as pool:
         library = prepare(Path(directory))
         outcomes = list(pool.map(lambda scenario: play(scenario, library), scenarios))
     return list(zip(scenarios, outcomes, strict=True))
@@ -271,6 +274,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", nargs=3, metavar=("TOOL", "BEGIN_S", "WINDOW_S"), help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", help="play only the scenarios whose name contains this")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="scenarios side by side; 1 on a busy machine")
     options = parser.parse_args(arguments)
     if options.worker:
         tool, begin_s, window_s = options.worker
@@ -279,7 +283,8 @@ def main(arguments: Sequence[str]) -> int:
     if why_not():
         print(f"skipped: {why_not()}")
         return 0
-    print(table(play_all([scenario for scenario in SCENARIOS if options.only in scenario.name])))
+    chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
+    print(table(play_all(chosen, options.at_once)))
     return 0
 
 

@@ -11,7 +11,8 @@ from benchmark.energy.device import Device, DeviceError, find_device, find_devic
 from benchmark.energy.lock import DeviceBusy, DeviceLock
 from benchmark.energy.meter import Meter
 from benchmark.energy.probe import probe
-from benchmark.energy.reading import Reading, Sample
+from benchmark.energy.reading import Reading
+from benchmark.energy.samples import Sample
 from benchmark.energy.session import Options
 from benchmark.energy.tracer import EnergyTracer
 from benchmark.energy.window import EnergyError, Window

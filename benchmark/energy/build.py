@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from benchmark.energy.provenance import (
 )
 from benchmark.energy.reading import RawSlice, Reading, worst
 from benchmark.energy.recorder import GpuRecorder, HostRecorder
+from benchmark.energy.samples import Mark
 from benchmark.energy.span import Span
 from benchmark.energy.stats import Z975
 from benchmark.energy.window import Window
@@ -65,6 +66,21 @@ def _with_missing(reading: Reading, reasons: dict[str, str]) -> Reading:
         if math.isnan(getattr(reading, name)):
             missing[name] = reasons.get(name) or reading.reason or "this device does not give it"
     return replace(reading, missing=missing)
+
+
+def _marks(window: Window) -> tuple[Mark, ...]:
+    """The edges of the window, its pauses and its children, in seconds since its start."""
+
+    def pair(start_ns: int, end_ns: int, name: str, kind: str) -> Iterator[Mark]:
+        yield Mark((start_ns - window.start_ns) / 1e9, name, f"{kind}.begin")
+        yield Mark((end_ns - window.start_ns) / 1e9, name, f"{kind}.end")
+
+    found = [*pair(window.start_ns, window.end_ns, window.name, "window")]
+    for start_ns, end_ns in window.span().paused():
+        found += pair(start_ns, end_ns, window.name, "pause")
+    for child in window.children:
+        found += pair(child.start_ns, child.end_ns, child.name, "child")
+    return tuple(found)
 
 
 def _children(window: Window, joules: float) -> tuple[tuple[tuple[str, float], ...], float]:
@@ -106,6 +122,7 @@ def _gpu(window: Window, device: Device, recorder: GpuRecorder, sync_method: str
             "paper_compat": {"period_s": PAPER_PERIOD_S, "query_s": PAPER_QUERY_S},
         },
         raw=(RawSlice(device.uuid, recorder.raw, span.start_ns, span.end_ns, len(recorder.raw.t)),),
+        marks=_marks(window),
     )
 
 
@@ -222,6 +239,7 @@ def host_reading(
             "u_stat_and_edge_joules": best.sd,
             "why_not_better": list(device.why_not_better),
         },
+        marks=_marks(window),
     )
     full = _with_host(reading, window, host)
     return full, (full,)

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 
 from benchmark.energy.curves import PowerCurve
-from benchmark.energy.recorder import GpuRecorder, HostRecorder
+from benchmark.energy.recorder import KINDS, GpuRecorder, HostRecorder
 from benchmark.energy.span import Span
 
 AGREE = 0.05
@@ -73,10 +73,19 @@ def outage(recorder: GpuRecorder, span: Span) -> str:
     if reset is not None:
         after_s = max(0.0, (reset[1] - span.start_ns) / 1e9)
         return f"the energy counter was reset {after_s:.2f} s into the window (driver reload or GPU reset)"
+    garbage = _crosses(recorder.garbage, span)
+    if garbage is not None:
+        return f"the energy counter read all ones {(garbage[0] - span.start_ns) / 1e9:.2f} s into the window"
     stale = _crosses(recorder.counter.stale, span)
     if stale is not None:
         return f"the energy counter stood still for {(stale[1] - stale[0]) / 1e9:.2f} s (stale)"
     return ""
+
+
+def _reads(recorder: GpuRecorder, span: Span) -> int:
+    """How many reads of the counter the sampler made in the window."""
+    raw, counter = recorder.raw, KINDS.index("counter_mj")
+    return sum(kind == counter and span.start_ns <= t <= span.end_ns for t, kind in zip(raw.t, raw.kind, strict=False))
 
 
 def _spread(recorder: GpuRecorder, span: Span) -> float:
@@ -95,6 +104,9 @@ def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> 
     seconds = (span.end_ns - span.start_ns) / 1e9
     if ticks < 2 and not (aligned is not None and seconds >= tick_s):
         why = f"a window of {seconds:.3f} s holds {ticks} tick(s) of the energy counter; it needs {2 * tick_s:.2f} s"
+        if seconds > 3 * tick_s:
+            reads = _reads(recorder, span)
+            why = f"only {reads} reads of the energy counter came in {seconds:.2f} s: calls are too slow"
         return invalid(source, why, short=True)
     deaf = max((curve.t[0] - span.start_ns) / 1e9, (span.end_ns - curve.t[-1]) / 1e9)
     if deaf > 0.5 + tick_s:
@@ -115,7 +127,8 @@ def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> 
         parts += [aligned.stamp_sd_s * mean_w, aligned.gap_sd_j]
     sd = math.hypot(*parts)
     grade = _counter_grade(sd / joules, ticks, aligned)
-    return Estimate(joules, paused, sd, source, grade)
+    why = f"its uncertainty is {100 * sd / joules:.1f} %, more than {100 * B_RELATIVE_SD:.0f} %: only {ticks} ticks"
+    return Estimate(joules, paused, sd, source, grade, why if grade == "D" else "")
 
 
 def _implausible(joules: float, seconds: float, recorder: GpuRecorder) -> str:
@@ -164,7 +177,9 @@ def from_power(recorder: GpuRecorder, span: Span, curve: PowerCurve, step_s: flo
     if n < 2 or seconds < shortest_s:
         return invalid(
             source,
-            f"a window of {seconds:.3f} s with {n} sample(s) of power: it needs {shortest_s:.2f} s or more",
+            f"a window of {seconds:.3f} s with {n} sample(s) of power: it needs {shortest_s:.2f} s or more"
+            if seconds < 3 * shortest_s
+            else f"only {n} sample(s) of power came in {seconds:.2f} s: calls are too slow",
             short=True,
         )
     times = curve.t[inside]
@@ -234,15 +249,24 @@ def headline(
         ringed = from_power(recorder, span, recorder.ring, step_s) if recorder.ring.t else None
         best = ringed if ringed is not None and not ringed.reason else polled
         other = polled if best is ringed else ringed
-        return (invalid(best.source, trouble) if trouble else best), other
+        return (invalid(best.source, trouble) if trouble else _why_polled(best, recorder)), other
     if trouble:
         return invalid("nvml:counter", trouble), polled
     counted = from_counter(recorder, span, aligned)
     if counted.short and not polled.reason:
-        return replace(polled, grade="D"), None
-    if counted.reason:
+        return replace(polled, grade="D", reason=counted.reason), None
+    if counted.grade == "X":
         return counted, polled
     return _cross_checked(counted, polled, span), polled
+
+
+def _why_polled(best: Estimate, recorder: GpuRecorder) -> Estimate:
+    """The estimate; polled power says why nothing better was used."""
+    if best.grade != "D":
+        return best
+    refused = recorder.unsupported
+    better = [f"{name}: {refused[name]}" for name in ("counter", "samples") if name in refused]
+    return replace(best, reason="polled power, for there is nothing better here: " + "; ".join(better))
 
 
 def _cross_checked(counted: Estimate, polled: Estimate, span: Span) -> Estimate:
@@ -251,7 +275,7 @@ def _cross_checked(counted: Estimate, polled: Estimate, span: Span) -> Estimate:
     relative = abs(polled.joules - counted.joules) / counted.joules
     if relative > AGREE and span.useful_s >= AGREE_FROM_S:
         why = f"counter and sampled power differ by {100 * relative:.1f} %"
-        return replace(counted, grade="D", reason=why)
+        return replace(counted, grade="D", reason="; ".join(filter(None, (why, counted.reason))))
     if relative > AGREE and counted.grade == "A":
         return replace(counted, grade="B")
     return counted

@@ -30,6 +30,10 @@ _KINDS: dict[int, ErrorKind] = {
     25: "unsupported",
     28: "lost",
 }
+_NO_START = {
+    9: "the NVIDIA driver is installed but not loaded (its kernel module is missing or does not fit)",
+    12: "libnvidia-ml.so.1 not found: no NVIDIA driver",
+}
 _ARCHITECTURES = {
     2: "kepler",
     3: "maxwell",
@@ -237,8 +241,7 @@ class PynvmlLibrary:
         try:
             _call(pynvml.nvmlInit)
         except NvmlError as error:
-            why = "libnvidia-ml.so.1 not found: no NVIDIA driver" if error.kind == "absent" else str(error)
-            raise NvmlError(error.kind, why) from error
+            raise NvmlError(error.kind, _NO_START.get(getattr(error.__cause__, "value", 0), str(error))) from error
 
     def versions(self) -> dict[str, str]:
         driver = _maybe(lambda: _call(self._n.nvmlSystemGetDriverVersion))

@@ -46,8 +46,8 @@ def probe(
     }
     if device.gpu is None or device.mig:
         facts["notes"].append("no NVML meter to probe: " + ("; ".join(device.why_not_better) or "CPU"))
-        return facts
-    _Prober(device.gpu, device, clock, cap_s, facts).run(create_context)
+    else:
+        _Prober(device.gpu, device, clock, cap_s, facts).run(create_context)
     facts["id"] = _fingerprint(facts)
     return facts
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.energy.recorder import KINDS, Raw
+from benchmark.energy.samples import Mark, Sample, packed, thinned
 
 GRADES = "ABCDREX"
+_BESIDE = ("raw", "marks")
+"""Fields that lie in the samples' file, not in JSON."""
 MARGIN_NS = 300_000_000
 _ORDER = {grade: place for place, grade in enumerate("ABCRDEX")}
 
@@ -18,18 +21,6 @@ _ORDER = {grade: place for place, grade in enumerate("ABCRDEX")}
 def worst(grades: list[str]) -> str:
     """The least trusted of several grades."""
     return max(grades, key=_ORDER.__getitem__) if grades else "X"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One raw reading: seconds since the window's start, device, kind ('counter_mj', 'power.instant_mw', ...), value,
-    call time in us."""
-
-    t_s: float
-    device: str
-    kind: str
-    value: int
-    call_us: float
 
 
 @dataclass(frozen=True)
@@ -110,6 +101,7 @@ class Reading:
     missing: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     raw: tuple[RawSlice, ...] = field(default=(), compare=False, repr=False)
+    marks: tuple[Mark, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def watt_hours(self) -> float:
@@ -131,12 +123,12 @@ class Reading:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data: NaN becomes null, the raw samples stay out."""
-        return {f.name: _clean(getattr(self, f.name)) for f in fields(self) if f.name != "raw"}
+        return {f.name: _clean(getattr(self, f.name)) for f in fields(self) if f.name not in _BESIDE}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Reading:
         """The reading that `to_json` wrote; KeyError or TypeError for anything else."""
-        known = {f.name: f for f in fields(cls) if f.name != "raw"}
+        known = {f.name: f for f in fields(cls) if f.name not in _BESIDE}
         unknown = set(data) - set(known)
         if unknown:
             raise KeyError(f"unknown fields in a reading: {sorted(unknown)}")
@@ -152,24 +144,17 @@ class Reading:
         for part in self.raw:
             yield from part
 
-    def write_samples_csv_gz(self, path: Path) -> int:
-        """Write the raw readings as gzipped CSV (t_s, device, kind, value, call_us); returns how many. Same readings,
-        same bytes."""
-        import gzip
-        import io
+    def samples_csv_gz(self, *, thin: bool = False) -> bytes:
+        """Marks and raw readings as gzipped CSV (see benchmark.energy.samples); `thin` shortens windows beyond an
+        hour."""
+        samples = thinned(self.samples(), self.marks, self.source) if thin else self.samples()
+        return packed(samples, self.marks)[0]
 
-        count = 0
-        with (
-            open(path, "wb") as file,
-            gzip.GzipFile(
-                "", "wb", fileobj=file, mtime=0
-            ) as zipped,  # no name and no time in it: same readings, same bytes
-            io.TextIOWrapper(zipped, encoding="ascii", newline="\n") as text,
-        ):
-            text.write("t_s,device,kind,value,call_us\n")
-            for s in self.samples():
-                text.write(f"{s.t_s:.6f},{s.device},{s.kind},{s.value},{s.call_us:.0f}\n")
-                count += 1
+    def write_samples_csv_gz(self, path: Path) -> int:
+        """Write them all to a file (t_s, device, kind, value, call_us); returns how many readings. Same readings, same
+        bytes."""
+        content, count = packed(self.samples(), self.marks)
+        path.write_bytes(content)
         return count
 
 

@@ -28,6 +28,10 @@ KINDS = (
     "dram_mj",
 )
 """Names of the raw readings, by their number in `Raw.kind`."""
+NO_COUNT = 2**62
+"""A counter at or above this many mJ is no count: a driver in trouble answers with all ones (2**64 - 1)."""
+NO_POWER_MW = 2**31
+"""The same for power: all ones are 4.3 MW."""
 TICK_TIMEOUT_S = 0.5
 STILL_LOST = 2**62
 """The end of an outage that has not ended: later than any time."""
@@ -72,6 +76,7 @@ class GpuRecorder:
         self.errors: list[tuple[int, str]] = []
         self.lost: list[tuple[int, int]] = []
         self.zero_readings: list[int] = []
+        self.garbage: list[tuple[int, int]] = []
         self.fault = ""
         self._clock = clock
         self._ladder: list[PowerSource] = list(POWER_SOURCES)
@@ -125,6 +130,9 @@ class GpuRecorder:
             self._failed(error, "counter")
             return False
         self._worked(read[0])
+        if read[1] >= NO_COUNT:
+            self.garbage.append((read[0], read[0]))
+            return False
         moved = self.counter.add(read[0], read[1] / 1000)
         if not polling:
             self.raw.add(read[0], "counter_mj", read[1], read[2])
@@ -146,6 +154,9 @@ class GpuRecorder:
                     continue
                 return
             self._worked(read[0])
+            if read[1] >= NO_POWER_MW:
+                self.errors.append((read[0], f"{source}: {read[1]} mW is no power"))
+                return
             self.raw.add(read[0], f"{source}_mw", read[1], read[2])
             if read[1] > 0:
                 self.power.add(read[0], read[1] / 1000)
@@ -215,7 +226,7 @@ class GpuRecorder:
             return
         for stamp_us, milliwatts in samples:
             self._ring_since_us = max(self._ring_since_us, stamp_us)
-            if milliwatts > 0:
+            if 0 < milliwatts < NO_POWER_MW:
                 self.ring.add(stamp_us * 1000 + offset_ns, milliwatts / 1000)
                 self.raw.add(stamp_us * 1000 + offset_ns, "samples_mw", milliwatts, 0)
 

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from benchmark.energy.build import MIG, host_reading, invalid_reading, readings_of
 from benchmark.energy.clock import Clock, SystemClock
@@ -29,10 +29,10 @@ _PAUSE_KEYS = itertools.count(1)
 class EnergyTracer:
     """Measures windows on one or several devices.
 
-    `synchronize` waits for the device (default on a GPU: torch.cuda.synchronize if torch is loaded). `cpu_tdp_w` is the
-    rated power of the logical cores this machine shows, used only where no meter exists. Errors of the tracer never
-    reach the work: they become a reading of grade X with a reason; `strict=True` raises EnergyError after the window
-    instead. A forked child traces nothing.
+    `synchronize` waits for the device (default on a GPU: torch.cuda.synchronize if a torch with CUDA is loaded).
+    `cpu_tdp_w` is the rated power of the logical cores this machine shows, used only where no meter exists. Errors of
+    the tracer never reach the work: they become a reading of grade X with a reason; `strict=True` raises EnergyError
+    after the window instead. A forked child traces nothing.
     """
 
     def __init__(  # noqa: PLR0913 - the front door of a library: every argument is optional and named
@@ -236,15 +236,15 @@ class EnergyTracer:
             return "caller"
         if self.device.kind == "cpu":
             return "none needed"
-        return "torch.cuda" if "torch" in sys.modules else "none"
+        return "torch.cuda" if _torch_cuda() is not None else "none"
 
     def _sync(self, window: Window) -> None:
         try:
             if self._synchronize is not None:
                 self._synchronize()
-            elif self.device.kind == "cuda" and "torch" in sys.modules:
+            elif self.device.kind == "cuda" and (cuda := _torch_cuda()) is not None:
                 for device in self.devices:
-                    sys.modules["torch"].cuda.synchronize(device.torch_name)
+                    cuda.synchronize(device.torch_name)
         except Exception as error:
             window.error = f"synchronize failed: {type(error).__name__}: {error}"
 
@@ -277,6 +277,12 @@ class EnergyTracer:
             if session.users == 0:
                 self._sampler.detach(id(self))
                 self._session = None
+
+
+def _torch_cuda() -> Any | None:
+    """torch.cuda if torch is loaded and can use a GPU; a torch built for the CPU has queued nothing there."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return cuda if cuda is not None and cuda.is_available() else None
 
 
 def _outwards(window: Window) -> Iterator[Window]:

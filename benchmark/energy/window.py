@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from benchmark.energy.evaluate import Aligned
-from benchmark.energy.reading import Reading, Sample
+from benchmark.energy.reading import Reading
+from benchmark.energy.samples import Sample
 from benchmark.energy.span import Span
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from energy_fakes import constant
+from energy_fakes import constant, step
 
 from benchmark.energy import EnergyError
 
@@ -29,11 +29,11 @@ def test_a_reset_of_the_counter(traced, clock, reset_s, align):
 def test_a_reset_while_the_last_ticks_are_waited_for(traced, clock):
     """The window lies before the reset, but the ticks that would close it do not: no number, or the right one."""
     lost = 0
-    for step in range(20):
+    for number in range(20):
         tracer, gpu = traced(constant(200))
         with tracer.window("w", align=True) as window:
             clock.sleep(2.03)
-            gpu.reset_s = clock.t + 0.02 * step
+            gpu.reset_s = clock.t + 0.02 * number
         if math.isnan(window.reading.joules):
             assert "reset" in window.reading.reason
             lost += 1
@@ -194,3 +194,66 @@ def test_strict_does_not_hide_the_works_own_exception(traced, clock):
 
     with pytest.raises(KeyError), tracer.window("w"):
         work()
+
+
+def test_all_ones_spoil_the_window_that_read_them_and_no_other(traced, clock):
+    """One read of 2**64 - 1, as a driver in trouble gives it, between two sound windows of one session."""
+    tracer, gpu = traced(constant(200))
+    sound = gpu.energy_mj
+    with tracer.window("session") as session:
+        with tracer.window("before") as before:
+            clock.sleep(6.0)
+        with tracer.window("hit") as hit:
+            clock.sleep(1.0)
+            gpu.energy_mj = lambda: 2**64 - 1
+            clock.sleep(0.06)
+            gpu.energy_mj = sound
+            clock.sleep(5.0)
+        with tracer.window("after") as after:
+            clock.sleep(6.0)
+    for spoilt in (hit, session):
+        assert math.isnan(spoilt.reading.joules)
+        assert "all ones" in spoilt.reading.reason
+    for good in (before, after):
+        assert good.reading.joules == pytest.approx(1200, rel=0.01), good.reading.reason
+
+
+def test_all_ones_from_the_power_sensor_are_left_out_and_noted(traced, clock):
+    tracer, gpu = traced(constant(200), unsupported=("counter", "samples"))
+    sound = gpu.power_mw
+    with tracer.window("w") as window:
+        clock.sleep(3.0)
+        gpu.power_mw = lambda source: 2**32 - 1
+        clock.sleep(0.06)
+        gpu.power_mw = sound
+        clock.sleep(3.0)
+    assert window.reading.joules == pytest.approx(200 * window.reading.seconds, rel=1e-6)
+    assert "4294967295 mW is no power" in window.reading.provenance["nvml_errors"][0]
+
+
+def test_slow_calls_are_named_and_not_blamed_on_the_window(traced, clock):
+    """A window of 4 s is long enough; that a read takes 2 s is what is wrong."""
+    tracer, _ = traced(constant(200), call_s=2.0)
+    with tracer.window("w") as window:
+        clock.sleep(4.0)
+    assert math.isnan(window.reading.joules)
+    assert "reads of the energy counter came in" in window.reading.reason
+    assert "needs" not in window.reading.reason
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds", "why"),
+    [
+        ({}, 1.0, "its uncertainty is"),
+        ({"unsupported": ("counter", "samples")}, 12.0, "counter: Not Supported; samples: Not Supported"),
+        ({"arch": "volta", "period_s": 0.02, "window_s": 0.01}, 0.13, "it needs 0.20 s"),
+    ],
+)
+def test_grade_d_says_why_it_is_no_better(traced, clock, settings, seconds, why):
+    tracer, _ = traced(step(60, 300, 2.0), **settings)
+    clock.sleep(1.95)
+    with tracer.window("w") as window:
+        clock.sleep(seconds)
+    assert window.reading.grade == "D"
+    assert why in window.reading.reason
+    assert window.reading.joules > 0

@@ -162,7 +162,7 @@ def test_raw_samples_integrate_to_the_same_energy(reading, tmp_path):
     path = tmp_path / "w.csv.gz"
     count = reading.write_samples_csv_gz(path)
     with gzip.open(path, "rt") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if not row["kind"].startswith("window.")]
     assert count == len(rows) == len(list(reading.samples()))
     curve = PowerCurve()
     for row in rows:

@@ -84,3 +84,66 @@ def test_a_record_under_another_name_is_a_fault(store):
     (path,) = store.record_paths()
     path.rename(path.with_name("x" * 20 + ".json"))
     assert "holds the record of" in _faults(store)[0]
+
+
+HONEST = {
+    "joules": 3600.0,
+    "values": {"acc_pct": 71.5, "iec_joules": math.nan},
+    "reading": {"grade": "A", "n_samples": 800, "missing": {"dram_joules": "no zone"}},
+    "provenance": {"versions": {"python": "3", "torch": "2"}, "power_limit_w": 700.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("joules",), 1800.0),
+        (("joules",), None),
+        (("ci95_joules",), 0.1),
+        (("seconds",), 36.1),
+        (("grade",), "B"),
+        (("source",), "nvml:samples"),
+        (("reason",), "no reason"),
+        (("values", "acc_pct"), 72.5),
+        (("values", "iec_joules"), 1e-9),
+        (("params",), {"lr": 0.1}),
+        (("reading", "n_samples"), 801),
+        (("provenance", "power_limit_w"), 701.0),
+        (("created",), "2026-01-02T00:00:00"),
+        (("commit",), "def"),
+        (("device_name",), "another board"),
+        (("repeat",), True),
+        (("digest",), "0" * 64),
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_record_edited_by_hand_is_a_fault(store, place, value):
+    """Every kind of edit, also where the new value looks just as plausible as the old one."""
+    store.add(record(**HONEST))
+    assert check(store) == []
+    (path,) = store.record_paths()
+    words = json.loads(path.read_text())
+    inner = words
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(words, indent=1))
+    assert any("was edited by hand" in what for what in _faults(store))
+
+
+@pytest.mark.parametrize("name", ["reading", "joules", "digest", "repeat"])
+def test_a_record_with_a_part_cut_out_is_a_fault(store, name):
+    store.add(record(**HONEST))
+    (path,) = store.record_paths()
+    words = json.loads(path.read_text())
+    del words[name]
+    path.write_text(json.dumps(words))
+    assert _faults(store)
+
+
+def test_the_layout_of_the_file_is_no_edit(store):
+    store.add(record(**HONEST))
+    (path,) = store.record_paths()
+    words = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(words.items()))))
+    assert check(store) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -179,3 +180,16 @@ def test_what_needs_no_torch_imports_none(words, absent, tmp_path):
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert loaded, done.stderr
     assert not loaded & absent
+
+
+def test_probing_a_machine_without_a_gpu_says_why_and_keeps_what_it_knows(tmp_path):
+    done = cli("device", "--probe", "scale=smoke", *_paths(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "note     no NVML meter to probe: nvml: " in done.stdout
+    (path,) = (tmp_path / "results" / "devices").glob("*/*.json")
+    assert f"kept     {path}" in done.stdout
+    facts = json.loads(path.read_text())
+    assert path.stem == facts["id"]
+    assert facts["host"]["cpu_model"]
+    assert facts["created"]
+    assert not {"torch", "numpy"} & set(facts["device"])
