@@ -105,6 +105,10 @@ class Window:
         """Called by the tracer once, with the result."""
         self._reading, self.readings = reading, readings
 
+    def synchronize(self) -> None:
+        """Wait for the device, as the window's own edges do; an error is kept as the window's, never raised."""
+        self._tracer._sync(self)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Take what happens inside off this window and every window around it. Synchronised marks; never waits for a
