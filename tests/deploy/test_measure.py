@@ -52,7 +52,7 @@ class Engine:
 
 
 class Bench:
-    """A meter of 2 J a call plus 1 J an image, so eight images a call are the cheapest; idle is 5 W."""
+    """A meter of 2 J a call plus 1 J an image, so eight images a call are the cheapest; always 100 kW, idle 5 W."""
 
     device = "cpu"
 
@@ -61,14 +61,14 @@ class Bench:
         self.windows: list[tuple[str, int, int, float]] = []
 
     def cost(self, call, n):
-        began, before = time.perf_counter(), len(self.log)
+        before = len(self.log)
         for _ in range(n):
             call()
-        seconds = (time.perf_counter() - began) / n
         shown = self.log[before:]
         if not shown:
-            return cost(5.0 * seconds, seconds, n)
+            return cost(5.0, 1.0, n)
         name, batch = shown[0]
+        seconds = 1e-5 * (2 + batch)  # a clock of its own, faster than the pilot's: windows come out short at first
         self.windows.append((name, batch, n, seconds * n))
         return cost(2.0 + batch, seconds, n)
 
