@@ -27,7 +27,7 @@ test-slow: $(READY)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2
 
 smoke: $(READY)  ## the study at smoke scale: proves that the parts fit, measures nothing worth quoting
-	$(BIN)/python -m benchmark study experiment=baselines scale=smoke $(SMOKE_DATA)
+	$(BIN)/python -m benchmark study experiment=baselines scale=smoke $(if $(DATA),paths.data=$(DATA))
 
 bench: $(READY)  ## the main job: the study on a GPU; on a machine without one, the smoke study
 	@VENV=$(VENV) sh scripts/bench.sh

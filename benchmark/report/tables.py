@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmark import rows
 from benchmark.store import Store, replace
+from benchmark.summary import summarise
 
 SETTING = (
     "data",
@@ -37,7 +38,7 @@ def write(store: Store, tau: float) -> tuple[pd.DataFrame, list[str], list[Path]
     """
     book = rows.Book.read(store)
     stages = rows.stages(book)
-    summary = rows.summary(book, stages, tau)
+    summary = summarise(book, stages, tau)
     paths: list[Path] = []
     if not summary.empty:
         for name, table in (("stages", stages), ("summary", summary)):

@@ -18,6 +18,7 @@ from benchmark.energy import find_device
 from benchmark.life import lives, place_of
 from benchmark.runner import Runner
 from benchmark.store import Store
+from benchmark.summary import summarise
 from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
 from tests.harness.helpers import tiny_experiment
 
@@ -79,7 +80,7 @@ def test_every_number_of_a_measured_life_cycle_knows_its_meter_and_its_board(lab
     assert (measured["cpu_wh"] >= 0).all()
     iec = stages[stages["kind"] == "IEC"].iloc[0]
     assert iec["iec_dynamic_wh"] == pytest.approx(0, abs=0.05 * iec["iec_wh"]), "idle draws as much as work here"
-    (summary,) = rows.summary(rows.Book.read(lab.store), stages).to_dict("records")
+    (summary,) = summarise(rows.Book.read(lab.store), stages).to_dict("records")
     assert summary["grade"] in "ABCD"
     faults = [finding for finding in check(lab.store) if finding.fault]
     assert faults == []
@@ -93,7 +94,7 @@ def test_a_lost_board_is_nan_with_its_reason_and_never_stops_the_work(lab):
     assert train.joules != train.joules
     assert "lost" in train.reason
     assert 0 <= train.values["acc_pct"] <= 100
-    (summary,) = rows.summary(rows.Book.read(lab.store), lab.stages()).to_dict("records")
+    (summary,) = summarise(rows.Book.read(lab.store), lab.stages()).to_dict("records")
     assert summary["tec_wh"] != summary["tec_wh"]
     assert summary["g_1b"] != summary["g_1b"]
     assert summary["grade"] == "X"
@@ -127,7 +128,7 @@ def test_trained_on_one_machine_and_measured_on_another_is_labelled_so(lab):
     trained = [record for record in lab.store.records() if record.fn == "methods.training:train"]
     assert len(trained) == 1
     book = rows.Book.read(lab.store)
-    summary = rows.summary(book, rows.stages(book)).set_index("infer_hardware").loc[board.profile]
+    summary = summarise(book, rows.stages(book)).set_index("infer_hardware").loc[board.profile]
     assert summary["train_hardware"] == cpu.profile
     assert summary["n_seeds"] == 1
     assert set(summary["energy_source"].split("+")) > {"estimate:tdp_load"}

@@ -20,6 +20,7 @@ from benchmark.energy import find_device
 from benchmark.life import lives, place_of
 from benchmark.runner import Runner, StageError
 from benchmark.store import Store
+from benchmark.summary import summarise
 from tests.harness.helpers import tiny_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def stages_of(lab: Lab):
 
 
 def summary_of(lab: Lab, stages):
-    return rows.summary(rows.Book.read(lab.store), stages)
+    return summarise(rows.Book.read(lab.store), stages)
 
 
 @pytest.fixture
