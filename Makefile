@@ -26,6 +26,15 @@ test: $(READY)  ## the tests: CPU, no network, a few minutes
 test-slow: $(READY)  ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2
 
+test-peers:  ## Zeus and CodeCarbon beside our tracer on one fake GPU, in an environment of their own
+	sh scripts/peers.sh $(PYTHON)
+
+gpu-check: $(READY)  ## put the energy meter of this GPU to the test: five minutes, once per device and driver
+	$(BIN)/python scripts/gpu_check.py
+
+perf: $(READY)  ## speed, as ratios within one run
+	@status=0; for script in scripts/perf_*.py; do $(BIN)/python $$script || status=1; done; exit $$status
+
 smoke: $(READY)  ## the study at smoke scale: proves that the parts fit, measures nothing worth quoting
 	$(BIN)/python -m benchmark study experiment=baselines scale=smoke $(if $(DATA),paths.data=$(DATA))
 
@@ -41,4 +50,4 @@ check: $(READY)  ## judge every record
 clean:  ## remove the environment and throw-away results; records stay
 	rm -rf $(VENV) results/.smoke artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup lint test test-slow smoke bench report check clean
+.PHONY: help setup lint test test-slow test-peers gpu-check perf smoke bench report check clean

@@ -12,7 +12,7 @@ from benchmark.energy.clock import Clock
 from benchmark.energy.device import Device
 from benchmark.energy.evaluate import Aligned
 from benchmark.energy.rapl import POWERCAP
-from benchmark.energy.recorder import TICK_TIMEOUT_S, GpuRecorder, HostRecorder
+from benchmark.energy.recorder import STILL_LOST, TICK_TIMEOUT_S, GpuRecorder, HostRecorder
 from benchmark.energy.sampler import PERIOD_S
 from benchmark.energy.window import Tick, Window
 
@@ -60,7 +60,7 @@ class Session:
         device, recorder = self.gpus[0]
         tick = recorder.wait_tick()
         if tick is None:
-            window.error = NO_TICK
+            window.error = _why_no_tick(recorder)
             return
         window.ticks[device.uuid] = Tick(*tick)
         window.start_ns = tick[0]
@@ -75,7 +75,7 @@ class Session:
             first = recorder.wait_tick()
             second = recorder.wait_tick() if first is not None else None
             if first is None or second is None:
-                window.error = window.error or NO_TICK
+                window.error = window.error or _why_no_tick(recorder)
                 continue
             if any(after_ns > start.t_ns for _, after_ns in recorder.counter.resets):
                 window.error = window.error or RESET
@@ -100,6 +100,15 @@ class Session:
             joules += span.total_energy(energy_at) - span.paused_energy(energy_at)
             watts += recorder.power.w[-1] if recorder.power.w else _recent_watts(recorder.counter.t, recorder.counter.j)
         return joules, watts
+
+
+def _why_no_tick(recorder: GpuRecorder) -> str:
+    if recorder.lost and recorder.lost[-1][1] == STILL_LOST:
+        return "the GPU was lost while a tick of its energy counter was waited for"
+    last = recorder.counter.last_read
+    if recorder.garbage and (last is None or recorder.garbage[-1][0] > last[0]):
+        return "the energy counter read all ones while its tick was waited for"
+    return NO_TICK
 
 
 def new_session(devices: Sequence[Device], clock: Clock, tdp_w: float | None, options: Options) -> Session:

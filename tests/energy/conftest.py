@@ -26,7 +26,7 @@
 24 additivity                                test_energy_integrals
 25 linearity                                 test_energy_integrals
 26 Hypothesis curves, fine Riemann sum       test_energy_integrals
-27 overhead                                  test_energy_process
+27 overhead                                  scripts/perf_energy.py (a benchmark: no test depends on speed)
 30 no GPU at all                             test_energy_process, test_energy_devices
    (28 and 29 need recorded traces and other tools)
 """

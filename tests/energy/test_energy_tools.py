@@ -16,7 +16,7 @@ import pytest
 from energy_fakes import FakeGpu, constant, device_of
 
 from benchmark.energy import DeviceBusy, DeviceError, DeviceLock, EnergyTracer, Options, find_device, probe
-from benchmark.energy.clock import SystemClock, utc_label
+from benchmark.energy.clock import SystemClock, ThreadTicker, utc_label
 from benchmark.energy.estimate import TdpLoad
 from benchmark.energy.meter import Meter
 from benchmark.energy.nvml import Slow
@@ -156,22 +156,39 @@ def test_the_sensor_table(arch, name, source, wanted):
     assert (sensor.period_s, sensor.window_s, sensor.origin) == wanted
 
 
-def test_the_tickers_period_does_not_grow_by_what_a_call_costs():
-    """The 2021 tracer slept its period after every query; this one keeps to an absolute schedule."""
-    stamps: list[float] = []
+def test_the_tickers_period_does_not_grow_by_what_a_call_costs(monkeypatch):
+    """The 2021 tracer slept its period after every query; this one keeps to an absolute schedule. In invented time."""
+    now_s, stamps = 100.0, []
+    monkeypatch.setattr("benchmark.energy.clock.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("benchmark.energy.clock.threading.Thread.start", lambda thread: None)
 
     def call() -> None:
-        stamps.append(time.monotonic())
-        time.sleep(0.02)
+        nonlocal now_s
+        stamps.append(now_s)
+        now_s += 0.15 if len(stamps) == 5 else 0.02  # the fifth takes nearly four periods
 
-    ticker = SystemClock().ticker(0.04, call)
-    time.sleep(0.9)
+    def wait(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+        if len(stamps) == 10:
+            ticker._stopped.set()
+
+    ticker = ThreadTicker(0.04, call)
+    monkeypatch.setattr(ticker._stopped, "wait", wait)
+    ticker._run()
+    steps = [round(b - a, 6) for a, b in pairwise(stamps)]
+    assert steps == [0.04] * 4 + [0.16] + [0.04] * 4, "missed beats are skipped, not caught up"
+
+
+def test_a_stopped_ticker_calls_no_more():
+    calls = []
+    ticker = SystemClock().ticker(0.01, lambda: calls.append(1))
+    while not calls:
+        time.sleep(0.005)
     ticker.stop()
-    steps = sorted(b - a for a, b in pairwise(stamps))
-    assert steps[len(steps) // 2] == pytest.approx(0.04, abs=0.01)  # period plus call would be 0.06
-    count = len(stamps)
-    time.sleep(0.1)
-    assert len(stamps) == count
+    count = len(calls)
+    time.sleep(0.05)
+    assert len(calls) == count
 
 
 def test_processes_of_others_are_named(monkeypatch):

@@ -190,7 +190,11 @@ class FakeDriver:
 
     def load(self, watts: float, gpu: int = 0) -> None:
         """From now on the card draws `watts`; the past keeps its curve, which must be of steps."""
-        steps = (*self._curves[gpu].steps, (self.now_s(), watts))
+        self.plan(self.now_s(), watts, gpu)
+
+    def plan(self, at_s: float, watts: float, gpu: int = 0) -> None:
+        """From `at_s` on (now or later, and after every earlier step) the card will draw `watts`."""
+        steps = (*self._curves[gpu].steps, (round(at_s, 6), watts))
         self._curves[gpu] = Curve("steps", lo_w=self._curves[gpu].lo_w, steps=steps)
         self._settings |= {(gpu, key): value for key, value in self._curves[gpu].settings().items()}
         self.set()

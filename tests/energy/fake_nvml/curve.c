@@ -36,7 +36,7 @@ static double steps_integral(const char *steps, double lo_w, double t_s) {
 }
 
 double joules_until(int gpu, double t_s) {
-    char shape[16], steps[4096];
+    char shape[16], steps[16384];
     double lo_w = setting(gpu, "lo_w", 60), hi_w = setting(gpu, "hi_w", 300);
     setting_text(gpu, "shape", "constant", shape, sizeof shape);
     if (strcmp(shape, "steps") == 0) {
