@@ -21,7 +21,6 @@ class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operations: list = []
-        self.made: set[int] = set()
         self.before: list = []  # outside tensors that were written to, and what was in them
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
