@@ -36,8 +36,10 @@ __all__ = [
     "Loss",
     "TrainingError",
     "autocast",
+    "fast_epochs",
     "fit",
     "loss_of",
+    "published_epochs",
     "rate",
     "seed_everything",
     "set_precision",
@@ -62,7 +64,7 @@ def fit(bench: Bench, model: nn.Module, loaders: Loaders, loss: Loss, task: Task
     left = bench.resume()
     if left is not None:
         run.restore(left, bench.device)
-    train_epoch = (_fast if task.profile == "fast" else _published)(bench, run, loaders.train, task)
+    train_epoch = (fast_epochs if task.profile == "fast" else published_epochs)(bench, run, loaders.train, task)
     for epoch in range(run.epoch, recipe.epochs):
         model.train()
         loss.train()
@@ -89,7 +91,7 @@ def _book(run: Run, task: Task, epoch: int, sums: tuple[float, float, float]) ->
     run.history.train_acc_pct.append(100 * hits / seen)
 
 
-def _fast(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
+def fast_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
     """Data and sums stay on the device, nothing waits for it within an epoch, and steps are replayed from graphs."""
     totals = torch.zeros(3, dtype=torch.float64, device=bench.device)
     backend = graph_backend(bench.device)
@@ -149,7 +151,7 @@ def _objection(loss: Loss, task: Task) -> str:
     return ""
 
 
-def _published(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
+def published_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
     """The originals' loop: batches from worker processes, a step in the ordinary way, metrics read back."""
     original = original_of(task.recipe)
     run.history.execution = {"profile": "published", "memory_format": "contiguous", **original._asdict()}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
 from benchmark.task import Model, Scale, Task
-from benchmark.vision import data, graph, network, originals, published, training
+from benchmark.vision import data, engine, graph, network, originals, published, training
 from benchmark.vision.graph import WARM_UP, Graphed
+from benchmark.vision.models.repdistiller import resnet
 from tests.vision.fake_graph import FakeGraphs
 from tests.vision.test_training import PlainBench
 
@@ -190,6 +193,30 @@ def test_fast_and_published_give_the_same_losses_for_20_steps(task, builder):
     assert fast.train_acc_pct == slow.train_acc_pct
     assert any(p.is_contiguous(memory_format=torch.channels_last) and p.dim() == 4 for p in fast_model.parameters())
     assert all(p.is_contiguous() for p in slow_model.parameters())
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_in_float64_both_profiles_take_the_very_same_steps(task, clip_norm):
+    """What is left between them in fp32 is rounding, and nothing else."""
+    task = _longer(task, clip_norm=clip_norm, nesterov=clip_norm is None)
+    losses = {}
+    for profile in ("fast", "published"):
+        task = task.model_copy(update={"profile": profile})
+        torch.manual_seed(0)
+        model = resnet.resnet8(10).double().train()
+        run = engine.start(model, training.loss_of(task.recipe), task, "cpu")
+        losses[profile] = []
+        for images, labels, index in _cycled(data.loaders(task, PlainBench.data_dir, "cpu").train, 20):
+            run.set_rate(2.0 ** -(5 + len(losses[profile]) // 10))  # exact in either format
+            value, _ = engine.step(run, task, (images[:16].double(), labels[:16], index[:16]))
+            losses[profile].append(value.item())
+    assert losses["fast"] == pytest.approx(losses["published"], rel=1e-9)
+    assert len(set(losses["fast"])) == 20
+
+
+def _cycled(loader: data.Loader, count: int):
+    epochs = (loader.epoch(number) for number in itertools.count())
+    return itertools.islice(itertools.chain.from_iterable(epochs), count)
 
 
 @pytest.mark.parametrize("augment", ["crop_flip", "flip_crop", "none"])
