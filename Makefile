@@ -35,10 +35,16 @@ bench: $(READY)  ## the main job: the study on a GPU; on a machine without one, 
 report: $(READY)  ## tables from the records
 	$(BIN)/python -m benchmark report
 
+perf: $(READY)  ## how fast we are against the originals' manner: ratios with ranges and controls
+	@for script in scripts/perf_*.py; do \
+		case $$script in scripts/perf_common.py) continue;; esac; \
+		echo "== $$script"; $(BIN)/python $$script || exit 1; \
+	done
+
 check: $(READY)  ## judge every record
 	$(BIN)/python -m benchmark check
 
 clean:  ## remove the environment and throw-away results; records stay
 	rm -rf $(VENV) results/.smoke artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup lint test test-slow smoke bench report check clean
+.PHONY: help setup lint test test-slow smoke bench report perf check clean

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import random
 import resource
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 CONTROL = (0.95, 1.05)
 """Where the median of rival against rival must lie for a run to be quoted."""
@@ -81,3 +83,33 @@ def machine() -> str:
         words += [torch.cuda.get_device_name(), f"CUDA {torch.version.cuda}"]
         words.append(f"tf32 conv {torch.backends.cudnn.allow_tf32} matmul {torch.backends.cuda.matmul.allow_tf32}")
     return ", ".join(words)
+
+
+class Apart:
+    """A side in a process of its own, so that neither meets the other's allocator, threads or switches.
+
+    `make(*given)` is called there once and gives a function that returns a cost; calling this object has it work once
+    more. Both sides being processes, their alternation is that of the caller.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[], float]], *given: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there, make, given), daemon=False)
+        self._process.start()
+
+    def __call__(self) -> float:
+        self._pipe.send(True)
+        cost: float = self._pipe.recv()
+        return cost
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.send(False)
+        self._process.join()
+
+
+def _serve(pipe: Connection[Any, Any], make: Callable[..., Callable[[], float]], given: Sequence[Any]) -> None:
+    work = make(*given)
+    while pipe.recv():
+        pipe.send(work())

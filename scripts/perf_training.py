@@ -1,4 +1,4 @@
-"""Our training step and data path against the originals' manner, both in one process, interleaved. Some minutes.
+"""Our training step and data path against the originals' manner, interleaved, each side a process. Some minutes.
 
 usage: python scripts/perf_training.py [rounds]
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from perf_common import Row, cpu_s, interleave, machine, show, spread
+from perf_common import Apart, Row, cpu_s, interleave, machine, show, spread
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -145,8 +145,18 @@ def cost_of(call: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def rival_steps(work: Work, images: Images) -> Callable[[], float]:
-    """A function that trains on `images` once, in the original's manner, and returns its cost."""
+def _prepare(work: Work, steps: int) -> Images:
+    """The process's switches, the same on both sides, and images for `steps` steps."""
+    torch.set_num_threads(1)
+    set_precision("tf32" if ON_GPU else "fp32")
+    torch.backends.cudnn.benchmark = True
+    scale = Scale(name="perf", train_images=steps * work.recipe.batch_size, test_images=1)
+    return load(Data(name="synthetic", classes=100), Path(), scale)[0]
+
+
+def rival_steps(work: Work, steps: int) -> Callable[[], float]:
+    """A function that trains `steps` steps in the original's manner and returns its cost."""
+    images = _prepare(work, steps)
     torch.manual_seed(0)
     student = build_model(work.student, 100).to(DEVICE).train()
     teacher = build_model(work.teacher, 100).to(DEVICE).eval() if work.teacher else None
@@ -177,8 +187,9 @@ def rival_steps(work: Work, images: Images) -> Callable[[], float]:
     return lambda: cost_of(epoch)
 
 
-def our_steps(work: Work, images: Images) -> Callable[[], float]:
+def our_steps(work: Work, steps: int) -> Callable[[], float]:
     """The same through the fast profile's own epochs."""
+    images = _prepare(work, steps)
     torch.manual_seed(0)
     student = build_model(work.student, 100)
     if work.teacher:
@@ -204,13 +215,14 @@ def our_steps(work: Work, images: Images) -> Callable[[], float]:
 def step_row(what: str, target: float, work: Work, rounds: int) -> None:
     """Measure and print a training row."""
     steps = GPU_STEPS if ON_GPU else 1
-    scale = Scale(name="perf", train_images=steps * work.recipe.batch_size, test_images=1)
-    images, _ = load(Data(name="synthetic", classes=100), Path(), scale)
-    sides = {"rival": rival_steps(work, images), "again": rival_steps(work, images), "ours": our_steps(work, images)}
+    sides = {"rival": Apart(rival_steps, work, steps), "again": Apart(rival_steps, work, steps)}
+    sides["ours"] = Apart(our_steps, work, steps)
     for warm_up in sides.values():
         for _ in range(2):
             warm_up()
     costs = {name: [1e3 * c / steps for c in all_] for name, all_ in interleave(sides, rounds).items()}
+    for side in sides.values():
+        side.close()
     unit = "ms a step" if ON_GPU else "ms CPU a step"
     show(Row(what, target, costs["rival"], costs["again"], costs["ours"], unit))
 
@@ -255,7 +267,6 @@ def main() -> None:
     print(machine())
     data_row(rounds)
     if ON_GPU:
-        torch.backends.cudnn.benchmark = True
         step_row("KD step resnet56 -> resnet20 on the GPU, tf32 both, 8 workers", 2, KD, rounds)
         step_row("NNI-style VGG16 steps on the GPU, tf32 both, 1 worker", 4, VGG16, rounds)
     else:

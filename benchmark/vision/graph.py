@@ -96,4 +96,6 @@ class Graphed:
             self._graphs[len(rows)] = static, self._backend.capture(lambda: self._work(static))
         except RuntimeError as error:
             self._graphs.clear()  # one rule for the whole run: either every size may be replayed or none
-            self.reason = f"capture failed: {str(error).splitlines()[0]}"
+            # ending a capture that broke raises an error of its own, which hides the one that tells why
+            cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            self.reason = f"capture failed: {str(cause).splitlines()[0]}"

@@ -53,6 +53,8 @@ class FakeGraphs:
         try:
             with recorder:
                 work()
+        except RuntimeError:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904 # as torch
         finally:
             torch.set_rng_state(generator)
             with torch.no_grad():

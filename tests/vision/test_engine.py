@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -271,12 +275,11 @@ def test_a_published_run_resumes_exactly_too(task):
 def test_compile_is_asked_for_and_in_the_key_only_then(task, monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     _, plain = _train(task, PlainBench())
     assert (asked, plain.execution["compiled"]) == ([], False)
     compiled = task.model_copy(update={"compile": True})
     _, history = _train(compiled, PlainBench())
-    assert asked == [{"dynamic": False}]
+    assert asked == [{"dynamic": False, "options": {"fallback_random": True}}]
     assert history.execution["compiled"] is True
     assert history.loss == plain.loss
     assert "compile" not in task.identity()
@@ -286,3 +289,34 @@ def test_compile_is_asked_for_and_in_the_key_only_then(task, monkeypatch):
 def test_published_and_compile_exclude_each_other(task):
     with pytest.raises(ValueError, match="no original was compiled"):
         Task.model_validate({**task.model_dump(), "profile": "published", "compile": True})
+
+
+def test_compiled_kernels_are_kept_where_a_reboot_leaves_them():
+    """Asked of a fresh process: torch writes its own place into the environment with the first optimiser."""
+    code = (
+        "import os, torch, benchmark.vision.training\n"
+        "torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)\n"
+        "print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert out.stdout.strip().endswith("full-cycle-energy-benchmark/inductor")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc: other C libraries have no mallopt")
+def test_freed_memory_is_kept():
+    """In a process of its own: the setting is for good."""
+    code = (
+        "import resource, torch\n"
+        "from benchmark.vision.memory import keep_freed_memory\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(20): torch.ones(16, 1024, 1024)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "torch.set_num_threads(1)\n"
+        "was, kept = faults(), keep_freed_memory()\n"
+        "faults()\n"
+        "print(was > 1000, kept, faults() < was / 10)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert out.stdout.split() == ["True"] * 3
