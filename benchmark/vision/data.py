@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmark.task import Data, Recipe, Scale, Task
+from benchmark.vision.originals import original_of
 
 
 class DataError(Exception):
@@ -236,25 +237,33 @@ class Loader:
     def __len__(self) -> int:
         return math.ceil(len(self.images) / self.batch_size)
 
-    def epoch(self, number: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `number`."""
+    def choices(self, number: int = 0) -> Tensor:
+        """Everything drawn for epoch `number`, on the images' device: int64 [n, k], a row an image in their order.
+
+        k is 4 (index, top, left, flip), or 1 (index) without augmentation. Queues the copy, waits for nothing.
+        """
         count, device = len(self.images), self.images.pixels.device
         if self.seed is None:
-            order, draws = torch.arange(count), None
-        else:
-            generator = torch.Generator().manual_seed(_mix(self.seed, number))
-            order = torch.randperm(count, generator=generator)
-            draws = draw(count, self.recipe.crop_padding, generator) if self.recipe.augment != "none" else None
-        order = order.to(device)
-        if draws is not None:
-            draws = Draws(*(values.to(device) for values in draws))
-        for start in range(0, count, self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            index = order[rows]
-            pixels = self.images.pixels[index]
-            if draws is not None:
-                pixels = augment(pixels, draws.part(rows), self.recipe.crop_padding, self.recipe.augment)
-            yield self._normalise(pixels), self.images.labels[index], index
+            return torch.arange(count, device=device)[:, None]
+        generator = torch.Generator().manual_seed(_mix(self.seed, number))
+        columns = [torch.randperm(count, generator=generator)]
+        if self.recipe.augment != "none":
+            columns += draw(count, self.recipe.crop_padding, generator)
+        rows = torch.stack(columns, 1)
+        return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows
+
+    def batch(self, rows: Tensor) -> Batch:
+        """The batch of some rows of `choices`."""
+        index = rows[:, 0]
+        pixels = self.images.pixels[index]
+        if rows.shape[1] > 1:
+            draws = Draws(rows[:, 1], rows[:, 2], rows[:, 3].bool())
+            pixels = augment(pixels, draws, self.recipe.crop_padding, self.recipe.augment)
+        return self._normalise(pixels), self.images.labels[index], index
+
+    def epoch(self, number: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number`."""
+        return map(self.batch, torch.split(self.choices(number), self.batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
         return self.epoch(0)
@@ -278,10 +287,15 @@ TEST_BATCH = 500
 
 
 def loaders(task: Task, root: Path, device: str) -> Loaders:
-    """The loaders of a task, its images held on `device`."""
+    """The loaders of a task, its images held on `device`.
+
+    In the published profile training images stay in host memory, where the worker processes find them, and test
+    batches have the original's size.
+    """
     train, test = load(task.data, root, task.scale)
     recipe = task.recipe
+    published = task.profile == "published"
     return Loaders(
-        Loader(train.to(device), recipe, recipe.batch_size, seed=task.seed),
-        Loader(test.to(device), recipe, TEST_BATCH),
+        Loader(train.to("cpu" if published else device), recipe, recipe.batch_size, seed=task.seed),
+        Loader(test.to(device), recipe, original_of(recipe).test_batch if published else TEST_BATCH),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ _kept: list[Any] = []
 """Operator libraries registered by `import_torchvision`; they must outlive the import."""
 
 
+@functools.cache
 def import_torchvision() -> Any:
     """The module `torchvision.datasets`, also where a CUDA wheel of torchvision stands beside a CPU-only torch.
 

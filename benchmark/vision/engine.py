@@ -1,0 +1,196 @@
+"""The state of a training and one optimiser step: the same arithmetic in both profiles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.task import Task, TrainPrecision
+from benchmark.vision.data import Batch
+from benchmark.vision.loss import Loss
+from benchmark.vision.memory import keep_freed_memory
+
+# torch writes its own place, under /tmp, into the environment as soon as it makes an optimiser; compiled kernels are to
+# outlive a reboot
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "full-cycle-energy-benchmark" / "inductor")
+)
+
+Forward = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class TrainingError(Exception):
+    """Training cannot go on (a loss that is not a number); the message says where and what to try."""
+
+
+@dataclass
+class History:
+    """What training saw, an entry an epoch: mean training loss, training and test accuracy in percent.
+
+    `execution` says how the steps were executed: profile, memory format, graph or the reason against one.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    train_acc_pct: list[float] = field(default_factory=list)
+    test_acc_pct: list[float] = field(default_factory=list)
+    execution: dict[str, Any] = field(default_factory=dict)
+
+    def values(self) -> dict[str, float]:
+        """The last epoch, which is the result, and the best one beside it, named so (chosen on the test set: never a
+        result)."""
+        best = max(range(len(self.test_acc_pct)), key=self.test_acc_pct.__getitem__)
+        return {
+            "acc_pct": self.test_acc_pct[-1],
+            "best_acc_pct": self.test_acc_pct[best],
+            "best_epoch": best + 1,
+            "train_acc_pct": self.train_acc_pct[-1],
+            "loss": self.loss[-1],
+            "epochs": len(self.loss),
+        }
+
+
+def set_precision(precision: TrainPrecision) -> None:
+    """Set the process-wide switches of a precision: TF32 in convolutions and matrix products only where it is asked
+    for."""
+    allowed = precision != "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def autocast(precision: TrainPrecision, device: str) -> AbstractContextManager[None]:
+    """The autocast region of a precision; nothing for fp32 and tf32."""
+    if precision == "bf16":
+        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+    if precision == "fp16":
+        return torch.autocast(torch.device(device).type, dtype=torch.float16)
+    return nullcontext()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch's global generators (CPU and GPU): initial weights, dropout."""
+    torch.manual_seed(seed)
+
+
+@dataclass
+class Run:
+    """Everything that changes while training, and so everything a checkpoint holds; and how a step is executed.
+
+    `rate` is the learning rate as a tensor on the device, which a captured step reads anew at every replay; None
+    where the optimiser takes a number.
+    """
+
+    model: nn.Module
+    loss: Loss
+    forward: Forward
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    memory_format: torch.memory_format
+    rate: Tensor | None
+    history: History = field(default_factory=History)
+    epoch: int = 0
+
+    def set_rate(self, value: float) -> None:
+        """The learning rate of the next step; queued on the device where it lives there."""
+        if self.rate is not None:
+            self.rate.fill_(value)
+            return
+        for group in self.optimiser.param_groups:
+            group["lr"] = value
+
+    def state(self, device: str) -> dict[str, Any]:
+        """A checkpoint: plain data and tensors."""
+        return {
+            "model": self.model.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": vars(self.history),
+            "epoch": self.epoch,
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state(device) if device.startswith("cuda") else None,
+        }
+
+    def restore(self, state: Mapping[str, Any], device: str) -> None:
+        """Take a checkpoint's place. Must come before any step is captured: it replaces the optimiser's tensors."""
+        self.model.load_state_dict(state["model"])
+        self.loss.load_state_dict(state["loss"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.rate is not None:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.rate  # loading put a copy there, which set_rate would not reach
+        self.scaler.load_state_dict(state["scaler"])
+        self.history = History(**state["history"])
+        self.epoch = state["epoch"]
+        torch.set_rng_state(state["rng"])
+        if state["rng_cuda"] is not None:
+            torch.cuda.set_rng_state(state["rng_cuda"], device)
+
+
+def start(model: nn.Module, loss: Loss, task: Task, device: str) -> Run:
+    """A run at its beginning, model and loss moved to `device`.
+
+    Fast: channels_last and one fused optimiser call with the rate as a tensor; on a CPU also an allocator that keeps
+    what is freed. Published: contiguous, and a loop over the parameters, as in the year of the originals.
+    """
+    fast = task.profile == "fast"
+    if fast and torch.device(device).type == "cpu":
+        keep_freed_memory()
+    memory_format = torch.channels_last if fast else torch.contiguous_format
+    model.to(device).to(memory_format=memory_format)  # type: ignore[call-overload] # missing in the stub
+    loss.to(device)
+    rate = torch.tensor(task.recipe.lr, dtype=torch.float32, device=device) if fast else None
+    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=task.train_precision == "fp16")
+    optimiser = _optimiser([p for owner in (model, loss) for p in owner.parameters()], task, rate)
+    return Run(model, loss, _forward(model, loss, task.compile), optimiser, scaler, memory_format, rate)
+
+
+def _optimiser(parameters: list[nn.Parameter], task: Task, rate: Tensor | None) -> torch.optim.Optimizer:
+    recipe = task.recipe
+    optimiser = torch.optim.SGD(
+        parameters,
+        lr=recipe.lr if rate is None else rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        foreach=False,
+        fused=rate is not None,
+    )
+    if rate is not None and recipe.momentum:
+        for parameter in parameters:
+            # zeros give the first step the same result; made in it, they would be left unwritten by a step that the
+            # gradient scaler skips, and a graph captured in it would make them anew at every replay
+            optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimiser
+
+
+def _forward(model: nn.Module, loss: Loss, compiled: bool) -> Forward:
+    def forward(images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        return loss(model, images, labels, index)
+
+    if not compiled:
+        return forward
+    # fallback_random: dropout draws what it draws without compilation
+    return torch.compile(forward, dynamic=False, options={"fallback_random": True})
+
+
+def step(run: Run, task: Task, batch: Batch) -> tuple[Tensor, Tensor]:
+    """One optimiser step; returns the detached loss and logits. Never waits for the device."""
+    images, labels, index = batch
+    with autocast(task.train_precision, str(images.device)):
+        value, logits = run.forward(images.contiguous(memory_format=run.memory_format), labels, index)
+    run.optimiser.zero_grad(set_to_none=True)
+    run.scaler.scale(value).backward()  # type: ignore[no-untyped-call] # torch leaves backward untyped
+    if task.recipe.clip_norm is not None:
+        run.scaler.unscale_(run.optimiser)
+        trained = [parameter for group in run.optimiser.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(trained, task.recipe.clip_norm)
+    run.scaler.step(run.optimiser)
+    run.scaler.update()
+    return value.detach(), logits.detach()

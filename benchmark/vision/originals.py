@@ -1,0 +1,33 @@
+"""How the published training loops load, test and read back, read in their sources. Torch-free."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from benchmark.task import Recipe
+
+
+class Original(NamedTuple):
+    """How an original loop loads, tests and reads back.
+
+    With `every_step` it reads loss, top-1 and top-5 of every step; else the loss of every hundredth.
+    """
+
+    workers: int
+    pinned: bool
+    test_batch: int
+    every_step: bool
+    cudnn_benchmark: bool
+
+
+NNI = Original(workers=1, pinned=True, test_batch=128, every_step=False, cudnn_benchmark=False)
+"""NNI's pruning example (v2.1 to v2.4)."""
+REPDISTILLER = Original(workers=8, pinned=False, test_batch=32, every_step=True, cudnn_benchmark=True)
+"""RepDistiller at b84f547."""
+ORIGINALS = {"nni160": NNI, "repdistiller240": REPDISTILLER, "repdistiller240_mobile_shuffle": REPDISTILLER}
+"""By the recipe's name, which is in every key."""
+
+
+def original_of(recipe: Recipe) -> Original:
+    """The loop a recipe comes from; NNI's, the plain one, for recipes without an original."""
+    return ORIGINALS.get(recipe.name, NNI)

@@ -1,0 +1,128 @@
+"""A frozen network that is asked for its answers while another one learns from it."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from benchmark.vision.models.repdistiller.interface import FeatureNetwork
+
+Features = tuple[list[Tensor], Tensor]
+
+
+class Teacher:
+    """A copy of `module` for answers alone: eval mode, no gradients, batch normalisation folded into convolutions.
+
+    With `remember` the last answers are kept and given again for the very same images, so that several students can
+    share one forward. Not within a captured step: replays run no Python, so nothing there would notice new images.
+    """
+
+    def __init__(self, module: nn.Module, remember: bool = False) -> None:
+        self.module = folded(module).requires_grad_(False)
+        self._remember = remember
+        self._images: tuple[Tensor, int] | None = None
+        self._answers: dict[str, Any] = {}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [n, classes] of images [n, 3, h, w]."""
+
+        def ask() -> Tensor:
+            with torch.inference_mode():
+                logits: Tensor = self.module(images)
+            return logits.clone()  # what is made in inference mode may not enter a backward pass; a copy of it may
+
+        answer: Tensor = self._ask("logits", images, ask)
+        return answer
+
+    def features(self, images: Tensor, preact: bool = False) -> Features:
+        """Feature list and logits, see `models.repdistiller.interface.FeatureNetwork`."""
+
+        def ask() -> Features:
+            with torch.no_grad():  # inference mode would cost a copy of every map, for the reason above
+                features: Features = self.module.features(images, preact)  # type: ignore[operator] # duck-typed
+            return features
+
+        answer: Features = self._ask(f"features {preact}", images, ask)
+        return answer
+
+    def _ask(self, what: str, images: Tensor, ask: Callable[[], Any]) -> Any:
+        if not self._remember:
+            return ask()
+        if self._images is None or self._images[0] is not images or self._images[1] != images._version:
+            self._images, self._answers = (images, images._version), {}
+        if what not in self._answers:
+            self._answers[what] = ask()
+        return self._answers[what]
+
+
+def folded(module: nn.Module, size: int = 32) -> nn.Module:
+    """A copy in eval mode in which every BatchNorm2d that alone sees a convolution's output is part of that
+    convolution: the same answers, features included, up to rounding.
+
+    Which ones these are is found by sending one image [1, 3, size, size] through.
+    """
+    twin = copy.deepcopy(module).eval()
+    for conv, norm in _pairs(twin, size):
+        assert norm.running_mean is not None, "_pairs gives none without running statistics"
+        assert norm.running_var is not None, "same"
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        for parent in twin.modules():
+            for name, child in parent.named_children():
+                if child is norm:
+                    setattr(parent, name, nn.Identity())
+    return twin
+
+
+class _Uses(TorchDispatchMode):
+    """Counts how often each tensor is an operation's argument, and keeps all alive so that identities stay unique."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # untyped in torch
+        self.count: Counter[int] = Counter()
+        self._alive: list[Any] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.count.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        out = function(*args, **kwargs)
+        self._alive.append((args, kwargs, out))
+        return out
+
+
+def _pairs(network: nn.Module, size: int) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+    kinds = (nn.Conv2d, nn.BatchNorm2d)
+    hooks = [
+        m.register_forward_hook(lambda module, inputs, out: calls.append((module, inputs[0], out)))
+        for m in network.modules()
+        if isinstance(m, kinds)
+    ]
+    some = next(network.parameters())
+    image = torch.zeros(1, 3, size, size, device=some.device, dtype=some.dtype)
+    with torch.no_grad(), _Uses() as uses:
+        ask: Any = network.features if isinstance(network, FeatureNetwork) else network
+        shown = ask(image)
+    for hook in hooks:
+        hook.remove()
+    given = {id(leaf) for leaf in tree_leaves(shown)}
+    times = Counter(id(module) for module, _, _ in calls)
+    makers = {id(out): module for module, _, out in calls if isinstance(module, nn.Conv2d)}
+    pairs = []
+    for module, seen, _ in calls:
+        conv = makers.get(id(seen))
+        alone = uses.count[id(seen)] == 1 and id(seen) not in given
+        if isinstance(module, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d) and alone:
+            once = times[id(module)] == times[id(conv)] == 1
+            if once and module.running_mean is not None:
+                pairs.append((conv, module))
+    return pairs
