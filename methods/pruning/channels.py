@@ -228,7 +228,7 @@ class _Walk:
             return self._chunk(node)
         if function is operator.getitem:
             value = self.values[node.all_input_nodes[0]]
-            return value[node.args[1]] if isinstance(value, tuple) else None
+            return value[node.args[1]] if isinstance(value, tuple) else None  # type: ignore[index] # an int
         raise ValueError(f"cannot follow channels through {getattr(function, '__name__', function)}")
 
     def _method(self, node: torch.fx.Node) -> Any:

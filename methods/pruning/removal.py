@@ -60,7 +60,7 @@ def surviving(
     unknown = set(masks) - set(channels.convolutions())
     if unknown:
         raise ValueError(f"no such convolution: {', '.join(sorted(unknown))}")
-    while any([_balance(blocks, stay, worth or {}) for blocks in channels.balanced]):
+    while any(_balance(blocks, stay, worth or {}) for blocks in channels.balanced):
         pass  # what one set of blocks gets back may unbalance another; it ends, for channels only come back
     return frozenset(stay)
 
