@@ -264,5 +264,5 @@ class _Walk:
         channels = self._of(node)
         self.locks += channels
         groups = int(node.args[1] if len(node.args) > 1 else node.kwargs["groups"])  # type: ignore[arg-type] # an int
-        order = channel_shuffle(torch.arange(len(channels)).view(1, -1, 1, 1), groups).flatten().tolist()
+        order = channel_shuffle(torch.arange(len(channels), device="cpu").view(1, -1, 1, 1), groups).flatten().tolist()
         return [channels[position] for position in order]

@@ -72,28 +72,33 @@ def _with_earlier(score: Tensor, earlier: Tensor | None) -> Tensor:
     return score if earlier is None else score.masked_fill(~earlier, -torch.inf)
 
 
-def _jointly(channels: Channels, scores: Mapping[str, Tensor], sparsity: Mapping[str, float]) -> dict[str, Tensor]:
-    """One decision per set of layers that share channels; balanced blocks lose equally many."""
-    masks: dict[str, Tensor] = {}
+def _jointly(
+    channels: Channels, scores: Mapping[str, Tensor], sparsity: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """One decision per family of channels, a family being those that the same convolutions give."""
+    members: dict[int, list[str]] = {}
     worth: dict[int, float] = {}
-    for group in channels.groups():
-        if not all(name in scores for name in group):
-            continue  # the union would restore whatever the others remove: masking them would only kill filters
-        joint: dict[int, float] = {}
-        for name in group:
-            for channel, score in zip(channels.layers[name].gives, scores[name].tolist(), strict=True):
-                joint[channel] = joint.get(channel, 0.0) + score
-        count = int(min(sparsity[name] for name in group) * len(joint))
-        kept = lowest_removed(torch.tensor(list(joint.values()), dtype=torch.float64), count)
-        stay = {channel for channel, keep in zip(joint, kept.tolist(), strict=True) if keep}
-        masks |= {name: _mask(channels, name, stay) for name in group}
-        worth |= joint
-    stay = set(surviving(channels, masks, worth))
-    return {name: _mask(channels, name, stay) for name in masks}
+    for name in channels.convolutions():
+        known = scores[name].tolist() if name in scores else [0.0] * len(channels.layers[name].gives)
+        for channel, score in zip(channels.layers[name].gives, known, strict=True):
+            members.setdefault(channel, []).append(name)
+            worth[channel] = worth.get(channel, 0.0) + score
+    families: dict[tuple[str, ...], list[int]] = {}
+    for channel, names in members.items():
+        families.setdefault(tuple(names), []).append(channel)
+    removed: set[int] = set()
+    for names, family in families.items():
+        if all(name in scores for name in names):  # else the union would restore what the others remove, but dead
+            count = int(min(sparsity[name] for name in names) * len(family))
+            joint = torch.tensor([worth[channel] for channel in family], dtype=torch.float64)
+            kept = lowest_removed(joint, count).tolist()
+            removed.update(channel for channel, keep in zip(family, kept, strict=True) if not keep)
+    removed -= surviving(channels, {name: _mask(channels, name, removed) for name in scores}, worth)
+    return {name: _mask(channels, name, removed) for name in scores}
 
 
-def _mask(channels: Channels, name: str, stay: set[int]) -> Tensor:
-    return torch.tensor([channel in stay for channel in channels.layers[name].gives])
+def _mask(channels: Channels, name: str, removed: set[int]) -> Tensor:
+    return torch.tensor([channel not in removed for channel in channels.layers[name].gives])
 
 
 class Held(nn.Module):

@@ -21,8 +21,8 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """
     smaller = copy.deepcopy(model)
     channels = follow(smaller)
-    zero(smaller, masks)
     stay = surviving(channels, masks)
+    zero(smaller, masks)
     for name, layer in channels.layers.items():
         _cut(name, layer, stay)
     return smaller
