@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmark.stage import Phase, Plan, Precision, Stage
 from benchmark.task import Config, Params, Recipe, Task
@@ -86,6 +86,12 @@ class Pruning(Config):
     activation: Literal["relu", "relu6"] = "relu"
     activation_site: Literal["pre_bn", "post_bn"] = "pre_bn"
     taylor_weights: Literal["pre", "post"] = "post"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Pruning:
+        if self.schedule == "agp" and self.backend == "nni":
+            raise ValueError("schedule=agp needs backend=native: NNI would bring removed filters back")
+        return self
 
     def plan(self, task: Task) -> Plan:
         """Base training, masks (with one extra epoch for the criteria that look at data), then fine-tuning and
