@@ -25,7 +25,7 @@ from benchmark.task import Recipe
 from benchmark.vision.data import Batch
 from benchmark.vision.download import import_torchvision
 from benchmark.vision.training import loss_of
-from methods.pruning.criteria import collect
+from methods.pruning.criteria import collect, sgd
 from methods.pruning.plan import Choice
 
 Batches = Sequence[Batch]
@@ -124,9 +124,7 @@ def _evaluator(model: nn.Module, batches: Batches, recipe: Recipe) -> Any:
             training_step(batch, network).backward()  # type: ignore[no-untyped-call] # torch leaves backward untyped
             optimiser.step()
 
-    optimiser = nni.trace(torch.optim.SGD)(
-        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimiser = nni.trace(torch.optim.SGD)(model.parameters(), **sgd(recipe))
     return TorchEvaluator(train, optimiser, step)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,9 +64,7 @@ def collect(
     """
     model.train()
     loss = loss_of(recipe)
-    optimiser = torch.optim.SGD(
-        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimiser = torch.optim.SGD(model.parameters(), **sgd(recipe))
     sums: dict[str, Tensor] = {}
     seen = dict.fromkeys(layers, 0)
     weights = {name: cast(Tensor, model.get_submodule(name).weight) for name in layers}
@@ -85,6 +83,16 @@ def collect(
     if scoring.criterion == "taylorfo":
         return sums
     return {name: sums[name] / seen[name] for name in layers}
+
+
+def sgd(recipe: Recipe) -> dict[str, Any]:
+    """The settings of a recipe's optimiser."""
+    return {
+        "lr": recipe.lr,
+        "momentum": recipe.momentum,
+        "weight_decay": recipe.weight_decay,
+        "nesterov": recipe.nesterov,
+    }
 
 
 def _sites(model: nn.Module, layers: Sequence[str], scoring: Scoring) -> dict[str, nn.Module]:

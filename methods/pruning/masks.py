@@ -72,9 +72,7 @@ def _with_earlier(score: Tensor, earlier: Tensor | None) -> Tensor:
     return score if earlier is None else score.masked_fill(~earlier, -torch.inf)
 
 
-def _jointly(
-    channels: Channels, scores: Mapping[str, Tensor], sparsity: Mapping[str, float]
-) -> dict[str, Tensor]:
+def _jointly(channels: Channels, scores: Mapping[str, Tensor], sparsity: Mapping[str, float]) -> dict[str, Tensor]:
     """One decision per family of channels, a family being those that the same convolutions give."""
     members: dict[int, list[str]] = {}
     worth: dict[int, float] = {}
@@ -87,9 +85,9 @@ def _jointly(
     for channel, names in members.items():
         families.setdefault(tuple(names), []).append(channel)
     removed: set[int] = set()
-    for names, family in families.items():
-        if all(name in scores for name in names):  # else the union would restore what the others remove, but dead
-            count = int(min(sparsity[name] for name in names) * len(family))
+    for owners, family in families.items():
+        if all(name in scores for name in owners):  # else the union would restore what the others remove, but dead
+            count = int(min(sparsity[name] for name in owners) * len(family))
             joint = torch.tensor([worth[channel] for channel in family], dtype=torch.float64)
             kept = lowest_removed(joint, count).tolist()
             removed.update(channel for channel, keep in zip(family, kept, strict=True) if not keep)

@@ -29,4 +29,6 @@ def mini(classes: int = 10) -> Mini:
 
 def opaque(classes: int = 10) -> nn.Module:
     """A network whose channels cannot be followed."""
-    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.Softmax(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=4), nn.Softmax(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
+    )

@@ -88,7 +88,9 @@ def test_after_the_batch_norm_activations_are_others():
     centred = RAW - RAW.mean(1, keepdim=True)
     normal = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
     mean = normal.clamp(min=0).mean(1)
-    assert _collect(criterion="activation_mean", activation_site="post_bn")[0].tolist() == pytest.approx(mean.tolist(), abs=1e-6)
+    assert _collect(criterion="activation_mean", activation_site="post_bn")[0].tolist() == pytest.approx(
+        mean.tolist(), abs=1e-6
+    )
     share = (centred > 0).double().mean(1)
     assert _collect(criterion="apoz", activation_site="post_bn")[0].tolist() == share.tolist()
 
@@ -118,5 +120,11 @@ def test_steps_beyond_the_counted_batches_train_but_do_not_count():
 def test_scores_leave_no_trace_on_a_copy():
     model = Toy()
     state = copy.deepcopy(model.state_dict())
-    collect(copy.deepcopy(model), ["conv"], [(PIXELS, torch.tensor([0]), torch.arange(1))], RECIPE, Scoring(criterion="apoz"))
+    collect(
+        copy.deepcopy(model),
+        ["conv"],
+        [(PIXELS, torch.tensor([0]), torch.arange(1))],
+        RECIPE,
+        Scoring(criterion="apoz"),
+    )
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())

@@ -129,7 +129,10 @@ def test_a_group_with_a_member_left_out_is_not_masked_at_all():
     assert {n: _kept(masks, n, 0) for n in masks} == {n: k for n, k in expected["kept"].items() if n != "conv1"}
     own = shrink(model, masks)
     assert count(own, size=16)[0] == expected["params"]
-    nni_masks = {n: torch.zeros(len(scores[n]), dtype=torch.bool).index_fill(0, torch.tensor(k), True) for n, k in expected["kept"].items()}
+    nni_masks = {
+        n: torch.zeros(len(scores[n]), dtype=torch.bool).index_fill(0, torch.tensor(k), True)
+        for n, k in expected["kept"].items()
+    }
     with torch.no_grad():
         images = golden.batch("residual", 0)[0]
         assert _near(shrink(model, nni_masks)(images), expected["logits"]), "given NNI's masks, NNI's network"
@@ -148,7 +151,9 @@ def test_exactly_k_go_where_scores_tie(case):
 
 @pytest.mark.parametrize("case", GOLDEN["tiny_layers_l1_sparsity_0.3"], ids=lambda case: str(case["filters"]))
 def test_a_layer_too_small_for_its_share_is_left_alone(case):
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, case["filters"], 1), torch.nn.Flatten(), torch.nn.Linear(case["filters"], 2))
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, case["filters"], 1), torch.nn.Flatten(), torch.nn.Linear(case["filters"], 2)
+    )
     masks = choose(follow(model), {"0": torch.arange(float(case["filters"]))}, {"0": 0.3})
     assert _kept(masks, "0", case["filters"]) == case["kept"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -81,7 +82,9 @@ def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backe
             assert output.network.tensors[f"{name}.weight"][~layer].abs().sum() == 0
             assert output.network.tensors[f"{name}.weight"][layer].abs().sum() > 0
         assert output.network.tensors["conv1.bias"][~masks["conv1"]].abs().sum() == 0
-    assert not torch.equal(lab.output(mask).network.tensors["fc.weight"], lab.output(tuned).network.tensors["fc.weight"])
+    assert not torch.equal(
+        lab.output(mask).network.tensors["fc.weight"], lab.output(tuned).network.tensors["fc.weight"]
+    )
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -89,7 +92,8 @@ def test_the_backends_end_in_the_same_network(lab, criterion):
     pytest.importorskip("nni")
     native, nni = lab.run(*(_experiment(lab.root, criterion, backend=backend) for backend in ("native", "nni")))
     ours, theirs = (lab.output(records[3]).network.tensors for records in (native, nni))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    # NNI's new batch norms count their batches from 0; nobody reads that count
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if not name.endswith("num_batches_tracked"))
 
 
 def test_the_pruned_network_loads_without_methods_or_nni(lab, tmp_path):
@@ -125,7 +129,12 @@ def test_shrinking_first_trains_the_small_network(lab):
 def test_gradual_pruning_removes_more_and_more(lab):
     settings = {"schedule": "agp", "agp_iterations": 3, "agp_epochs": 1, "finetune_epochs": 0}
     (records,) = lab.run(_experiment(lab.root, "fpgm", **settings))
-    assert [record.fn.rpartition(":")[2] for record in records] == ["train", *["mask", "finetune"] * 3, "shrink", "build_engine"]
+    assert [record.fn.rpartition(":")[2] for record in records] == [
+        "train",
+        *["mask", "finetune"] * 3,
+        "shrink",
+        "build_engine",
+    ]
     first, second, third = (lab.output(records[number]).arrays for number in (1, 3, 5))
     assert first is None
     assert set(second) == set(third)
@@ -147,7 +156,9 @@ def test_the_extra_epoch_of_taylorfo_trains_the_dense_network(lab):
 
 @pytest.fixture
 def task160(task):
-    return task.model_copy(update={"recipe": task.recipe.model_copy(update={"epochs": 160, "lr": 0.1}), "scale": task.scale})
+    return task.model_copy(
+        update={"recipe": task.recipe.model_copy(update={"epochs": 160, "lr": 0.1}), "scale": task.scale}
+    )
 
 
 def _recipes(plan):
@@ -162,7 +173,13 @@ def test_a_plan_starts_with_the_shared_base_training(task160):
 def test_fine_tuning_has_a_recipe_of_its_own(task160):
     recipes = _recipes(Pruning(criterion="apoz").plan(task160))
     tuned, extra = recipes["finetune"], recipes["mask"]
-    assert (tuned.epochs, tuned.lr, tuned.schedule, tuned.milestones, tuned.gamma) == (20, 0.01, "multistep", (0.5, 0.75), 0.1)
+    assert (tuned.epochs, tuned.lr, tuned.schedule, tuned.milestones, tuned.gamma) == (
+        20,
+        0.01,
+        "multistep",
+        (0.5, 0.75),
+        0.1,
+    )
     assert (extra.epochs, extra.lr, extra.schedule) == (1, 0.01, "constant")
     assert (tuned.batch_size, tuned.mean, tuned.weight_decay) == (32, task160.recipe.mean, task160.recipe.weight_decay)
     short = task160.model_copy(update={"scale": task160.scale.model_copy(update={"max_epochs": 3})})
@@ -181,7 +198,9 @@ def test_a_setting_that_a_criterion_does_not_read_changes_no_key(task160):
     def keys(**settings):
         return [stage.key("") for _, stage in Pruning(**settings).plan(task160).steps]
 
-    assert keys(criterion="l1") == keys(criterion="l1", taylor_weights="pre", activation_site="post_bn", statistics_batches=9)
+    assert keys(criterion="l1") == keys(
+        criterion="l1", taylor_weights="pre", activation_site="post_bn", statistics_batches=9
+    )
     assert keys(criterion="taylorfo") != keys(criterion="taylorfo", taylor_weights="pre")
     assert keys(criterion="apoz") != keys(criterion="apoz", activation_site="post_bn")
     assert keys(criterion="l1")[0] == keys(criterion="fpgm")[0]
@@ -192,7 +211,7 @@ def test_agp_is_cubic_from_nothing_to_all():
     found = list(agp(0.8, 10))
     assert found[0] == 0
     assert found[-1] == 0.8
-    assert all(a < b for a, b in zip(found, found[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(found))
     assert math.isclose(found[1], 0.8 * (1 - (8 / 9) ** 3))
     assert list(agp(0.5, 1)) == [0.5]
 
@@ -227,7 +246,13 @@ def test_what_can_be_pruned_is_not_refused(name):
 def test_a_preset_is_the_papers_setting(criterion):
     method = config.parse(config.compose([f"method=pruning/{criterion}"]), "cuda")[0].build_method()
     assert method == Pruning(criterion=criterion)
-    assert (method.finetune, method.finetune_epochs, method.sparsity, method.mode, method.layers) == ("masked", 20, 0.5, "independent", "all")
+    assert (method.finetune, method.finetune_epochs, method.sparsity, method.mode, method.layers) == (
+        "masked",
+        20,
+        0.5,
+        "independent",
+        "all",
+    )
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,12 @@ def _random(model, seed=0):
             fan = module.weight[0].numel()
             module.weight.data = torch.randn(module.weight.shape, generator=generator) * (2 / fan) ** 0.5
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            for field, low, high in (("weight", 0.5, 1.5), ("bias", -0.5, 0.5), ("running_mean", -0.2, 0.2), ("running_var", 0.5, 1.5)):
+            for field, low, high in (
+                ("weight", 0.5, 1.5),
+                ("bias", -0.5, 0.5),
+                ("running_mean", -0.2, 0.2),
+                ("running_var", 0.5, 1.5),
+            ):
                 tensor = getattr(module, field)
                 tensor.data = low + (high - low) * torch.rand(tensor.shape, generator=generator)
     return model.eval()
@@ -146,7 +151,10 @@ def test_a_shrunk_network_computes_what_the_silenced_masked_one_does(builder, mo
     assert (shrunk - dense).abs().max() > 0.1, "nothing was removed"
 
 
-ZOO = [f"repdistiller/{n}" for n in ("MobileNetV2", "ShuffleV1", "ShuffleV2", "resnet20", "resnet8x4", "wrn_16_2", "vgg8", "ResNet50")]
+ZOO = [
+    f"repdistiller/{n}"
+    for n in ("MobileNetV2", "ShuffleV1", "ShuffleV2", "resnet20", "resnet8x4", "wrn_16_2", "vgg8", "ResNet50")
+]
 
 
 def _zoo(name, classes=10):
@@ -203,8 +211,13 @@ def test_blocks_of_a_grouped_convolution_keep_equally_many():
     masks = {"0": torch.tensor([True, True, True, True, False, False])}
     channels = follow(model)
     stay = surviving(channels, masks)
-    assert [c in stay for c in channels.layers["0"].gives] == [True] * 6, "the first block keeps three, so must the second"
-    masks = {"0": torch.tensor([True, False, True, False, True, True]), "2": torch.tensor([True, True, False, True, False, False])}
+    assert [c in stay for c in channels.layers["0"].gives] == [True] * 6, (
+        "the first block keeps three, so must the second"
+    )
+    masks = {
+        "0": torch.tensor([True, False, True, False, True, True]),
+        "2": torch.tensor([True, True, False, True, False, False]),
+    }
     smaller = shrink(model, masks)
     assert (smaller[0].out_channels, smaller[2].in_channels, smaller[2].groups) == (4, 4, 2)
     assert smaller[2].out_channels == 4, "one of the second block comes back"
