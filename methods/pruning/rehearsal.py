@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 from torch import nn
 
@@ -31,6 +33,8 @@ def rehearse(model: Model, classes: int, choice: Choice) -> tuple[int, int]:
 def _rehearse(network: nn.Module, choice: Choice) -> tuple[int, int]:
     channels = follow(network)
     if choice.backend == "nni":
+        if importlib.util.find_spec("nni") is None:
+            raise ValueError("backend=nni needs nni 3.0, which is not installed: use backend=native")
         grouped = [name for name in channels.convolutions() if channels.layers[name].module.groups != 1]
         if grouped:
             raise ValueError(f"backend=nni shrinks no grouped convolutions ({grouped[0]}, ...): use backend=native")
