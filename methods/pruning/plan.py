@@ -149,10 +149,10 @@ class Pruning(Config):
 
     def _mask(self, task: Task, network: Stage, sparsity: float, extra_epochs: int) -> Stage:
         epochs = _limited(extra_epochs, task)
-        recipe = self._recipe(task, max(1, epochs)).model_copy(update={"schedule": "constant"})
-        params = Masking(
-            task=task.model_copy(update={"recipe": recipe}), choice=self.choice(sparsity), extra_epochs=epochs
-        )
+        if self.criterion in ITERATIVE:  # the others take no training step: their masks do not depend on its rate
+            recipe = self._recipe(task, max(1, epochs)).model_copy(update={"schedule": "constant"})
+            task = task.model_copy(update={"recipe": recipe})
+        params = Masking(task=task, choice=self.choice(sparsity), extra_epochs=epochs)
         return Stage("methods.pruning.stages:mask", params, {"trained": network})
 
     def _shrink(self, task: Task, network: Stage) -> Stage:

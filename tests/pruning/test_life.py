@@ -213,6 +213,9 @@ def test_a_setting_that_a_criterion_does_not_read_changes_no_key(task160):
     assert keys(criterion="l1") == keys(
         criterion="l1", taylor_weights="pre", activation_site="post_bn", statistics_batches=9
     )
+    assert keys(criterion="l1")[:2] == keys(criterion="l1", finetune_lr=0.1, finetune_epochs=160)[:2]
+    assert keys(criterion="l1")[2] != keys(criterion="l1", finetune_lr=0.1)[2]
+    assert keys(criterion="apoz")[1] != keys(criterion="apoz", finetune_lr=0.1)[1]
     assert keys(criterion="taylorfo") != keys(criterion="taylorfo", taylor_weights="pre")
     assert keys(criterion="apoz") != keys(criterion="apoz", activation_site="post_bn")
     assert keys(criterion="l1")[0] == keys(criterion="fpgm")[0]
