@@ -30,6 +30,8 @@ def import_torchvision() -> Any:
         for library in Path(spec.origin).parent.glob("_C*.so"):
             torch.ops.load_library(str(library))  # type: ignore[no-untyped-call] # torch leaves it untyped
     except OSError:
+        if _kept:  # an operator can be declared once a process
+            return importlib.import_module("torchvision.datasets")
         operators = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call] # same
         for name in ("nms", "qnms"):
             schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

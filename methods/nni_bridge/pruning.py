@@ -1,0 +1,201 @@
+"""Masks and speed-up by NNI 3.0, for networks without grouped convolutions.
+
+NNI 3.0 has no APoZ and no mean-activation pruner, and its Taylor pruner multiplies before the optimiser step: small
+subclasses give all three the rules of 2.3. Scores of activations are `methods.pruning.criteria`'s; granularity,
+ranking, dependency groups and speed-up are NNI's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+
+from benchmark.task import Recipe
+from benchmark.vision.data import Batch
+from benchmark.vision.download import import_torchvision
+from benchmark.vision.training import loss_of
+from methods.pruning.criteria import collect, sgd
+from methods.pruning.plan import Choice
+
+Batches = Sequence[Batch]
+
+
+def masks(
+    model: nn.Module, layers: Sequence[str], batches: Batches, recipe: Recipe, choice: Choice
+) -> dict[str, Tensor]:
+    """NNI's masks (bool [filters] on the CPU, True stays) of some convolutions; `model` stays as it is.
+
+    A layer that loses nothing has no mask. Of filters that tie at the cut NNI's choice is its own.
+    """
+    with _quiet():
+        work = copy.deepcopy(model)
+        work.eval()
+        config: list[dict[str, Any]] = [{"op_names": list(layers), "sparse_ratio": choice.sparsity}]
+        if choice.mode == "dependency_aware":
+            config = _grouped(work, config, batches)
+        pruner = _pruner(work, config, batches, recipe, choice)
+        _, found = pruner.compress()
+        pruner.unwrap_model()
+    flat = {name: targets["weight"].flatten(1).amax(1).cpu() > 0 for name, targets in found.items()}
+    return {name: mask for name, mask in flat.items() if not mask.all()}
+
+
+def speed_up(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
+    """A physically smaller copy of `model` by NNI's ModelSpeedup, on the model's device.
+
+    Done on the CPU and in eval mode: its constructor runs the model, which in train mode would change batch norms. The
+    graph is torch.fx's, for NNI's own tracer does not know today's torch.
+    """
+    with _quiet():
+        from nni.compression.speedup import ModelSpeedup
+
+        device = next(model.parameters()).device
+        work = copy.deepcopy(model).cpu().eval()
+        full = {}
+        for name, mask in masks.items():
+            convolution = work.get_submodule(name)
+            tensors = {field: getattr(convolution, field) for field in ("weight", "bias")}
+            full[name] = {
+                field: mask.to(tensor.dtype).view(-1, *[1] * (tensor.dim() - 1)).expand_as(tensor).clone()
+                for field, tensor in tensors.items()
+                if tensor is not None
+            }
+            with torch.no_grad():
+                for field, factor in full[name].items():
+                    tensors[field].mul_(factor)
+        images = torch.rand(2, 3, 32, 32, dtype=next(work.parameters()).dtype)
+        ModelSpeedup(work, images, full, graph_module=torch.fx.symbolic_trace(work)).speedup_model()
+        return work.to(device)
+
+
+def _grouped(model: nn.Module, config: list[dict[str, Any]], batches: Batches) -> list[dict[str, Any]]:
+    """NNI's own dependency groups written into the configuration."""
+    from nni.compression.speedup.dependency import auto_set_denpendency_group_ids  # NNI's spelling
+    from torch.fx.passes.shape_prop import ShapeProp
+
+    parameter = next(model.parameters())
+    images = batches[0][0][:2] if batches else torch.rand(2, 3, 32, 32)
+    graph = torch.fx.symbolic_trace(model)
+    ShapeProp(graph).propagate(images.to(parameter.device, parameter.dtype))
+    return cast(list[dict[str, Any]], auto_set_denpendency_group_ids(graph, config))
+
+
+def _pruner(model: nn.Module, config: list[dict[str, Any]], batches: Batches, recipe: Recipe, choice: Choice) -> Any:
+    from nni.compression.pruning import FPGMPruner, L1NormPruner, L2NormPruner, TaylorPruner
+
+    scoring = choice.scoring
+    plain = {"l1": L1NormPruner, "l2": L2NormPruner, "fpgm": FPGMPruner}
+    if scoring.criterion in plain:
+        return plain[scoring.criterion](model, config)
+    if scoring.criterion == "taylorfo":
+        kind = TaylorPruner if scoring.taylor_weights == "pre" else _after_step(TaylorPruner)
+        return kind(model, config, _evaluator(model, batches, recipe), training_steps=len(batches))
+    names = [name for each in config for name in each["op_names"]]
+    measure = partial(collect, copy.deepcopy(model), names, batches, recipe, scoring)
+    return _ranked(L1NormPruner)(model, config, measure)
+
+
+def _evaluator(model: nn.Module, batches: Batches, recipe: Recipe) -> Any:
+    """NNI's description of a training, cut down to the steps that are looked at."""
+    import nni
+    from nni.compression import TorchEvaluator
+
+    loss = loss_of(recipe)
+
+    def step(batch: Batch, network: nn.Module) -> Tensor:
+        value: Tensor = loss(network, *batch)[0]
+        return value
+
+    def train(network: nn.Module, optimiser: Any, training_step: Callable[..., Tensor], *_limits: Any) -> None:
+        network.train()
+        for batch in batches:
+            optimiser.zero_grad()
+            training_step(batch, network).backward()  # type: ignore[no-untyped-call] # torch leaves backward untyped
+            optimiser.step()
+
+    optimiser = nni.trace(torch.optim.SGD)(model.parameters(), **sgd(recipe))
+    return TorchEvaluator(train, optimiser, step)
+
+
+def _ranked(kind: type[Any]) -> type[Any]:
+    """A pruner whose scores are measured elsewhere, as NNI 2.x's activation pruners do in a hook of their own."""
+
+    class RankPruner(kind):  # type: ignore[misc] # nni is untyped
+        def __init__(self, model: nn.Module, config: list[dict[str, Any]], measure: Callable[[], Any]) -> None:
+            super().__init__(model, config)
+            self.measure = measure
+
+        def _calculate_metrics(self, data: Any) -> Any:
+            shapes = super()._calculate_metrics(data)
+            scores = self.measure()
+            return {
+                name: {target: scores[name].reshape(value.shape) for target, value in targets.items()}
+                for name, targets in shapes.items()
+            }
+
+    return RankPruner
+
+
+def _after_step(kind: type[Any]) -> type[Any]:
+    """The Taylor pruner of NNI 2.3: the gradient meets the weights that it has already changed."""
+
+    class AfterStepTaylorPruner(kind):  # type: ignore[misc] # nni is untyped
+        def _register_hooks(self, evaluator: Any) -> None:
+            super()._register_hooks(evaluator)
+            for hook in self._all_hooks():
+                hook.remove()
+                hook.hook_factory = _keep_gradient
+                hook.register()
+
+        def _register_trigger(self, evaluator: Any) -> None:
+            # patched in first, so that it runs before the task that reads the sums
+            evaluator.patch_optimizer_step(before_step_tasks=[], after_step_tasks=[self._add])
+            super()._register_trigger(evaluator)
+
+        def _all_hooks(self) -> Iterator[Any]:
+            for hooks in self.hooks.values():
+                yield from hooks.values()
+
+        def _add(self) -> None:
+            for hook in self._all_hooks():
+                hook.buffer[0] += (hook.target.detach() * hook.buffer[1]).square()
+
+    return AfterStepTaylorPruner
+
+
+def _keep_gradient(buffer: list[Tensor]) -> Callable[[Tensor], None]:
+    def keep(gradient: Tensor) -> None:
+        if not buffer:
+            buffer.extend([torch.zeros_like(gradient), gradient])
+        buffer[1] = gradient.detach().clone()
+
+    return keep
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """NNI prints and logs a line per layer, and registers with torch what torch has registered: none of it is news."""
+    import_torchvision()
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*_register_pytree_node.*is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", r".*is already registered as pytree node", UserWarning)
+        importlib.import_module("nni.compression.speedup")  # what warns, and what creates the logger
+
+        logger = logging.getLogger("nni")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

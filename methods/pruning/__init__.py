@@ -1,0 +1,1 @@
+"""Filter pruning: six criteria, masks, physically smaller networks, fine-tuning."""

@@ -1,0 +1,189 @@
+"""Filter pruning as a plan: base training, masks, fine-tuning and a physically smaller network. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, cast
+
+from pydantic import Field, model_validator
+
+from benchmark.stage import Phase, Plan, Precision, Stage
+from benchmark.task import Config, Params, Recipe, Task
+from methods.baseline import Training, base_training, check_builds
+
+CriterionName = Literal["l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean"]
+Backend = Literal["native", "nni"]
+Mode = Literal["independent", "dependency_aware"]
+LayerSet = Literal["all", "nni", "nni_conv13", "nni_resnet"]
+
+ITERATIVE = ("apoz", "taylorfo", "activation_mean")
+"""NNI's word for the criteria that look at data; nothing iterates."""
+
+Steps = tuple[tuple[Phase, Stage], ...]
+
+
+class Scoring(Config):
+    """How filters are scored: `batches` training steps are looked at; the other choices count for some criteria."""
+
+    criterion: CriterionName
+    batches: int = Field(default=1, ge=1)
+    activation: Literal["relu", "relu6"] = "relu"
+    activation_site: Literal["pre_bn", "post_bn"] = "pre_bn"
+    taylor_weights: Literal["pre", "post"] = "post"
+
+
+class Choice(Config):
+    """Which filters go: how they are scored, in which layers, which share of each, and who decides."""
+
+    scoring: Scoring
+    sparsity: float = Field(ge=0, lt=1)
+    layers: LayerSet = "all"
+    mode: Mode = "independent"
+    backend: Backend = "native"
+
+
+class Masking(Params):
+    """Parameters of `methods.pruning.stages:mask`. The recipe of `task` is that of the extra epochs, if any."""
+
+    task: Task
+    choice: Choice
+    extra_epochs: int = 0
+
+
+class Shrinking(Params):
+    """Parameters of `methods.pruning.stages:shrink`."""
+
+    task: Task
+    backend: Backend = "native"
+
+
+class FineTuning(Params):
+    """Parameters of `methods.pruning.stages:finetune`. The recipe of `task` is that of the fine-tuning."""
+
+    task: Task
+
+
+class Pruning(Config):
+    """Train, remove a share of the filters of every chosen convolution, fine-tune, deploy the smaller network.
+
+    `finetune=masked` trains the dense network with its filters masked and shrinks it afterwards, at full training cost;
+    `shrink_first` trains what is left. `schedule=agp` reaches the sparsity in steps, training after each.
+    """
+
+    criterion: CriterionName
+    backend: Backend = "native"
+    layers: LayerSet = "all"
+    sparsity: float = Field(default=0.5, gt=0, lt=1)
+    mode: Mode = "independent"
+    finetune: Literal["masked", "shrink_first"] = "masked"
+    finetune_epochs: int = Field(default=20, ge=0)
+    finetune_lr: float = Field(default=0.01, gt=0)
+    extra_epochs: int = Field(default=1, ge=0)
+    schedule: Literal["one_shot", "agp"] = "one_shot"
+    agp_iterations: int = Field(default=10, ge=1)
+    agp_epochs: int = Field(default=16, ge=1)
+    statistics_batches: int = Field(default=1, ge=1)
+    activation: Literal["relu", "relu6"] = "relu"
+    activation_site: Literal["pre_bn", "post_bn"] = "pre_bn"
+    taylor_weights: Literal["pre", "post"] = "post"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Pruning:
+        if self.schedule == "agp" and self.backend == "nni":
+            raise ValueError("schedule=agp needs backend=native: NNI would bring removed filters back")
+        return self
+
+    def plan(self, task: Task) -> Plan:
+        """Base training, masks (with one extra epoch for the criteria that look at data), then fine-tuning and
+        shrinking in the chosen order."""
+        base = base_training(task)
+        plain = cast(Training, base.params).task
+        steps: list[tuple[Phase, Stage]] = [(Phase.BASE, base), *self._masks(plain, base)]
+        if self.finetune == "shrink_first":
+            steps.append((Phase.COMPRESS, self._shrink(plain, steps[-1][1])))
+        if self.finetune_epochs:
+            steps.append((Phase.RETRAIN, self._finetune(plain, steps[-1][1], self._milestones(plain))))
+        if self.finetune == "masked":
+            steps.append((Phase.COMPRESS, self._shrink(plain, steps[-1][1])))
+        return Plan(steps=tuple(steps), network=steps[-1][1], deploy=Precision(task.deploy_precision))
+
+    def check(self, task: Task) -> None:
+        """Raise ValueError where the model cannot be built, or cannot be pruned so: rehearsed on the meta device."""
+        check_builds(task)
+        from methods.pruning.rehearsal import rehearse  # here, not above: planning must not pay for torch
+
+        rehearse(task.model, task.data.classes, self.choice(self.sparsity))
+
+    def choice(self, sparsity: float) -> Choice:
+        """Which filters go at a sparsity. Settings that the criterion does not read stay out, and so out of keys."""
+        scoring: dict[str, str | int] = {"criterion": self.criterion}
+        if self.criterion in ITERATIVE:
+            scoring["batches"] = self.statistics_batches
+        if self.criterion == "taylorfo":
+            scoring["taylor_weights"] = self.taylor_weights
+        elif self.criterion in ITERATIVE:
+            scoring |= {"activation": self.activation, "activation_site": self.activation_site}
+        return Choice(
+            scoring=Scoring.model_validate(scoring),
+            sparsity=sparsity,
+            layers=self.layers,
+            mode=self.mode,
+            backend=self.backend,
+        )
+
+    # --- stages ----------------------------------------------------------------------------------------------------
+
+    def _masks(self, task: Task, base: Stage) -> Steps:
+        """The stages that end with a masked network."""
+        if self.schedule == "one_shot":
+            extra = self.extra_epochs if self.criterion in ITERATIVE else 0
+            return ((Phase.COMPRESS, self._mask(task, base, self.sparsity, extra)),)
+        steps: list[tuple[Phase, Stage]] = []
+        network = base
+        constant = self._recipe(task, self.agp_epochs).model_copy(update={"schedule": "constant"})
+        for sparsity in agp(self.sparsity, self.agp_iterations):
+            steps.append((Phase.COMPRESS, self._mask(task, network, sparsity, 0)))
+            network = self._finetune(task, steps[-1][1], constant)
+            steps.append((Phase.RETRAIN, network))
+        return tuple(steps)
+
+    def _mask(self, task: Task, network: Stage, sparsity: float, extra_epochs: int) -> Stage:
+        epochs = _limited(extra_epochs, task)
+        if self.criterion in ITERATIVE:  # the others take no training step: their masks do not depend on its rate
+            recipe = self._recipe(task, max(1, epochs)).model_copy(update={"schedule": "constant"})
+            task = task.model_copy(update={"recipe": recipe})
+        params = Masking(task=task, choice=self.choice(sparsity), extra_epochs=epochs)
+        return Stage("methods.pruning.stages:mask", params, {"trained": network})
+
+    def _shrink(self, task: Task, network: Stage) -> Stage:
+        params = Shrinking(task=task, backend=self.backend)
+        return Stage("methods.pruning.stages:shrink", params, {"masked": network})
+
+    def _finetune(self, task: Task, network: Stage, recipe: Recipe) -> Stage:
+        params = FineTuning(task=task.model_copy(update={"recipe": recipe}))
+        return Stage("methods.pruning.stages:finetune", params, {"pruned": network})
+
+    def _recipe(self, task: Task, epochs: int) -> Recipe:
+        """The task's recipe at the fine-tuning's rate and length; batch, decay, augmentation and constants stay."""
+        update = {"epochs": _limited(epochs, task), "lr": self.finetune_lr, "name": f"{task.recipe.name}-finetune"}
+        return task.recipe.model_copy(update=update)
+
+    def _milestones(self, task: Task) -> Recipe:
+        """Tenfold drops at one half and three quarters of the fine-tuning's own length."""
+        update = {"schedule": "multistep", "milestones": (0.5, 0.75), "gamma": 0.1}
+        return self._recipe(task, self.finetune_epochs).model_copy(update=update)
+
+
+def agp(final: float, iterations: int) -> Iterator[float]:
+    """The sparsity of every iteration of automated gradual pruning, as NNI starts it: 0 first, `final` last.
+
+    s_k = final (1 - (1 - k / (iterations - 1))^3). Source: Zhu and Gupta 2017, equation 1.
+    """
+    for k in range(iterations - 1):
+        yield final * (1 - (1 - k / (iterations - 1)) ** 3)
+    yield final
+
+
+def _limited(epochs: int, task: Task) -> int:
+    longest = task.scale.max_epochs
+    return epochs if longest is None else min(epochs, longest)

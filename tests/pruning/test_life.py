@@ -1,0 +1,292 @@
+"""Whole life cycles of every pruner on a tiny network; what plans promise; what is refused before any work."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from benchmark import config
+from benchmark.config import ConfigError
+from benchmark.energy import find_device
+from benchmark.life import lives, place_of
+from benchmark.runner import Runner
+from benchmark.store import Store
+from benchmark.task import Model
+from benchmark.vision import network
+from benchmark.vision.data import loaders
+from benchmark.vision.training import fit, loss_of, seed_everything
+from methods.baseline import base_training
+from methods.pruning.plan import Pruning, agp
+from tests.harness.helpers import tiny_experiment
+from tests.pruning.bench import Bench
+
+CRITERIA = ("l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean")
+MINI = {"name": "mini", "builder": "tests.pruning.nets:mini"}
+
+
+def _experiment(root, criterion, **settings):
+    method = {"_target_": "methods.pruning.plan.Pruning", "name": f"pruning/{criterion}", "criterion": criterion}
+    scale = {"name": "test", "train_images": 96, "test_images": 64, "max_epochs": 2}
+    plain = tiny_experiment(root, model=MINI, scale=scale)
+    return plain.model_copy(update={"method": {**method, **settings}})
+
+
+class Lab:
+    """A store, a device, and the records of what was run."""
+
+    def __init__(self, root) -> None:
+        self.root = root
+        self.store = Store(root / "results", root / "artifacts")
+        self.device = find_device("cpu")
+
+    def run(self, *experiments):
+        found = [life for e in experiments for life in lives(e, place_of(e, self.device, self.store))]
+        Runner(self.store, self.device, self.root / "data", lambda _line: None).run(found)
+        return [self.records(life) for life in found]
+
+    def records(self, life):
+        return [self.store.record(life.profile(phase), life.key(stage)) for phase, stage in life.steps()]
+
+    def output(self, record):
+        return self.store.load_output(record.key)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    return Lab(tmp_path_factory.mktemp("lab"))
+
+
+@pytest.mark.parametrize("backend", ["native", "nni"])
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backend):
+    if backend == "nni":
+        pytest.importorskip("nni")
+    (records,) = lab.run(_experiment(lab.root, criterion, backend=backend))
+    base, mask, tuned, shrunk, deployed = records
+    names = [record.fn.rpartition(":")[2] for record in records]
+    assert names == ["train", "mask", "finetune", "shrink", "build_engine"]
+    assert all(record.joules > 0 for record in records)
+    assert mask.values["acc_before_pct"] == base.values["acc_pct"]
+    assert tuned.values["acc_before_pct"] == mask.values["acc_pct"], "masked, right before fine-tuning"
+    assert shrunk.values["acc_masked_pct"] == tuned.values["acc_pct"]
+    assert deployed.values["acc_pct"] == shrunk.values["acc_pct"]
+    assert deployed.values["params"] == shrunk.values["params"] < base.values["params"]
+    assert shrunk.values["macs"] < base.values["macs"]
+    assert mask.values.get("epochs", 0) == (1 if criterion in ("apoz", "taylorfo", "activation_mean") else 0)
+    masks = lab.output(mask).arrays
+    assert {name: int(layer.sum()) for name, layer in masks.items()} == {
+        "conv1": 4, "block1.conv1": 4, "block1.conv2": 4, "block2.conv1": 6, "block2.conv2": 6, "block2.shortcut.0": 6,
+    }  # fmt: skip  # a line reads best
+    for output in (lab.output(mask), lab.output(tuned)):
+        for name, layer in masks.items():
+            assert output.network.tensors[f"{name}.weight"][~layer].abs().sum() == 0
+            assert output.network.tensors[f"{name}.weight"][layer].abs().sum() > 0
+        assert output.network.tensors["conv1.bias"][~masks["conv1"]].abs().sum() == 0
+    assert not torch.equal(
+        lab.output(mask).network.tensors["fc.weight"], lab.output(tuned).network.tensors["fc.weight"]
+    )
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_the_backends_end_in_the_same_network(lab, criterion):
+    pytest.importorskip("nni")
+    native, nni = lab.run(*(_experiment(lab.root, criterion, backend=backend) for backend in ("native", "nni")))
+    ours, theirs = (lab.output(records[3]).network.tensors for records in (native, nni))
+    # NNI's new batch norms count their batches from 0; nobody reads that count
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if not name.endswith("num_batches_tracked"))
+
+
+def test_the_pruned_network_loads_without_methods_or_nni(lab, tmp_path):
+    (records,) = lab.run(_experiment(lab.root, "l1"))
+    pruned = lab.output(records[3]).network
+    assert pruned.builder == MINI["builder"]
+    model = network.load(pruned)
+    assert model.block1.conv1.out_channels == 4
+    assert not any("parametrizations" in name for name in pruned.tensors)
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another(lab, tmp_path):
+    again = Lab(tmp_path)
+    experiment = _experiment(lab.root, "taylorfo")
+    first, second = (one.output(one.run(experiment)[0][3]).network.tensors for one in (lab, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = experiment.model_copy(update={"task": experiment.task.model_copy(update={"seed": 1})})
+    third = again.output(again.run(other)[0][3]).network.tensors
+    assert not all(torch.equal(first[name], third[name]) for name in first if first[name].shape == third[name].shape)
+
+
+def test_shrinking_first_trains_the_small_network(lab):
+    (records,) = lab.run(_experiment(lab.root, "l1", finetune="shrink_first", mode="dependency_aware"))
+    base, _, shrunk, tuned, _ = records
+    assert [record.fn.rpartition(":")[2] for record in records[2:4]] == ["shrink", "finetune"]
+    assert tuned.values["acc_before_pct"] == shrunk.values["acc_pct"]
+    assert tuned.values["params"] == shrunk.values["params"] < base.values["params"]
+    widths = shrunk.details["filters"]
+    assert widths["conv1"] == widths["block1.conv2"] == 4
+    assert widths["block2.conv2"] == widths["block2.shortcut.0"] == 6
+
+
+def test_gradual_pruning_removes_more_and_more(lab):
+    settings = {"schedule": "agp", "agp_iterations": 3, "agp_epochs": 1, "finetune_epochs": 0}
+    (records,) = lab.run(_experiment(lab.root, "fpgm", **settings))
+    assert [record.fn.rpartition(":")[2] for record in records] == [
+        "train",
+        *["mask", "finetune"] * 3,
+        "shrink",
+        "build_engine",
+    ]
+    first, second, third = (lab.output(records[number]).arrays for number in (1, 3, 5))
+    assert first is None
+    assert set(second) == set(third)
+    for name in third:
+        assert 0 < (~second[name]).sum() < (~third[name]).sum()
+        assert not third[name][~second[name]].any(), "what was removed stays removed"
+
+
+@pytest.mark.parametrize(("criterion", "dense"), [("taylorfo", True), ("apoz", False)])
+def test_the_extra_epoch_trains_the_dense_network_for_taylorfo_alone(lab, criterion, dense):
+    experiment = _experiment(lab.root, criterion)
+    (records,) = lab.run(experiment)
+    (life,) = lives(experiment, place_of(experiment, lab.device, lab.store))
+    task = life.plan.steps[1][1].params.task
+    model = network.load(lab.output(records[0]).network)
+    seed_everything(task.seed)
+    fit(Bench(), model, loaders(task, lab.root, "cpu"), loss_of(task.recipe), task)
+    output = lab.output(records[1])
+    assert torch.equal(output.network.tensors["fc.weight"], model.fc.weight) == dense
+    for name, mask in output.arrays.items():  # both end masked
+        weight = output.network.tensors[f"{name}.weight"]
+        assert weight[~mask].abs().sum() == 0
+        assert torch.equal(weight[mask], model.get_submodule(name).weight[mask]) == dense
+
+
+# --- plans ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def task160(task):
+    return task.model_copy(
+        update={"recipe": task.recipe.model_copy(update={"epochs": 160, "lr": 0.1}), "scale": task.scale}
+    )
+
+
+def _recipes(plan):
+    return {stage.name: stage.params.task.recipe for _, stage in plan.steps}
+
+
+def test_a_plan_starts_with_the_shared_base_training(task160):
+    for criterion in CRITERIA:
+        assert Pruning(criterion=criterion).plan(task160).steps[0][1] == base_training(task160)
+
+
+def test_fine_tuning_has_a_recipe_of_its_own(task160):
+    recipes = _recipes(Pruning(criterion="apoz").plan(task160))
+    tuned, extra = recipes["finetune"], recipes["mask"]
+    assert (tuned.epochs, tuned.lr, tuned.schedule, tuned.milestones, tuned.gamma) == (
+        20,
+        0.01,
+        "multistep",
+        (0.5, 0.75),
+        0.1,
+    )
+    assert (extra.epochs, extra.lr, extra.schedule) == (1, 0.01, "constant")
+    assert (tuned.batch_size, tuned.mean, tuned.weight_decay) == (32, task160.recipe.mean, task160.recipe.weight_decay)
+    short = task160.model_copy(update={"scale": task160.scale.model_copy(update={"max_epochs": 3})})
+    assert _recipes(Pruning(criterion="apoz").plan(short))["finetune"].epochs == 3
+    assert _recipes(Pruning(criterion="apoz", finetune_epochs=160).plan(task160))["finetune"].epochs == 160
+
+
+def test_phases_are_the_papers(task160):
+    phases = [str(phase) for phase, _ in Pruning(criterion="l1").plan(task160).steps]
+    assert phases == ["base", "compress", "retrain", "compress"]
+    phases = [str(phase) for phase, _ in Pruning(criterion="l1", finetune="shrink_first").plan(task160).steps]
+    assert phases == ["base", "compress", "compress", "retrain"]
+
+
+def test_a_setting_that_a_criterion_does_not_read_changes_no_key(task160):
+    def keys(**settings):
+        return [stage.key("") for _, stage in Pruning(**settings).plan(task160).steps]
+
+    assert keys(criterion="l1") == keys(
+        criterion="l1", taylor_weights="pre", activation_site="post_bn", statistics_batches=9
+    )
+    assert keys(criterion="l1")[:2] == keys(criterion="l1", finetune_lr=0.1, finetune_epochs=160)[:2]
+    assert keys(criterion="l1")[2] != keys(criterion="l1", finetune_lr=0.1)[2]
+    assert keys(criterion="apoz")[1] != keys(criterion="apoz", finetune_lr=0.1)[1]
+    assert keys(criterion="taylorfo") != keys(criterion="taylorfo", taylor_weights="pre")
+    assert keys(criterion="apoz") != keys(criterion="apoz", activation_site="post_bn")
+    assert keys(criterion="l1")[0] == keys(criterion="fpgm")[0]
+
+
+def test_agp_is_cubic_from_nothing_to_all():
+    assert list(agp(0.5, 3)) == [0, 0.5 * (1 - 0.125), 0.5]
+    found = list(agp(0.8, 10))
+    assert found[0] == 0
+    assert found[-1] == 0.8
+    assert all(a < b for a, b in itertools.pairwise(found))
+    assert math.isclose(found[1], 0.8 * (1 - (8 / 9) ** 3))
+    assert list(agp(0.5, 1)) == [0.5]
+
+
+# --- refusals and words --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "builder", "words"),
+    [
+        ({}, "tests.pruning.nets:opaque", "opaque cannot be pruned so: cannot follow channels through Softmax"),
+        ({"layers": "nni"}, "tests.pruning.nets:mini", "layers=nni: the network has none"),
+        ({"layers": "nni_resnet"}, "tests.pruning.nets:mini", "layers=nni_resnet: the network has none"),
+        ({"sparsity": 0.05}, "tests.pruning.nets:mini", "sparsity of 0.05 .* removes no filter"),
+        ({"backend": "nni"}, "benchmark.vision.models.repdistiller.mobilenetv2:mobilenetv2", "use backend=native"),
+        ({}, "tests.pruning.nets:missing", "cannot be built"),
+    ],
+)
+def test_what_cannot_be_pruned_is_refused_before_any_training(task, settings, builder, words):
+    odd = task.model_copy(update={"model": Model(name=builder.partition(":")[2], builder=builder)})
+    with pytest.raises(ValueError, match=words):
+        Pruning(criterion="l1", **settings).check(odd)
+
+
+@pytest.mark.parametrize("name", ["nni/vgg16", "nni/resnet18", "repdistiller/ShuffleV2"])
+def test_what_can_be_pruned_is_not_refused(name):
+    parsed = config.parse(config.compose([f"model={name}", "method=pruning/l1"]), "cuda")[0]
+    parsed.build_method().check(parsed.task)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_preset_is_the_papers_setting(criterion):
+    method = config.parse(config.compose([f"method=pruning/{criterion}"]), "cuda")[0].build_method()
+    assert method == Pruning(criterion=criterion)
+    assert (method.finetune, method.finetune_epochs, method.sparsity, method.mode, method.layers) == (
+        "masked",
+        20,
+        0.5,
+        "independent",
+        "all",
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("method.sparsity=1", "less than 1"),
+        ("method.sparsity=0", "greater than 0"),
+        ("method.mode=global", "independent"),
+        ("method.layers=most", "nni_conv13"),
+        ("method.criterion=l3", "taylorfo"),
+        ("method.finetune_epochs=-1", "greater than or equal to 0"),
+        ("method.sparsitty=0.5", "did you mean method.sparsity"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(word, wanted):
+    with pytest.raises(ConfigError, match=wanted):
+        config.parse(config.compose(["method=pruning/l1", word]), "cuda")
+
+
+def test_gradual_pruning_by_nni_is_refused():
+    with pytest.raises(ConfigError, match="schedule=agp needs backend=native"):
+        config.parse(config.compose(["method=pruning/l1", "method.schedule=agp", "method.backend=nni"]), "cuda")

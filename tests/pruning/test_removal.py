@@ -1,0 +1,280 @@
+"""Channels and removal: dependency groups, published sizes, and shrunk networks that compute what masked ones do."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from benchmark.config import CONFIGS, names
+from benchmark.stage import Network
+from benchmark.vision import network
+from benchmark.vision.cost import count
+from benchmark.vision.models.nni import resnet, vgg
+from methods.pruning.channels import follow
+from methods.pruning.criteria import by_weights
+from methods.pruning.masks import choose, chosen_layers
+from methods.pruning.removal import shrink, surviving, zero
+
+
+def _stage(name, width):
+    return [f"layer{name}.0.shortcut.0", *(f"layer{name}.{block}.conv{width[1]}" for block in range(width[0]))]
+
+
+GROUPS = {
+    vgg.vgg16: [],
+    resnet.resnet18: [["conv1", "layer1.0.conv2", "layer1.1.conv2"], *(_stage(s, (2, 2)) for s in (2, 3, 4))],
+    resnet.resnet34: [
+        ["conv1", *(f"layer1.{block}.conv2" for block in range(3))], _stage(2, (4, 2)), _stage(3, (6, 2)), _stage(4, (3, 2)),
+    ],
+    resnet.resnet50: [_stage(1, (3, 3)), _stage(2, (4, 3)), _stage(3, (6, 3)), _stage(4, (3, 3))],
+}  # fmt: skip  # a group a line
+
+
+@pytest.mark.parametrize(("builder", "expected"), GROUPS.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_dependency_groups_are_the_listed_ones(builder, expected):
+    with torch.device("meta"):
+        found = [group for group in follow(builder()).groups() if len(group) > 1]
+    assert [sorted(group) for group in found] == [sorted(group) for group in expected]
+
+
+def _halved(builder, pick=None, mode="dependency_aware"):
+    with torch.device("meta"):
+        model = builder(classes=100)
+    channels = follow(model)
+    layers = [name for name in channels.convolutions() if pick is None or pick(name, channels.layers[name].module)]
+    generator = torch.Generator().manual_seed(1)
+    scores = {name: torch.rand(len(channels.layers[name].gives), generator=generator) for name in layers}
+    return count(shrink(model, choose(channels, scores, dict.fromkeys(layers, 0.5), mode)))
+
+
+def _set(builder, layers):
+    with torch.device("meta"):
+        chosen = chosen_layers(follow(builder()), layers)
+    return lambda name, _: name in chosen
+
+
+def _wide_or_first(name, module):
+    return name == "feature.0" or module.out_channels == 512
+
+
+def _inner(name, _):
+    return name.endswith(".conv1")
+
+
+def _inner_of_bottleneck(name, _):
+    return name.endswith((".conv1", ".conv2"))
+
+
+SIZES = {
+    "vgg16 nni": (vgg.vgg16, _set(vgg.vgg16, "nni"), 6_164_612, 208_816_128),
+    "vgg16 nni_conv13": (vgg.vgg16, _set(vgg.vgg16, "nni_conv13"), 5_443_204, 206_325_760),
+    "vgg16 all": (vgg.vgg16, None, 3_866_180, 78_923_776),
+    "vgg19 all": (vgg.vgg19, None, 5_194_564, 100_157_440),
+    "vgg19 wide": (vgg.vgg19, _wide_or_first, 7_214_212, 255_870_976),
+    "resnet18 all": (resnet.resnet18, None, 2_820_740, 139_322_368),
+    "resnet34 all": (resnet.resnet34, None, 5_349_636, 290_317_312),
+    "resnet50 all": (resnet.resnet50, None, 5_991_300, 324_997_120),
+    "resnet18 inner": (resnet.resnet18, _inner, 5_725_476, 281_790_464),
+    "resnet34 inner": (resnet.resnet34, _inner, 10_781_412, 583_780_352),
+    "resnet18 nni_resnet": (resnet.resnet18, _set(resnet.resnet18, "nni_resnet"), 2_916_068, 220_947_456),
+    "resnet50 inner": (resnet.resnet50, _inner_of_bottleneck, 10_530_084, 557_719_552),
+}
+
+
+@pytest.mark.parametrize("row", SIZES.values(), ids=SIZES)
+def test_half_of_the_filters_leaves_the_published_sizes(row):
+    builder, pick, parameters, macs = row
+    assert _halved(builder, pick) == (parameters, macs)
+
+
+def test_independent_masks_keep_about_what_chance_keeps():
+    parameters, macs = _halved(resnet.resnet18, mode="independent")
+    assert parameters == pytest.approx(4.99e6, rel=0.02)
+    assert macs == pytest.approx(245.9e6, rel=0.02)
+
+
+def _random(model, seed=0):
+    """Weights and batch norm statistics as of a trained network, so that nothing cancels."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan = module.weight[0].numel()
+            module.weight.data = torch.randn(module.weight.shape, generator=generator) * (2 / fan) ** 0.5
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            for field, low, high in (
+                ("weight", 0.5, 1.5),
+                ("bias", -0.5, 0.5),
+                ("running_mean", -0.2, 0.2),
+                ("running_var", 0.5, 1.5),
+            ):
+                tensor = getattr(module, field)
+                tensor.data = low + (high - low) * torch.rand(tensor.shape, generator=generator)
+    return model.eval()
+
+
+def _silenced(model, masks):
+    """The masked network, with the batch norm scale and shift of the physically removed channels at zero."""
+    silent = copy.deepcopy(model)
+    zero(silent, masks)
+    channels = follow(silent)
+    stay = surviving(channels, masks)
+    for layer in channels.layers.values():
+        gone = torch.tensor([channel not in stay for channel in layer.gives])
+        if isinstance(layer.module, nn.BatchNorm2d):
+            layer.module.weight.data[gone] = 0
+            layer.module.bias.data[gone] = 0
+        elif isinstance(layer.module, nn.Conv2d):
+            layer.module.weight.data[gone] = 0
+    return silent
+
+
+def _masks(model, mode, sparsity=0.5, layers="all"):
+    channels = follow(model)
+    chosen = chosen_layers(channels, layers)
+    scores = by_weights({name: model.get_submodule(name).weight for name in chosen}, "l1")
+    return choose(channels, scores, dict.fromkeys(chosen, sparsity), mode)
+
+
+@pytest.mark.parametrize("mode", ["independent", "dependency_aware"])
+@pytest.mark.parametrize("builder", [vgg.vgg16, resnet.resnet18, resnet.resnet50], ids=lambda b: b.__name__)
+def test_a_shrunk_network_computes_what_the_silenced_masked_one_does(builder, mode):
+    model = _random(builder(classes=10))
+    masks = _masks(model, mode)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        shrunk, masked = shrink(model, masks)(images), _silenced(model, masks)(images)
+        dense = model(images)
+    assert (shrunk - masked).abs().max() < 1e-4 * max(1.0, masked.abs().max())
+    assert (shrunk - dense).abs().max() > 0.1, "nothing was removed"
+
+
+ZOO = [
+    f"repdistiller/{n}"
+    for n in ("MobileNetV2", "ShuffleV1", "ShuffleV2", "resnet20", "resnet8x4", "wrn_16_2", "vgg8", "ResNet50")
+]
+
+
+def _zoo(name, classes=10):
+    import yaml
+
+    words = yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text())
+    return words["builder"], {**words.get("kwargs", {}), "classes": classes}
+
+
+@pytest.mark.parametrize("mode", ["independent", "dependency_aware"])
+@pytest.mark.parametrize("name", ZOO)
+def test_the_zoo_shrinks_and_computes_the_same(name, mode):
+    """Depthwise and grouped convolutions, concatenations and shuffles included."""
+    builder, kwargs = _zoo(name)
+    model = _random(network.build(builder, kwargs))
+    masks = _masks(model, mode, sparsity=0.5)
+    smaller = shrink(model, masks)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        shrunk, masked = smaller(images), _silenced(model, masks)(images)
+    assert (shrunk - masked).abs().max() < 1e-4 * max(1.0, masked.abs().max())
+    assert count(smaller)[0] < count(model)[0]
+    assert count(smaller)[1] < count(model)[1]
+    # as an artifact: shapes come from the tensors, without methods or nni
+    loaded = network.load(Network(builder, kwargs, smaller.state_dict(), (0.5,) * 3, (0.25,) * 3))
+    with torch.no_grad():
+        assert torch.equal(loaded(images), shrunk)
+
+
+def test_every_network_of_the_zoo_can_be_followed():
+    for name in names("model"):
+        builder, kwargs = _zoo(name)
+        with torch.device("meta"):
+            channels = follow(network.build(builder, kwargs))
+        assert chosen_layers(channels, "all"), name
+
+
+def test_what_a_shuffle_moves_is_locked_and_the_rest_is_not():
+    builder, kwargs = _zoo("repdistiller/ShuffleV2")
+    with torch.device("meta"):
+        channels = follow(network.build(builder, kwargs))
+    locked = [name for name in channels.convolutions() if not channels.removable(name)]
+    assert "conv2" not in locked
+    assert "conv1" not in locked
+    assert "stages.0.0.right.0" not in locked
+    assert "stages.0.0.right.5" in locked
+    assert "stages.0.0.left.2" in locked
+
+
+def test_blocks_of_a_grouped_convolution_keep_equally_many():
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 1, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 1024, 2)
+    )
+    masks = {"0": torch.tensor([True, True, True, True, False, False])}
+    channels = follow(model)
+    stay = surviving(channels, masks)
+    assert [c in stay for c in channels.layers["0"].gives] == [True] * 6, (
+        "the first block keeps three, so must the second"
+    )
+    masks = {
+        "0": torch.tensor([True, False, True, False, True, True]),
+        "2": torch.tensor([True, True, False, True, False, False]),
+    }
+    smaller = shrink(model, masks)
+    assert (smaller[0].out_channels, smaller[2].in_channels, smaller[2].groups) == (4, 4, 2)
+    assert smaller[2].out_channels == 4, "one of the second block comes back"
+    images = torch.randn(2, 3, 32, 32)
+    zero(model, masks)
+    alive = torch.tensor([True, False, True, False, True, True])
+    with torch.no_grad():
+        hidden = torch.relu(model[0](images)) * alive.view(1, -1, 1, 1)
+        out = torch.relu(model[2](hidden))
+        stays = [c in surviving(channels, masks) for c in channels.layers["2"].gives]
+        expected = model[5]((out * torch.tensor(stays).view(1, -1, 1, 1)).flatten(1))
+        assert torch.allclose(smaller(images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        ({"0": torch.zeros(6, dtype=torch.bool)}, "removes all of its 6 filters"),
+        ({"0": torch.ones(5, dtype=torch.bool)}, "has 5 entries for 6 filters"),
+        ({"7": torch.ones(6, dtype=torch.bool)}, "no such convolution: 7"),
+    ],
+)
+def test_masks_that_make_no_sense_are_refused(masks, words):
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Flatten(), nn.Linear(6 * 1024, 2))
+    with pytest.raises(ValueError, match=words):
+        shrink(model, masks)
+
+
+class Odd(nn.Module):
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.fc = nn.Linear(3, 2)
+        self.way = way
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.way == "twice":
+            y = self.conv(y)
+        if self.way == "softmax":
+            y = torch.softmax(y, 1)
+        if self.way == "branch" and y.sum() > 0:
+            y = y * 2
+        return self.fc(y.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [("twice", "conv is called twice"), ("softmax", "through softmax"), ("branch", "cannot be traced")],
+)
+def test_a_network_that_cannot_be_followed_is_refused(way, words):
+    with pytest.raises(ValueError, match=words):
+        follow(Odd(way))
+
+
+def test_running_the_shrinker_leaves_the_model_alone():
+    model = _random(vgg.vgg16(classes=10)).train()
+    state = copy.deepcopy(model.state_dict())
+    shrink(model, _masks(model, "independent"))
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
