@@ -142,13 +142,34 @@ def start(model: nn.Module, loss: Loss, task: Task, device: str) -> Run:
     fast = task.profile == "fast"
     if fast and torch.device(device).type == "cpu":
         keep_freed_memory()
-    memory_format = torch.channels_last if fast else torch.contiguous_format
+    memory_format = torch.channels_last if fast and safe_in_channels_last(model, device) else torch.contiguous_format
     model.to(device).to(memory_format=memory_format)  # type: ignore[call-overload] # missing in the stub
     loss.to(device)
     rate = torch.tensor(task.recipe.lr, dtype=torch.float32, device=device) if fast else None
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=task.train_precision == "fp16")
     optimiser = _optimiser([p for owner in (model, loss) for p in owner.parameters()], task, rate)
     return Run(model, loss, _forward(model, loss, task.compile), optimiser, scaler, memory_format, rate)
+
+
+ONEDNN_BLOCK = 16
+"""Channels that oneDNN handles at once on AVX-512; 8 on AVX2."""
+
+
+def safe_in_channels_last(model: nn.Module, device: str) -> bool:
+    """Whether training in channels_last is sound on a device.
+
+    On a CPU the backward pass of a strided 1 x 1 convolution with fewer input channels than oneDNN's block writes
+    beyond its
+    buffer in that layout (oneDNN issue 6035, seen with torch 2.13.0 as heap corruption); shortcuts of narrow or pruned
+    networks are such convolutions.
+    """
+    if torch.device(device).type != "cpu":
+        return True
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    return not any(
+        conv.kernel_size == (1, 1) and max(conv.stride) > 1 and conv.in_channels // conv.groups < ONEDNN_BLOCK
+        for conv in convolutions
+    )
 
 
 def _optimiser(parameters: list[nn.Parameter], task: Task, rate: Tensor | None) -> torch.optim.Optimizer:

@@ -109,7 +109,7 @@ def fast_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
             )
         run.history.execution = {
             "profile": "fast",
-            "memory_format": "channels_last",
+            "memory_format": str(run.memory_format).removeprefix("torch."),
             "optimiser": "fused",
             "compiled": task.compile,
             "graphs": graphed.sizes,

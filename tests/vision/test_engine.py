@@ -320,3 +320,11 @@ def test_freed_memory_is_kept():
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.split() == ["True"] * 3
+
+
+@pytest.mark.parametrize(("width", "sound"), [(8, False), (15, False), (16, True), (64, True)])
+def test_narrow_strided_shortcuts_are_not_trained_in_channels_last_on_a_cpu(width, sound):
+    """There oneDNN's backward writes beyond its buffer; everything else keeps the faster layout."""
+    model = nn.Sequential(nn.Conv2d(width, 32, 1, stride=2), nn.Conv2d(4, 32, 1), nn.Conv2d(4, 32, 3, stride=2))
+    assert engine.safe_in_channels_last(model, "cpu") is sound
+    assert engine.safe_in_channels_last(model, "cuda:0")
