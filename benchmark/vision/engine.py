@@ -17,8 +17,8 @@ from benchmark.vision.data import Batch
 from benchmark.vision.loss import Loss
 from benchmark.vision.memory import keep_freed_memory
 
-# torch writes its own place, under /tmp, into the environment as soon as it makes an optimiser; compiled kernels are to
-# outlive a reboot
+# torch writes its own place, in the temporary folder, into the environment as soon as it makes an optimiser; compiled
+# kernels are to outlive a reboot
 os.environ.setdefault(
     "TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "full-cycle-energy-benchmark" / "inductor")
 )
