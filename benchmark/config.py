@@ -131,7 +131,17 @@ def parse(config: DictConfig, device_kind: str) -> tuple[Experiment, list[str]]:
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
     notes = _adapt(words, device_kind)
-    task_fields = ("model", "data", "scale", "recipe", "seed", "profile", "train_precision", "deploy_precision")
+    task_fields = (
+        "model",
+        "data",
+        "scale",
+        "recipe",
+        "seed",
+        "profile",
+        "train_precision",
+        "deploy_precision",
+        "compile",
+    )
     values = {
         "task": {name: words.pop(name) for name in task_fields if name in words},
         **{name: words.pop(name) for name in ("method", "hardware", "inference", "engine", "seeds", "tau", "paths")},

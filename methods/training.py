@@ -22,5 +22,5 @@ def train(bench: Bench, params: Training) -> Output:
     return Output(
         network=freeze(model, task.model, task.data.classes, task.recipe),
         values={**history.values(), "params": parameters, "macs": macs},
-        details={"history": vars(history)},
+        details={"history": vars(history), "execution": history.execution},
     )
