@@ -20,8 +20,9 @@ STAGE_COLUMNS = (
     "deploy_precision", "phase", "stage", "key", "kind", "energy_wh", "energy_ci95_wh", "repeated_wh", "seconds",
     "mean_power_w", "gpu_util_pct", "mem_util_pct", "n_inferences", "batch_size", "acc_pct", "energy_source",
     "grade", "hardware", "device_name", "commit", "created", "iec_wh", "iec_ci95_wh", "iec_dynamic_wh",
-    "single_stream_wh", "engine", "reason", "gpu_wh", "cpu_wh", "dram_wh", "paper_compat_wh", "device_uuid",
-    "torch_version", "cuda_version", "driver", "stage_version", "attempts", "params", "macs",
+    "single_stream_wh", "engine", "reason", "gpu_wh", "cpu_wh", "dram_wh", "paper_compat_wh",
+    "paper_compat_period_wh", "device_uuid", "torch_version", "cuda_version", "driver", "stage_version",
+    "attempts", "params", "macs",
 )  # fmt: skip  # a list of names reads best in rows
 
 IDENTITY = ("experiment", "train_hardware", "infer_hardware")
@@ -133,6 +134,7 @@ def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules
         "cpu_wh": _number(reading.get("cpu_joules")) / J_PER_WH,
         "dram_wh": _number(reading.get("dram_joules")) / J_PER_WH,
         "paper_compat_wh": _number(reading.get("paper_compat_joules")) / J_PER_WH,
+        "paper_compat_period_wh": _number(reading.get("paper_compat_period_joules")) / J_PER_WH,
         "energy_source": record.source,
         "grade": record.grade,
         "reason": record.reason,

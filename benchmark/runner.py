@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from benchmark.config import ConfigError
 from benchmark.deploy.plan import Measurement
-from benchmark.energy import Device, DeviceLock, EnergyTracer, Options, Reading
+from benchmark.energy import Device, DeviceBusy, DeviceLock, EnergyTracer, Options, Reading
 from benchmark.life import Life
 from benchmark.progress import Progress
 from benchmark.provenance import now, provenance
@@ -43,6 +43,7 @@ class Runner:
     cpu_tdp_w: float | None = None
     _tracer: EnergyTracer | None = field(default=None, init=False)
     _lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
+    _has_board: bool = field(default=False, init=False)
 
     def run(self, wanted: Sequence[Life], measure_again: bool = False) -> None:
         """Bring every life cycle to its rows: train, compress, deploy; then measure all inferences in groups.
@@ -86,6 +87,7 @@ class Runner:
             self.say(f"{phase:<8} {stage.name} {key}: recorded")
             return
         self._may_work(life, stage)
+        self._take_board()
         with self._held(stage, key):
             if self.store.record(profile, key) is None:  # another process may have finished it meanwhile
                 self._work(life, stage)
@@ -180,6 +182,7 @@ class Runner:
                 raise ConfigError(
                     f"{stage.name} belongs to {life.place.infer_profile}, this machine is {self.device.profile}"
                 )
+        self._take_board()
         networks = {key: self._obtain(life, life.plan.network).network for key, (life, _) in group.items()}
         name = f"{now()}/{next(iter(group))[:6]}"
         bench, progress = self._bench(f"{Phase.INFER:<8} inference of {len(group)} network shape(s)", "measurement")
@@ -213,21 +216,30 @@ class Runner:
 
     def _bench(self, title: str, key: str) -> tuple[Workbench, Progress]:
         if self._tracer is None:
-            if self.device.kind == "cuda":  # two jobs on one board would be billed for each other
-                lock = DeviceLock(self.device)
-                try:
-                    lock.acquire()
-                except Exception as busy:  # DeviceBusy names the holder; wait, for a study may take a day
-                    self.say(f"{busy}: waiting for it")
-                    lock = DeviceLock(self.device, wait_s=DAY_S)
-                    lock.acquire()
-                self._lock.callback(lock.release)
             options = Options(probed=self._probed())
             wait = ready(self.device)
             self._tracer = EnergyTracer(self.device, synchronize=wait, cpu_tdp_w=self.cpu_tdp_w, options=options)
         progress = Progress(title, estimated=self.device.source.startswith("estimate"))
         site = Site(self.device.torch_name, self.device.profile, self.device.uuid, self.data_dir, self.store)
         return Workbench(site, key, self._tracer, progress), progress
+
+    def _take_board(self) -> None:
+        """Have a GPU to ourselves until the end of the run: two jobs on one board would be billed for each other.
+
+        Before any stage is held: a process that held a stage and waited for the board could wait for one that has the
+        board and waits for the stage.
+        """
+        if self.device.kind != "cuda" or self._has_board:
+            return
+        lock = DeviceLock(self.device)
+        try:
+            lock.acquire()
+        except DeviceBusy as busy:  # its words name the holder; wait, for a study may take a day
+            self.say(f"{busy}: waiting for it")
+            lock = DeviceLock(self.device, wait_s=DAY_S)
+            lock.acquire()
+        self._lock.callback(lock.release)
+        self._has_board = True
 
     def _probed(self) -> dict[str, dict[str, Any]]:
         """What the newest probe found out about this board, by its UUID."""
@@ -241,6 +253,7 @@ class Runner:
             self._tracer.close()
             self._tracer = None
         self._lock.close()
+        self._has_board = False
 
     def _record(self, stage: Stage, life: Life, output: Output, account: Account) -> Record:
         device: dict[str, Any] = {

@@ -152,3 +152,35 @@ def test_records_are_plain_json_without_nan(lab):
         lab.run()
     for path in lab.store.record_paths():
         json.loads(path.read_text(), parse_constant=pytest.fail)
+
+
+def test_the_board_is_taken_before_any_stage_and_given_back(lab, monkeypatch):
+    """The other order lets two studies wait for each other for ever."""
+    events: list[str] = []
+
+    class Lock:
+        def __init__(self, device, **options) -> None: ...
+
+        def acquire(self) -> None:
+            events.append("board")
+
+        def release(self) -> None:
+            events.append("board given back")
+
+    held = Store.working_on
+
+    def watched(self, key, waiting):
+        events.append("stage")
+        return held(self, key, waiting)
+
+    monkeypatch.setattr("benchmark.runner.DeviceLock", Lock)
+    monkeypatch.setattr(Store, "working_on", watched)
+    with FakeDriver(shared_library(), BOARD, **FAST):
+        lab.run()
+        first = list(events)
+        events.clear()
+        lab.run()
+    assert first[0] == "board"
+    assert first[-1] == "board given back"
+    assert first.count("board") == 1
+    assert events == [], "what is recorded needs no board"
