@@ -150,7 +150,9 @@ def test_what_belongs_to_another_machine_is_not_trained_here(lab):
 def test_records_are_plain_json_without_nan(lab):
     with FakeDriver(shared_library(), BOARD, **FAST):
         lab.run()
-    for path in lab.store.record_paths():
+    paths = lab.store.record_paths()
+    assert len(paths) == 3
+    for path in paths:
         json.loads(path.read_text(), parse_constant=pytest.fail)
 
 
