@@ -66,7 +66,7 @@ class Progress:
         self.stream.flush()
 
 
-def _bar(share: float, width: int = 20) -> str:
+def _bar(share: float, width: int = 12) -> str:
     full = round(max(0.0, min(1.0, share)) * width)
     return "[" + "#" * full + "-" * (width - full) + f"] {100 * share:3.0f} %"
 

@@ -185,7 +185,7 @@ class Runner:
         self._take_board()
         networks = {key: self._obtain(life, life.plan.network).network for key, (life, _) in group.items()}
         name = f"{now()}/{next(iter(group))[:6]}"
-        bench, progress = self._bench(f"{Phase.INFER:<8} inference of {len(group)} network shape(s)", "measurement")
+        bench, progress = self._bench(f"{Phase.INFER:<8} {len(group)} network shape(s)", "measurement")
         try:
             subjects = {}
             for key, (life, stage) in group.items():
