@@ -14,6 +14,7 @@ from benchmark.vision import network
 from benchmark.vision.cost import count
 from benchmark.vision.models.nni import resnet, vgg
 from tests.data import golden_inputs
+from tests.pruning.golden import full_size_state
 from tests.tiny import tiny
 
 FULL_SIZE = json.loads((Path(__file__).parent.parent / "data" / "pruning_golden.json").read_text())["full_size"]
@@ -49,32 +50,6 @@ def test_initialisation_is_nnis():
     assert net.classifier[3].bias.abs().sum() == 0
 
 
-def _golden_state(module, base):
-    """The state that pruning_golden.json describes: tensor k has seed base + k, in ranges by kind."""
-    state = {}
-    for k, (name, value) in enumerate(module.state_dict().items()):
-        shape = list(value.shape)
-        if name.endswith("num_batches_tracked"):
-            state[name] = torch.tensor(0)
-            continue
-        if name.endswith("running_mean"):
-            low, high = -0.2, 0.2
-        elif name.endswith("running_var"):
-            low, high = 0.5, 1.5
-        elif len(shape) == 4:
-            high = (6 / (shape[1] * shape[2] * shape[3])) ** 0.5
-            low = -high
-        elif len(shape) == 2:
-            high = (3 / shape[1]) ** 0.5
-            low = -high
-        elif isinstance(module.get_submodule(name.rpartition(".")[0]), torch.nn.Linear):
-            low, high = -0.1, 0.1
-        else:
-            low, high = (0.5, 1.5) if name.endswith("weight") else (-0.5, 0.5)
-        state[name] = torch.from_numpy(golden_inputs.tensor(base + k, shape, low, high))
-    return state
-
-
 @pytest.mark.parametrize(("label", "builder"), [("VGG16", vgg.vgg16), ("ResNet18", resnet.resnet18)])
 def test_tensors_are_named_as_in_nni(label, builder):
     with torch.device("meta"):
@@ -86,7 +61,7 @@ def test_vgg16_shrunk_by_hand_gives_nnis_logits(recipe):
     base = FULL_SIZE["states"]["VGG16"]["base"]
     case = next(case for case in FULL_SIZE["cases"] if case["net"] == "VGG16")
     net = vgg.vgg16(classes=100).double()
-    state = _golden_state(net, base)
+    state = full_size_state(net, base)
     kept = torch.arange(3)
     for name, out in case["out_channels"].items():
         number = int(name.partition(".")[2])
