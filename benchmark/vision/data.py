@@ -222,16 +222,19 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class Loader:
     """Batches of a split for one recipe; the ragged last batch is kept.
 
-    With `seed` set the order and the augmentation of epoch e are drawn from (seed, e) alone, so an interrupted run
-    needs only
-    the number of the epoch to see the same batches again. Without it: file order, no augmentation.
+    With `seed` set the order and the augmentation of epoch e are drawn from (seed, first_epoch + e) alone, so an
+    interrupted run needs only the number of the epoch to see the same batches again, and a later stage that gives the
+    epochs before it as `first_epoch` sees new ones. Without a seed: file order, no augmentation.
     """
 
-    def __init__(self, images: Images, recipe: Recipe, batch_size: int, seed: int | None = None) -> None:
+    def __init__(
+        self, images: Images, recipe: Recipe, batch_size: int, seed: int | None = None, first_epoch: int = 0
+    ) -> None:
         self.images = images
         self.recipe = recipe
         self.batch_size = batch_size
         self.seed = seed
+        self.first_epoch = first_epoch
         self._normalise = Normaliser(recipe.mean, recipe.std, images.pixels.device)
 
     def __len__(self) -> int:
@@ -245,7 +248,7 @@ class Loader:
         count, device = len(self.images), self.images.pixels.device
         if self.seed is None:
             return torch.arange(count, device=device)[:, None]
-        generator = torch.Generator().manual_seed(_mix(self.seed, number))
+        generator = torch.Generator().manual_seed(mix(self.seed, self.first_epoch + number))
         columns = [torch.randperm(count, generator=generator)]
         if self.recipe.augment != "none":
             columns += draw(count, self.recipe.crop_padding, generator)
@@ -269,7 +272,7 @@ class Loader:
         return self.epoch(0)
 
 
-def _mix(seed: int, epoch: int) -> int:
+def mix(seed: int, epoch: int) -> int:
     """A generator seed for (seed, epoch): neighbouring runs and epochs must not share their draws."""
     words = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
     return int.from_bytes(words[:8], "little") & 0x7FFF_FFFF_FFFF_FFFF
@@ -286,8 +289,8 @@ TEST_BATCH = 500
 """Test accuracy does not depend on the batch in eval mode; this size is kind to caches and divides both test sets."""
 
 
-def loaders(task: Task, root: Path, device: str) -> Loaders:
-    """The loaders of a task, its images held on `device`.
+def loaders(task: Task, root: Path, device: str, first_epoch: int = 0) -> Loaders:
+    """The loaders of a task, its images held on `device`; `first_epoch` says how many epochs went before this stage.
 
     In the published profile training images stay in host memory, where the worker processes find them, and test
     batches have the original's size.
@@ -296,6 +299,8 @@ def loaders(task: Task, root: Path, device: str) -> Loaders:
     recipe = task.recipe
     published = task.profile == "published"
     return Loaders(
-        Loader(train.to("cpu" if published else device), recipe, recipe.batch_size, seed=task.seed),
+        Loader(
+            train.to("cpu" if published else device), recipe, recipe.batch_size, seed=task.seed, first_epoch=first_epoch
+        ),
         Loader(test.to(device), recipe, original_of(recipe).test_batch if published else TEST_BATCH),
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.task import Task, TrainPrecision
-from benchmark.vision.data import Batch
+from benchmark.vision.data import Batch, mix
 from benchmark.vision.loss import Loss
 from benchmark.vision.memory import keep_freed_memory
 
@@ -73,9 +73,10 @@ def autocast(precision: TrainPrecision, device: str) -> AbstractContextManager[N
     return nullcontext()
 
 
-def seed_everything(seed: int) -> None:
-    """Seed torch's global generators (CPU and GPU): initial weights, dropout."""
-    torch.manual_seed(seed)
+def seed_everything(seed: int, first_epoch: int = 0) -> None:
+    """Seed torch's global generators (CPU and GPU): initial weights, dropout. A stage that trains on, after
+    `first_epoch` epochs, draws anew."""
+    torch.manual_seed(mix(seed, first_epoch) if first_epoch else seed)
 
 
 @dataclass

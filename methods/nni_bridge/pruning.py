@@ -29,6 +29,13 @@ from methods.pruning.criteria import collect, sgd
 from methods.pruning.plan import Choice
 
 Batches = Sequence[Batch]
+MODULES = ("nni.compression.pruning", "nni.compression.speedup", "nni.compression.speedup.dependency")
+
+
+def prepare() -> None:
+    """Import all of NNI that the functions below need: seconds, once in a process."""
+    with _quiet():
+        importlib.import_module("torch.fx.passes.shape_prop")
 
 
 def masks(
@@ -190,12 +197,19 @@ def _quiet() -> Iterator[None]:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*_register_pytree_node.*is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", r".*is already registered as pytree node", UserWarning)
-        importlib.import_module("nni.compression.speedup")  # what warns, and what creates the logger
-
-        logger = logging.getLogger("nni")
-        level = logger.level
-        logger.setLevel(logging.ERROR)
+        for module in MODULES:  # what warns, and what creates the loggers
+            importlib.import_module(module)
+        levels = {logger: logger.level for logger in _loggers()}
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in levels.items():
+                logger.setLevel(level)
+
+
+def _loggers() -> list[logging.Logger]:
+    """NNI's loggers; some of its parts give their own a level."""
+    known = [logging.getLogger("nni"), *logging.root.manager.loggerDict.values()]
+    return [one for one in known if isinstance(one, logging.Logger) and one.name.partition(".")[0] == "nni"]

@@ -19,7 +19,7 @@ LayerSet = Literal["all", "nni", "nni_conv13", "nni_resnet"]
 ITERATIVE = ("apoz", "taylorfo", "activation_mean")
 """NNI's word for the criteria that look at data; nothing iterates."""
 
-Steps = tuple[tuple[Phase, Stage], ...]
+Steps = list[tuple[Phase, Stage]]
 
 
 class Scoring(Config):
@@ -42,12 +42,27 @@ class Choice(Config):
     backend: Backend = "native"
 
 
-class Masking(Params):
-    """Parameters of `methods.pruning.stages:mask`. The recipe of `task` is that of the extra epochs, if any."""
+class Continued(Params):
+    """Parameters of a stage that goes on after `first_epoch` epochs of earlier ones: its draws (order of the images,
+    crops, flips) are theirs continued, not repeated."""
 
     task: Task
+    first_epoch: int = 0
+
+
+class Masking(Continued):
+    """Parameters of `methods.pruning.stages:mask`. The recipe of `task` is that of the steps looked at, if any."""
+
     choice: Choice
-    extra_epochs: int = 0
+
+
+class ExtraTraining(Continued):
+    """Parameters of `methods.pruning.stages:extra_epochs`. The recipe of `task` is that of the extra epochs.
+
+    `masked`: the masks hold while it trains; else the network trains dense and is masked at the end.
+    """
+
+    masked: bool
 
 
 class Shrinking(Params):
@@ -57,10 +72,8 @@ class Shrinking(Params):
     backend: Backend = "native"
 
 
-class FineTuning(Params):
+class FineTuning(Continued):
     """Parameters of `methods.pruning.stages:finetune`. The recipe of `task` is that of the fine-tuning."""
-
-    task: Task
 
 
 class Pruning(Config):
@@ -98,13 +111,17 @@ class Pruning(Config):
         shrinking in the chosen order."""
         base = base_training(task)
         plain = cast(Training, base.params).task
-        steps: list[tuple[Phase, Stage]] = [(Phase.BASE, base), *self._masks(plain, base)]
+        steps: Steps = [(Phase.BASE, base)]
+        if self.schedule == "one_shot":
+            self._mask_at_once(plain, steps)
+        else:
+            self._mask_gradually(plain, steps)
         if self.finetune == "shrink_first":
-            steps.append((Phase.COMPRESS, self._shrink(plain, steps[-1][1])))
+            self._shrink(plain, steps)
         if self.finetune_epochs:
-            steps.append((Phase.RETRAIN, self._finetune(plain, steps[-1][1], self._milestones(plain))))
+            self._finetune(plain, steps, self._milestones(plain))
         if self.finetune == "masked":
-            steps.append((Phase.COMPRESS, self._shrink(plain, steps[-1][1])))
+            self._shrink(plain, steps)
         return Plan(steps=tuple(steps), network=steps[-1][1], deploy=Precision(task.deploy_precision))
 
     def check(self, task: Task) -> None:
@@ -131,37 +148,42 @@ class Pruning(Config):
             backend=self.backend,
         )
 
-    # --- stages ----------------------------------------------------------------------------------------------------
+    # --- stages: each goes on with the network of the last of `steps` ------------------------------------------------
 
-    def _masks(self, task: Task, base: Stage) -> Steps:
-        """The stages that end with a masked network."""
-        if self.schedule == "one_shot":
-            extra = self.extra_epochs if self.criterion in ITERATIVE else 0
-            return ((Phase.COMPRESS, self._mask(task, base, self.sparsity, extra)),)
-        steps: list[tuple[Phase, Stage]] = []
-        network = base
-        constant = self._recipe(task, self.agp_epochs).model_copy(update={"schedule": "constant"})
+    def _mask_at_once(self, task: Task, steps: Steps) -> None:
+        trained = steps[-1][1]
+        self._mask(task, steps, self.sparsity)
+        if not self.extra_epochs or self.criterion not in ITERATIVE:
+            return
+        masked = steps[-1][1]
+        recipe = self._constant(task, self.extra_epochs)
+        dense = self.criterion == "taylorfo"
+        params = ExtraTraining(task=_with(task, recipe), first_epoch=_epochs(steps), masked=not dense)
+        inputs = {"masked": masked, "trained": trained} if dense else {"masked": masked}
+        steps.append((Phase.COMPRESS, Stage("methods.pruning.stages:extra_epochs", params, inputs)))
+
+    def _mask_gradually(self, task: Task, steps: Steps) -> None:
         for sparsity in agp(self.sparsity, self.agp_iterations):
-            steps.append((Phase.COMPRESS, self._mask(task, network, sparsity, 0)))
-            network = self._finetune(task, steps[-1][1], constant)
-            steps.append((Phase.RETRAIN, network))
-        return tuple(steps)
+            self._mask(task, steps, sparsity)
+            self._finetune(task, steps, self._constant(task, self.agp_epochs))
 
-    def _mask(self, task: Task, network: Stage, sparsity: float, extra_epochs: int) -> Stage:
-        epochs = _limited(extra_epochs, task)
+    def _mask(self, task: Task, steps: Steps, sparsity: float) -> None:
+        trained, epochs = steps[-1][1], 0
         if self.criterion in ITERATIVE:  # the others take no training step: their masks do not depend on its rate
-            recipe = self._recipe(task, max(1, epochs)).model_copy(update={"schedule": "constant"})
-            task = task.model_copy(update={"recipe": recipe})
-        params = Masking(task=task, choice=self.choice(sparsity), extra_epochs=epochs)
-        return Stage("methods.pruning.stages:mask", params, {"trained": network})
+            task, epochs = _with(task, self._constant(task, 1)), _epochs(steps)
+        params = Masking(task=task, choice=self.choice(sparsity), first_epoch=epochs)
+        steps.append((Phase.COMPRESS, Stage("methods.pruning.stages:mask", params, {"trained": trained})))
 
-    def _shrink(self, task: Task, network: Stage) -> Stage:
+    def _shrink(self, task: Task, steps: Steps) -> None:
         params = Shrinking(task=task, backend=self.backend)
-        return Stage("methods.pruning.stages:shrink", params, {"masked": network})
+        steps.append((Phase.COMPRESS, Stage("methods.pruning.stages:shrink", params, {"masked": steps[-1][1]})))
 
-    def _finetune(self, task: Task, network: Stage, recipe: Recipe) -> Stage:
-        params = FineTuning(task=task.model_copy(update={"recipe": recipe}))
-        return Stage("methods.pruning.stages:finetune", params, {"pruned": network})
+    def _finetune(self, task: Task, steps: Steps, recipe: Recipe) -> None:
+        params = FineTuning(task=_with(task, recipe), first_epoch=_epochs(steps))
+        steps.append((Phase.RETRAIN, Stage("methods.pruning.stages:finetune", params, {"pruned": steps[-1][1]})))
+
+    def _constant(self, task: Task, epochs: int) -> Recipe:
+        return self._recipe(task, epochs).model_copy(update={"schedule": "constant"})
 
     def _recipe(self, task: Task, epochs: int) -> Recipe:
         """The task's recipe at the fine-tuning's rate and length; batch, decay, augmentation and constants stay."""
@@ -182,6 +204,16 @@ def agp(final: float, iterations: int) -> Iterator[float]:
     for k in range(iterations - 1):
         yield final * (1 - (1 - k / (iterations - 1)) ** 3)
     yield final
+
+
+def _epochs(steps: Steps) -> int:
+    """The epochs that a network has been trained for when all these steps are done."""
+    training = ("train", "extra_epochs", "finetune")
+    return sum(cast(Continued, stage.params).task.recipe.epochs for _, stage in steps if stage.name in training)
+
+
+def _with(task: Task, recipe: Recipe) -> Task:
+    return task.model_copy(update={"recipe": recipe})
 
 
 def _limited(epochs: int, task: Task) -> int:

@@ -1,11 +1,11 @@
-"""The stage functions of pruning: mask, shrink, finetune. Evaluation is off the meter in all of them."""
+"""The stage functions of pruning: mask, extra_epochs, shrink, finetune. Evaluation is off the meter in all of them."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -15,48 +15,50 @@ from benchmark.vision.cost import count
 from benchmark.vision.data import Batch, Loaders, loaders
 from benchmark.vision.evaluation import accuracy
 from benchmark.vision.network import freeze, load
-from benchmark.vision.training import fit, loss_of, seed_everything
+from benchmark.vision.training import fit, loss_of, seed_everything, set_precision
 from methods.pruning import removal
 from methods.pruning.channels import follow
 from methods.pruning.criteria import by_weights, collect
 from methods.pruning.masks import choose, chosen_layers, hold, release
-from methods.pruning.plan import ITERATIVE, Choice, FineTuning, Masking, Shrinking
+from methods.pruning.plan import ITERATIVE, Choice, Continued, ExtraTraining, FineTuning, Masking, Shrinking
 
 
 def mask(bench: Bench, params: Masking, trained: Output) -> Output:
-    """Score the filters of a trained network and mask the lowest; the 'iterative' criteria train extra epochs with it.
-
-    apoz and activation_mean train the masked network, taylorfo the dense one, which is masked at the end (NNI 2.3).
-    Hands on the network with its masked filters at zero, and the masks.
-    """
-    task, criterion = params.task, params.choice.scoring.criterion
-    model, batches, before = _ready(bench, task, trained)
-    masks = _choose(model, batches, params, trained.arrays)
-    values: dict[str, float] = {"acc_before_pct": before}
-    if params.extra_epochs:
-        if criterion != "taylorfo":
-            hold(model, masks)
-        history = fit(bench, model, batches, loss_of(task.recipe), task)
-        release(model)
-        values |= {"loss": history.loss[-1], "epochs": len(history.loss)}
+    """Score the filters of a trained network and mask the lowest. Hands on the network with these at zero, and the
+    masks."""
+    task = params.task
+    model, batches, before = _ready(bench, params, trained)
+    masks = _choose(bench, model, batches, params, trained.arrays)
     removal.zero(model, masks)
     with bench.paused():
-        values["acc_pct"] = accuracy(model, batches.test)
+        values = {"acc_before_pct": before, "acc_pct": accuracy(model, batches.test)}
     kept = {name: int(layer.sum()) for name, layer in masks.items()}
     return _output(model, task, values, masks, {"filters_kept_by_masks": kept})
+
+
+def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: Output | None = None) -> Output:
+    """The training that NNI's 'iterative' pruners do themselves: apoz and activation_mean train the masked network,
+    taylorfo the dense one (`trained`), which is masked at the end (NNI 2.3)."""
+    task, masks = params.task, masked.arrays or {}
+    model, batches, before = _ready(bench, params, masked if trained is None else trained)
+    if params.masked:
+        hold(model, masks)
+    history = fit(bench, model, batches, loss_of(task.recipe), task)
+    release(model)
+    removal.zero(model, masks)
+    with bench.paused():
+        values = {"acc_before_pct": before, "acc_pct": accuracy(model, batches.test)}
+    values |= {"loss": history.loss[-1], "epochs": len(history.loss)}
+    return _output(model, task, values, masks, {"history": vars(history)})
 
 
 def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
     """Make a masked network physically smaller; its accuracy may change, for what dead filters' batch norms added is
     gone."""
-    model, batches, before = _ready(bench, params.task, masked)
+    model, batches, before = _ready(bench, params, masked)
     masks = masked.arrays or {}
-    if params.backend == "nni":
-        from methods.nni_bridge.pruning import speed_up  # here: the suite works without nni
-
-        smaller = speed_up(model, masks)
-    else:
-        smaller = removal.shrink(model, masks)
+    shrinking = _bridge(bench).speed_up if params.backend == "nni" else removal.shrink
+    smaller = shrinking(model, masks)
     with bench.paused():
         values = {"acc_masked_pct": before, "acc_pct": accuracy(smaller, batches.test)}
     widths = {name: module.out_channels for name, module in smaller.named_modules() if isinstance(module, nn.Conv2d)}
@@ -66,7 +68,7 @@ def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
 def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
     """Train a pruned network on, with a new optimiser; masked filters stay zero. Hands on the last epoch, and masks."""
     task = params.task
-    model, batches, before = _ready(bench, task, pruned)
+    model, batches, before = _ready(bench, params, pruned)
     masks = pruned.arrays or {}
     hold(model, masks)
     history = fit(bench, model, batches, loss_of(task.recipe), task)
@@ -75,30 +77,43 @@ def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
     return _output(model, task, values, masks, {"history": vars(history)})
 
 
-def _ready(bench: Bench, task: Task, given: Output) -> tuple[nn.Module, Loaders, float]:
+def _ready(bench: Bench, params: Continued | Shrinking, given: Output) -> tuple[nn.Module, Loaders, float]:
     """The given network on the device, the task's batches, and the network's accuracy in percent."""
     assert isinstance(given.network, Network), "a stage of pruning needs a network"
-    seed_everything(task.seed)
+    task, first_epoch = params.task, getattr(params, "first_epoch", 0)
+    seed_everything(task.seed, first_epoch)
+    set_precision(task.train_precision)  # process-wide: without this, scores would depend on what ran before
     model = load(given.network).to(bench.device)
     with bench.paused():
-        batches = loaders(task, bench.data_dir, bench.device)
+        batches = loaders(task, bench.data_dir, bench.device, first_epoch)
         return model, batches, accuracy(model, batches.test)
 
 
 def _choose(
-    model: nn.Module, batches: Loaders, params: Masking, earlier: Mapping[str, Tensor] | None
+    bench: Bench, model: nn.Module, batches: Loaders, params: Masking, earlier: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """The masks, with training steps for the criteria that look at data taken on a copy."""
     choice, recipe = params.choice, params.task.recipe
+    bridge = _bridge(bench) if choice.backend == "nni" else None
     channels = follow(model)
     layers = chosen_layers(channels, choice.layers)
-    steps = _first(batches, choice)
-    if choice.backend == "nni":
-        from methods.nni_bridge import pruning as bridge  # here: the suite works without nni
-
-        return bridge.masks(model, layers, steps, recipe, choice)
+    steps = _first(batches, choice, bench.device)
+    if bridge is not None:
+        return cast(dict[str, Tensor], bridge.masks(model, layers, steps, recipe, choice))
     scores = score(model, layers, steps, recipe, choice)
     return choose(channels, scores, dict.fromkeys(layers, choice.sparsity), choice.mode, earlier)
+
+
+def _bridge(bench: Bench) -> Any:
+    """The bridge to NNI, imported off the meter: a process pays that once, whichever pruner comes first.
+
+    Here and not above, so that the suite works without nni.
+    """
+    with bench.paused():
+        from methods.nni_bridge import pruning
+
+        pruning.prepare()
+    return pruning
 
 
 def score(model: nn.Module, layers: list[str], steps: list[Batch], recipe: Recipe, choice: Choice) -> dict[str, Tensor]:
@@ -109,14 +124,13 @@ def score(model: nn.Module, layers: list[str], steps: list[Batch], recipe: Recip
     return by_weights(weights, choice.scoring.criterion)
 
 
-def _first(batches: Loaders, choice: Choice) -> list[Batch]:
-    """The training batches to look at: the first of the first epoch."""
+def _first(batches: Loaders, choice: Choice, device: str) -> list[Batch]:
+    """The training batches to look at, the first of the next epoch, on the device (the published profile keeps its
+    images in host memory)."""
     if choice.scoring.criterion not in ITERATIVE:
         return []
-    wanted = choice.scoring.batches
-    if wanted > len(batches.train):
-        raise ValueError(f"statistics_batches={wanted}: an epoch has {len(batches.train)} batches")
-    return list(islice(batches.train.epoch(0), wanted))
+    first = islice(batches.train.epoch(0), choice.scoring.batches)
+    return [(images.to(device), labels.to(device), index.to(device)) for images, labels, index in first]
 
 
 def _output(

@@ -24,6 +24,8 @@ from tests.harness.helpers import tiny_experiment
 from tests.pruning.bench import Bench
 
 CRITERIA = ("l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean")
+ITERATIVE = CRITERIA[3:]
+SHRUNK = -2  # the stage before the engine
 MINI = {"name": "mini", "builder": "tests.pruning.nets:mini"}
 
 
@@ -65,22 +67,23 @@ def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backe
     if backend == "nni":
         pytest.importorskip("nni")
     (records,) = lab.run(_experiment(lab.root, criterion, backend=backend))
-    base, mask, tuned, shrunk, deployed = records
+    extra = ["extra_epochs"] if criterion in ITERATIVE else []
     names = [record.fn.rpartition(":")[2] for record in records]
-    assert names == ["train", "mask", "finetune", "shrink", "build_engine"]
+    assert names == ["train", "mask", *extra, "finetune", "shrink", "build_engine"]
+    base, mask, *more, tuned, shrunk, deployed = records
     assert all(record.joules > 0 for record in records)
     assert mask.values["acc_before_pct"] == base.values["acc_pct"]
-    assert tuned.values["acc_before_pct"] == mask.values["acc_pct"], "masked, right before fine-tuning"
+    assert tuned.values["acc_before_pct"] == (more or [mask])[0].values["acc_pct"], "masked, right before fine-tuning"
     assert shrunk.values["acc_masked_pct"] == tuned.values["acc_pct"]
     assert deployed.values["acc_pct"] == shrunk.values["acc_pct"]
     assert deployed.values["params"] == shrunk.values["params"] < base.values["params"]
     assert shrunk.values["macs"] < base.values["macs"]
-    assert mask.values.get("epochs", 0) == (1 if criterion in ("apoz", "taylorfo", "activation_mean") else 0)
+    assert [record.values["epochs"] for record in more] == [1] * len(extra)
     masks = lab.output(mask).arrays
     assert {name: int(layer.sum()) for name, layer in masks.items()} == {
         "conv1": 4, "block1.conv1": 4, "block1.conv2": 4, "block2.conv1": 6, "block2.conv2": 6, "block2.shortcut.0": 6,
     }  # fmt: skip  # a line reads best
-    for output in (lab.output(mask), lab.output(tuned)):
+    for output in (lab.output(record) for record in (mask, *more, tuned)):
         for name, layer in masks.items():
             assert output.network.tensors[f"{name}.weight"][~layer].abs().sum() == 0
             assert output.network.tensors[f"{name}.weight"][layer].abs().sum() > 0
@@ -94,14 +97,14 @@ def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backe
 def test_the_backends_end_in_the_same_network(lab, criterion):
     pytest.importorskip("nni")
     native, nni = lab.run(*(_experiment(lab.root, criterion, backend=backend) for backend in ("native", "nni")))
-    ours, theirs = (lab.output(records[3]).network.tensors for records in (native, nni))
+    ours, theirs = (lab.output(records[SHRUNK]).network.tensors for records in (native, nni))
     # NNI's new batch norms count their batches from 0; nobody reads that count
     assert all(torch.equal(ours[name], theirs[name]) for name in ours if not name.endswith("num_batches_tracked"))
 
 
 def test_the_pruned_network_loads_without_methods_or_nni(lab, tmp_path):
     (records,) = lab.run(_experiment(lab.root, "l1"))
-    pruned = lab.output(records[3]).network
+    pruned = lab.output(records[SHRUNK]).network
     assert pruned.builder == MINI["builder"]
     model = network.load(pruned)
     assert model.block1.conv1.out_channels == 4
@@ -111,10 +114,10 @@ def test_the_pruned_network_loads_without_methods_or_nni(lab, tmp_path):
 def test_the_same_seed_gives_the_same_network_and_another_seed_another(lab, tmp_path):
     again = Lab(tmp_path)
     experiment = _experiment(lab.root, "taylorfo")
-    first, second = (one.output(one.run(experiment)[0][3]).network.tensors for one in (lab, again))
+    first, second = (one.output(one.run(experiment)[0][SHRUNK]).network.tensors for one in (lab, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = experiment.model_copy(update={"task": experiment.task.model_copy(update={"seed": 1})})
-    third = again.output(again.run(other)[0][3]).network.tensors
+    third = again.output(again.run(other)[0][SHRUNK]).network.tensors
     assert not all(torch.equal(first[name], third[name]) for name in first if first[name].shape == third[name].shape)
 
 
@@ -151,13 +154,17 @@ def test_the_extra_epoch_trains_the_dense_network_for_taylorfo_alone(lab, criter
     experiment = _experiment(lab.root, criterion)
     (records,) = lab.run(experiment)
     (life,) = lives(experiment, place_of(experiment, lab.device, lab.store))
-    task = life.plan.steps[1][1].params.task
+    params = life.plan.steps[2][1].params
+    task, first = params.task, params.first_epoch
+    assert first == records[0].values["epochs"]
     model = network.load(lab.output(records[0]).network)
-    seed_everything(task.seed)
-    fit(Bench(), model, loaders(task, lab.root, "cpu"), loss_of(task.recipe), task)
-    output = lab.output(records[1])
+    seed_everything(task.seed, first)
+    fit(Bench(), model, loaders(task, lab.root, "cpu", first), loss_of(task.recipe), task)
+    output = lab.output(records[2])
     assert torch.equal(output.network.tensors["fc.weight"], model.fc.weight) == dense
+    masks = lab.output(records[1]).arrays
     for name, mask in output.arrays.items():  # both end masked
+        assert torch.equal(mask, masks[name])
         weight = output.network.tensors[f"{name}.weight"]
         assert weight[~mask].abs().sum() == 0
         assert torch.equal(weight[mask], model.get_submodule(name).weight[mask]) == dense
@@ -177,6 +184,26 @@ def _recipes(plan):
     return {stage.name: stage.params.task.recipe for _, stage in plan.steps}
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"criterion": "l1"}, {"finetune": [160]}),
+        ({"criterion": "apoz"}, {"mask": [160], "extra_epochs": [160], "finetune": [161]}),
+        ({"criterion": "apoz", "extra_epochs": 0}, {"mask": [160], "finetune": [160]}),
+        (
+            {"criterion": "apoz", "schedule": "agp", "agp_iterations": 3, "agp_epochs": 2},
+            {"mask": [160, 162, 164], "finetune": [160, 162, 164, 166]},
+        ),
+    ],
+)
+def test_no_stage_repeats_the_draws_of_an_earlier_one(task160, settings, expected):
+    found = {}
+    for _, stage in Pruning(**settings).plan(task160).steps:
+        if getattr(stage.params, "first_epoch", 0):
+            found.setdefault(stage.name, []).append(stage.params.first_epoch)
+    assert found == expected
+
+
 def test_a_plan_starts_with_the_shared_base_training(task160):
     for criterion in CRITERIA:
         assert Pruning(criterion=criterion).plan(task160).steps[0][1] == base_training(task160)
@@ -184,7 +211,7 @@ def test_a_plan_starts_with_the_shared_base_training(task160):
 
 def test_fine_tuning_has_a_recipe_of_its_own(task160):
     recipes = _recipes(Pruning(criterion="apoz").plan(task160))
-    tuned, extra = recipes["finetune"], recipes["mask"]
+    tuned, extra = recipes["finetune"], recipes["extra_epochs"]
     assert (tuned.epochs, tuned.lr, tuned.schedule, tuned.milestones, tuned.gamma) == (
         20,
         0.01,

@@ -56,6 +56,13 @@ def test_loader_yields_every_image_once_keeps_the_ragged_batch_and_its_index(rec
         assert torch.equal(pixels, data.normalise(images.pixels[index], plain.mean, plain.std))
 
 
+def test_a_later_stage_goes_on_with_the_draws(recipe):
+    images = Images(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64))
+    first, later = Loader(images, recipe, 16, seed=1), Loader(images, recipe, 16, seed=1, first_epoch=8)
+    assert torch.equal(later.choices(2), first.choices(10))
+    assert not torch.equal(later.choices(0), first.choices(0))
+
+
 def test_an_epoch_depends_on_seed_and_number_alone(recipe):
     images, _ = data.load(Data(name="synthetic", classes=10), Path(), Scale(name="t", train_images=70, test_images=10))
 
