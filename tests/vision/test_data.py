@@ -57,8 +57,8 @@ def test_loader_yields_every_image_once_keeps_the_ragged_batch_and_its_index(rec
 
 
 def test_a_later_stage_goes_on_with_the_draws(recipe):
-    images = Images(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64))
-    first, later = Loader(images, recipe, 16, seed=1), Loader(images, recipe, 16, seed=1, first_epoch=8)
+    images = data.Images(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64))
+    first, later = (data.Loader(images, recipe, 16, seed=1, first_epoch=number) for number in (0, 8))
     assert torch.equal(later.choices(2), first.choices(10))
     assert not torch.equal(later.choices(0), first.choices(0))
 
