@@ -81,11 +81,16 @@ def _say(line: str) -> None:
 
 
 def _run(words: list[str]) -> int:
-    if any(word.startswith("-") for word in words):
+    flags = {word for word in words if word.startswith("-")}
+    if flags - {"-m", "--multirun"}:
         return _hydra(words)
     from benchmark.config import compose
 
-    return _work([compose(words)])
+    if not flags:
+        return _work([compose(words)])
+    from benchmark.study import sweep
+
+    return _work([compose(job) for job in sweep([word for word in words if word not in flags])])
 
 
 def _choices() -> int:
@@ -103,8 +108,7 @@ def _choices() -> int:
 
 
 def _hydra(words: list[str]) -> int:
-    """Hand the flags to Hydra: -m, --cfg job and the rest of its own. The jobs of a sweep are worked together, as a
-    study is."""
+    """Hand the flags to Hydra: --cfg job and the rest of its own."""
     import hydra
 
     from benchmark.config import CONFIGS, check_words

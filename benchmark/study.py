@@ -1,13 +1,17 @@
-"""A study: a file of experiments, `{overrides, sweep}` blocks, expanded to lists of overrides."""
+"""Many experiments at once as lists of overrides: a study (a file of `{overrides, sweep}` blocks) or an ad-hoc
+sweep."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmark.config import CONFIGS, ConfigError, near
+from benchmark.config import CONFIGS, ConfigError, check_words, groups, names, near
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 FOLDER = CONFIGS / "experiment"
 
@@ -49,3 +53,38 @@ def _jobs(block: dict[str, Any]) -> list[list[str]]:
     sweep = block.get("sweep") or {}
     choices = [[f"{key}={value}" for value in values] for key, values in sweep.items()]
     return [[*(block.get("overrides") or []), *choice] for choice in itertools.product(*choices)]
+
+
+def sweep(words: Sequence[str]) -> list[list[str]]:
+    """The override lists of an ad-hoc sweep, in Hydra's grammar: comma lists, range(), choice(), glob() of a group.
+
+    Hydra's own sweeper composes the words that do not sweep before it begins, and so refuses a setting that only the
+    swept methods have. Raises ConfigError.
+    """
+    check_words(words)
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    return [list(job) for job in itertools.product(*map(_swept, words, parsed))]
+
+
+def _swept(word: str, parsed: Override) -> list[str]:
+    """The words that one word of a sweep stands for."""
+    from hydra.core.override_parser.types import Glob
+
+    key, value = parsed.get_key_element(), parsed.value()
+    if isinstance(value, Glob):
+        found = value.filter(names(key) if key in groups() else [])
+    elif parsed.is_discrete_sweep():
+        found = list(parsed.sweep_string_iterator())
+    elif parsed.is_sweep_override():
+        raise ConfigError(f"{word}: an interval cannot be swept; give a list or range(start,stop,step)")
+    else:
+        return [word]
+    if not found:
+        raise ConfigError(f"{word}: nothing to sweep over")
+    return [f"{key}={each}" for each in found]

@@ -27,11 +27,11 @@ def mask(bench: Bench, params: Masking, trained: Output) -> Output:
     """Score the filters of a trained network and mask the lowest. Hands on the network with these at zero, and the
     masks."""
     task = params.task
-    model, batches, before = _ready(bench, params, trained)
+    model, batches = _ready(bench, params, trained)
     masks = _choose(bench, model, batches, params, trained.arrays)
     removal.zero(model, masks)
     with bench.paused():
-        values = {"acc_before_pct": before, "acc_pct": accuracy(model, batches.test)}
+        values = {"acc_before_pct": trained.values["acc_pct"], "acc_pct": accuracy(model, batches.test)}
     kept = {name: int(layer.sum()) for name, layer in masks.items()}
     return _output(model, task, values, masks, {"filters_kept_by_masks": kept})
 
@@ -40,14 +40,15 @@ def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: O
     """The training that NNI's 'iterative' pruners do themselves: apoz and activation_mean train the masked network,
     taylorfo the dense one (`trained`), which is masked at the end (NNI 2.3)."""
     task, masks = params.task, masked.arrays or {}
-    model, batches, before = _ready(bench, params, masked if trained is None else trained)
+    given = masked if trained is None else trained
+    model, batches = _ready(bench, params, given)
     if params.masked:
         hold(model, masks)
     history = fit(bench, model, batches, loss_of(task.recipe), task)
     release(model)
     removal.zero(model, masks)
     with bench.paused():
-        values = {"acc_before_pct": before, "acc_pct": accuracy(model, batches.test)}
+        values = {"acc_before_pct": given.values["acc_pct"], "acc_pct": accuracy(model, batches.test)}
     values |= {"loss": history.loss[-1], "epochs": len(history.loss)}
     return _output(model, task, values, masks, {"history": vars(history)})
 
@@ -55,12 +56,12 @@ def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: O
 def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
     """Make a masked network physically smaller; its accuracy may change, for what dead filters' batch norms added is
     gone."""
-    model, batches, before = _ready(bench, params, masked)
+    model, batches = _ready(bench, params, masked)
     masks = masked.arrays or {}
     shrinking = _bridge(bench).speed_up if params.backend == "nni" else removal.shrink
     smaller = shrinking(model, masks)
     with bench.paused():
-        values = {"acc_masked_pct": before, "acc_pct": accuracy(smaller, batches.test)}
+        values = {"acc_masked_pct": masked.values["acc_pct"], "acc_pct": accuracy(smaller, batches.test)}
     widths = {name: module.out_channels for name, module in smaller.named_modules() if isinstance(module, nn.Conv2d)}
     return _output(smaller, params.task, values, {}, {"filters": widths})
 
@@ -68,25 +69,24 @@ def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
 def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
     """Train a pruned network on, with a new optimiser; masked filters stay zero. Hands on the last epoch, and masks."""
     task = params.task
-    model, batches, before = _ready(bench, params, pruned)
+    model, batches = _ready(bench, params, pruned)
     masks = pruned.arrays or {}
     hold(model, masks)
     history = fit(bench, model, batches, loss_of(task.recipe), task)
     release(model)
-    values = {"acc_before_pct": before, **history.values()}
+    values = {"acc_before_pct": pruned.values["acc_pct"], **history.values()}
     return _output(model, task, values, masks, {"history": vars(history)})
 
 
-def _ready(bench: Bench, params: Continued | Shrinking, given: Output) -> tuple[nn.Module, Loaders, float]:
-    """The given network on the device, the task's batches, and the network's accuracy in percent."""
+def _ready(bench: Bench, params: Continued | Shrinking, given: Output) -> tuple[nn.Module, Loaders]:
+    """The given network on the device, and the task's batches."""
     assert isinstance(given.network, Network), "a stage of pruning needs a network"
     task, first_epoch = params.task, getattr(params, "first_epoch", 0)
     seed_everything(task.seed, first_epoch)
     set_precision(task.train_precision)  # process-wide: without this, scores would depend on what ran before
     model = load(given.network).to(bench.device)
     with bench.paused():
-        batches = loaders(task, bench.data_dir, bench.device, first_epoch)
-        return model, batches, accuracy(model, batches.test)
+        return model, loaders(task, bench.data_dir, bench.device, first_epoch)
 
 
 def _choose(

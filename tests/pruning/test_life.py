@@ -17,6 +17,7 @@ from benchmark.store import Store
 from benchmark.task import Model
 from benchmark.vision import network
 from benchmark.vision.data import loaders
+from benchmark.vision.evaluation import accuracy
 from benchmark.vision.training import fit, loss_of, seed_everything
 from methods.baseline import base_training
 from methods.pruning.plan import Pruning, agp
@@ -76,6 +77,9 @@ def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backe
     assert tuned.values["acc_before_pct"] == (more or [mask])[0].values["acc_pct"], "masked, right before fine-tuning"
     assert shrunk.values["acc_masked_pct"] == tuned.values["acc_pct"]
     assert deployed.values["acc_pct"] == shrunk.values["acc_pct"]
+    test = loaders(_experiment(lab.root, criterion).task, lab.root, "cpu").test
+    for record in (mask, *more, tuned, shrunk):
+        assert accuracy(network.load(lab.output(record).network), test) == record.values["acc_pct"]
     assert deployed.values["params"] == shrunk.values["params"] < base.values["params"]
     assert shrunk.values["macs"] < base.values["macs"]
     assert [record.values["epochs"] for record in more] == [1] * len(extra)

@@ -65,7 +65,8 @@ def test_release_changes_no_output():
 def test_a_masked_fine_tuning_that_is_broken_off_resumes_to_the_same_network(task):
     task = task.model_copy(update={"model": Model(name="mini", builder="tests.pruning.nets:mini")})
     torch.manual_seed(5)
-    given = Output(network=freeze(build_model(task.model, 10), task.model, 10, task.recipe), arrays=MASKS)
+    network = freeze(build_model(task.model, 10), task.model, 10, task.recipe)
+    given = Output(network=network, arrays=MASKS, values={"acc_pct": 10.0})
     whole = finetune(Bench(), FineTuning(task=task), given)
     bench = Bench(stop_at=1.4)
     with pytest.raises(KeyboardInterrupt):
