@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
-from benchmark import config
+from benchmark import config, study
 from benchmark.config import ConfigError
 from benchmark.life import lives
 from benchmark.stage import Phase
@@ -126,8 +128,6 @@ def test_seeds_make_that_many_tasks():
 
 
 def test_an_empty_study_is_an_error(tmp_path, monkeypatch):
-    from benchmark import study
-
     (tmp_path / "none.yaml").write_text("[]\n")
     (tmp_path / "typo.yaml").write_text("- override: [seed=1]\n")
     monkeypatch.setattr(study, "FOLDER", tmp_path)
@@ -140,8 +140,6 @@ def test_an_empty_study_is_an_error(tmp_path, monkeypatch):
 
 
 def test_words_of_the_command_replace_the_studys(tmp_path, monkeypatch):
-    from benchmark import study
-
     (tmp_path / "two.yaml").write_text("- overrides: [seed=1, scale=small]\n  sweep: {model: [a, b], recipe: [x]}\n")
     monkeypatch.setattr(study, "FOLDER", tmp_path)
     assert study.expand("two", ["seed=9"]) == [
@@ -155,3 +153,41 @@ def test_values_are_frozen():
     recipe = Recipe(name="t", epochs=1, batch_size=1, lr=1, mean=(0, 0, 0), std=(1, 1, 1))
     with pytest.raises(ValidationError, match="frozen"):
         recipe.epochs = 2
+
+
+# --- ad-hoc sweeps -------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_over_methods_takes_a_setting_that_only_they_have():
+    """Hydra's own sweeper first composes what does not sweep, and finds no such setting in the default method."""
+    jobs = study.sweep(["method=pruning/l1,pruning/l2", "method.finetune_epochs=2"])
+    assert jobs == [[f"method=pruning/{name}", "method.finetune_epochs=2"] for name in ("l1", "l2")]
+    found = [config.parse(config.compose(job), "cuda")[0].build_method() for job in jobs]
+    assert [(method.criterion, method.finetune_epochs) for method in found] == [("l1", 2), ("l2", 2)]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("seed=range(0,3)", ["seed=0", "seed=1", "seed=2"]),
+        ("method.sparsity=choice(0.3,0.5)", ["method.sparsity=0.3", "method.sparsity=0.5"]),
+        ("model=glob(nni/vgg*)", ["model=nni/vgg13", "model=nni/vgg16", "model=nni/vgg19"]),
+        ("inference.batch_sizes=[1,2]", ["inference.batch_sizes=[1,2]"]),
+    ],
+)
+def test_a_sweep_speaks_hydras_grammar(word, expected):
+    assert study.sweep([word]) == [[each] for each in expected]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("model=glob(zz*)", "nothing to sweep over"),
+        ("seed=interval(0,1)", "an interval cannot be swept"),
+        ("seed=1,,2", "seed=1,,2"),
+        ("sed=1,2", "did you mean seed"),
+    ],
+)
+def test_a_sweep_over_nothing_is_refused(word, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        study.sweep([word])
