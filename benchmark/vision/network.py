@@ -46,7 +46,7 @@ def load(network: Network) -> nn.Module:
     """
     with torch.device("meta"):
         module = build(network.builder, network.kwargs)
-    _take_shapes(module, network.tensors)
+    take_shapes(module, network.tensors)
     module.to_empty(device="cpu")
     try:
         module.load_state_dict(dict(network.tensors))
@@ -56,14 +56,15 @@ def load(network: Network) -> nn.Module:
     return module.eval()
 
 
-def _take_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give every layer the sizes of its stored tensors; only widths can differ, never the kind or number of layers."""
+def take_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give every layer the sizes of its stored tensors, in place; only widths can differ, never the kind or number of
+    layers."""
     for name, layer in module.named_modules():
         weight = tensors.get(f"{name}.weight")
         if weight is None:
             continue
         if isinstance(layer, nn.Conv2d):
-            depthwise = layer.groups > 1 and layer.groups == layer.in_channels
+            depthwise = 1 < layer.groups == layer.in_channels == layer.out_channels
             layer.out_channels = weight.shape[0]
             layer.groups = weight.shape[0] if depthwise and weight.shape[1] == 1 else layer.groups
             layer.in_channels = weight.shape[1] * layer.groups

@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import lcm
 from typing import Any
 
 import torch
@@ -21,14 +22,14 @@ from torch.nn import functional
 from benchmark.vision.models.repdistiller.layers import channel_shuffle
 
 PASSING = (
-    nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten,
-    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+    nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
 )  # fmt: skip  # one kind a line would hide the list
 PASSING_FUNCTIONS = (
     functional.relu, functional.relu6, torch.relu, functional.dropout, functional.max_pool2d, functional.avg_pool2d,
-    functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d, torch.flatten,
+    functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d,
 )  # fmt: skip  # same
-PASSING_METHODS = ("relu", "relu_", "flatten", "contiguous", "mean")
+PASSING_METHODS = ("relu", "relu_", "contiguous")
 JOINING = (operator.add, operator.iadd, torch.add, operator.mul, operator.imul, torch.mul, operator.sub, torch.sub)
 
 Block = tuple[int, ...]
@@ -69,6 +70,25 @@ class Channels:
         """Whether filters of this convolution can be removed at all."""
         return self.locked.isdisjoint(self.layers[name].gives)
 
+    def segments(self, channels: Sequence[int]) -> list[list[int]]:
+        """`channels` in pieces of which each must lose its share, so that balanced blocks stay balanced.
+
+        Where the blocks of every grouped convolution cover them evenly, as many equal runs as the least common multiple
+        of the groups (NNI's rule); else those that lie in the same blocks.
+        """
+        partitions = [blocks for blocks in self.balanced if any(set(block) & set(channels) for block in blocks)]
+        if not partitions:
+            return [list(channels)]
+        count = lcm(*(len(blocks) for blocks in partitions))
+        if len(channels) % count == 0 and all(sum(blocks, ()) == tuple(channels) for blocks in partitions):
+            width = len(channels) // count
+            return [list(channels[start : start + width]) for start in range(0, len(channels), width)]
+        cells: dict[tuple[int, ...], list[int]] = {}
+        places = [{channel: k for k, block in enumerate(blocks) for channel in block} for blocks in partitions]
+        for channel in channels:
+            cells.setdefault(tuple(place.get(channel, -1) for place in places), []).append(channel)
+        return list(cells.values())
+
     def groups(self) -> list[list[str]]:
         """Convolutions that share channels, largest sets that hang together; those that share none stand alone."""
         found: list[tuple[set[int], list[str]]] = []
@@ -98,7 +118,10 @@ def follow(model: nn.Module) -> Channels:
 
 @dataclass
 class _Walk:
-    """The state of one walk: a union-find over channels, and what every node of the graph hands on."""
+    """The state of one walk: a union-find over channels, and what every node of the graph hands on.
+
+    `flat` are the nodes that hand on [n, features], of which each channel has equally many.
+    """
 
     graph: torch.fx.GraphModule
     parent: list[int] = field(default_factory=list)
@@ -106,6 +129,7 @@ class _Walk:
     layers: dict[str, Layer] = field(default_factory=dict)
     locks: list[int] = field(default_factory=list)
     blocks: list[list[list[int]]] = field(default_factory=list)
+    flat: set[torch.fx.Node] = field(default_factory=set)
     normalised: dict[str, str] = field(default_factory=dict)
 
     def visit(self, node: torch.fx.Node) -> None:
@@ -120,6 +144,8 @@ class _Walk:
         if node.op not in rules:
             raise ValueError(f"cannot follow channels through {node.op} {node.target}")
         self.values[node] = rules[node.op](node)
+        if any(each in self.flat for each in node.all_input_nodes):
+            self.flat.add(node)
 
     def result(self) -> Channels:
         layers = {
@@ -154,6 +180,9 @@ class _Walk:
 
     def _balance(self, channels: list[int], count: int) -> None:
         width = len(channels) // count
+        if width == 1:  # none can go and leave its group without any
+            self.locks += channels
+            return
         self.blocks.append([channels[start : start + width] for start in range(0, len(channels), width)])
 
     def _of(self, node: torch.fx.Node) -> list[int]:
@@ -166,9 +195,12 @@ class _Walk:
     # --- nodes -----------------------------------------------------------------------------------------------------
 
     def _images(self, node: torch.fx.Node) -> list[int] | None:
-        if node.args or self.parent:  # an argument with a default, or a second input: no images
+        if node.args:  # an argument with a default
             return None
-        colours = self._new(3)
+        if self.parent:
+            raise ValueError(f"cannot follow channels through a second input, {node.target}")
+        used_by = [self.graph.get_submodule(str(user.target)) for user in node.users if user.op == "call_module"]
+        colours = self._new(next((module.in_channels for module in used_by if isinstance(module, nn.Conv2d)), 3))
         self.locks += colours
         return colours
 
@@ -184,9 +216,13 @@ class _Walk:
         takes = self._of(node)
         if isinstance(module, PASSING):
             return takes
+        if isinstance(module, nn.Flatten):
+            return self._flat(node, module.start_dim)
         if name in self.layers:
             raise ValueError(f"{name} is called twice: its channels cannot be told apart")
         if isinstance(module, nn.Conv2d):
+            if module.in_channels != len(takes):
+                raise ValueError(f"{name} takes {module.in_channels} channels, but is given {len(takes)}")
             gives = self._convolve(module, takes)
         elif isinstance(module, nn.Linear):
             if module.in_features % len(takes):
@@ -194,6 +230,8 @@ class _Walk:
             gives = self._new(module.out_features)
             self.locks += gives
         elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            if module.num_features != len(takes):
+                raise ValueError(f"{name} takes {module.num_features} channels, but is given {len(takes)}")
             gives = takes
             source = node.args[0]
             if isinstance(source, torch.fx.Node) and str(source.target) in self.layers and len(source.users) == 1:
@@ -218,42 +256,79 @@ class _Walk:
         if function in PASSING_FUNCTIONS:
             return self._of(node)
         if function in JOINING:
-            operands = [self.values[each] for each in node.all_input_nodes if isinstance(self.values[each], list)]
-            return self._join(node, *operands) if len(operands) == 2 else operands[0]
-        if function is torch.cat:
-            return self._cat(node)
-        if function is channel_shuffle:
-            return self._shuffle(node)
-        if function is torch.chunk:
-            return self._chunk(node)
-        if function is operator.getitem:
-            value = self.values[node.all_input_nodes[0]]
-            return value[node.args[1]] if isinstance(value, tuple) else None  # type: ignore[index] # an int
-        raise ValueError(f"cannot follow channels through {getattr(function, '__name__', function)}")
+            operands = [self.values[each] for each in node.all_input_nodes if self.values[each] is not None]
+            if len(operands) == 2 and all(isinstance(each, list) for each in operands):
+                return self._join(node, *operands)
+            return operands[0] if operands else None  # with a number, or sizes among themselves
+        rules = {
+            torch.cat: self._cat,
+            torch.chunk: self._chunk,
+            torch.flatten: lambda node: self._flat(node, _argument(node, 1, "start_dim", 0)),
+            torch.mean: self._mean,
+            channel_shuffle: self._shuffle,
+            operator.getitem: self._item,
+        }
+        if function is getattr and node.args[1] == "shape":
+            return None
+        if function not in rules:
+            raise ValueError(f"cannot follow channels through {getattr(function, '__name__', function)}")
+        return rules[function](node)
 
     def _method(self, node: torch.fx.Node) -> Any:
         if node.target in PASSING_METHODS:
             return self._of(node)
         if node.target == "chunk":
             return self._chunk(node)
+        if node.target == "mean":
+            return self._mean(node)
+        if node.target == "flatten":
+            return self._flat(node, _argument(node, 1, "start_dim", 0))
         if node.target in ("size", "dim"):
             return None
         if node.target in ("view", "reshape") and len(node.args) == 3 and node.args[2] == -1:
-            return self._of(node)  # flattens: [n, c, h, w] to [n, c h w]
+            return self._flat(node, 1)
         raise ValueError(f"cannot follow channels through the method {node.target}")
 
+    def _flat(self, node: torch.fx.Node, start: Any) -> list[int]:
+        """[n, c, h, w] to [n, c h w]: each channel becomes equally many features."""
+        if start not in (1, 2):
+            raise ValueError(f"cannot follow channels through a flatten from axis {start}")
+        self.flat.add(node)
+        return self._of(node)
+
+    def _mean(self, node: torch.fx.Node) -> list[int]:
+        axes = _argument(node, 1, "dim", None)
+        axes = {axes} if isinstance(axes, int) else set(axes or ())
+        if not axes or not (axes <= {2, 3} or axes == {-1, -2}):
+            raise ValueError(f"cannot follow channels through a mean over the axes {sorted(axes) or 'of all'}")
+        return self._of(node)
+
+    def _item(self, node: torch.fx.Node) -> Any:
+        """A part of a tuple, or of a tensor whose channels are all taken."""
+        value, index = self.values[node.all_input_nodes[0]], node.args[1]
+        if isinstance(value, tuple):
+            return value[index]  # type: ignore[index] # an int
+        if value is None or (isinstance(index, tuple) and index[:2] == (slice(None), slice(None))):
+            return value
+        raise ValueError(f"cannot follow channels through the index {index}")
+
     def _cat(self, node: torch.fx.Node) -> list[int]:
-        axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+        axis = _argument(node, 1, "dim", 0)
         if axis != 1:
             raise ValueError(f"cannot follow channels through a cat along axis {axis}")
-        return [channel for each in node.all_input_nodes for channel in self.values[each]]
+        operands: Any = _argument(node, 0, "tensors", ())
+        if not all(isinstance(self.values.get(each), list) for each in operands):
+            raise ValueError(f"cannot follow channels through {node}: one of what it joins has none")
+        if any(each in self.flat for each in operands):
+            raise ValueError(f"cannot follow channels through {node}: it joins features, not channels")
+        return [channel for each in operands for channel in self.values[each]]
 
     def _chunk(self, node: torch.fx.Node) -> tuple[list[int], ...]:
         """Chunks are cut by position, so a removed channel would move others to the wrong side: all are locked."""
         channels = self._of(node)
         self.locks += channels
-        count = int(node.args[1] if len(node.args) > 1 else node.kwargs["chunks"])  # type: ignore[arg-type] # an int
-        axis = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
+        count = int(_argument(node, 1, "chunks", 1))
+        axis = _argument(node, 2, "dim", 0)
         if axis != 1:
             raise ValueError(f"cannot follow channels through a chunk along axis {axis}")
         width = -(-len(channels) // count)
@@ -263,6 +338,10 @@ class _Walk:
         """A shuffle permutes by position: all its channels are locked."""
         channels = self._of(node)
         self.locks += channels
-        groups = int(node.args[1] if len(node.args) > 1 else node.kwargs["groups"])  # type: ignore[arg-type] # an int
+        groups = int(_argument(node, 1, "groups", 1))
         order = channel_shuffle(torch.arange(len(channels), device="cpu").view(1, -1, 1, 1), groups).flatten().tolist()
         return [channels[position] for position in order]
+
+
+def _argument(node: torch.fx.Node, position: int, name: str, default: Any) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)

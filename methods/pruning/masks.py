@@ -73,7 +73,8 @@ def _with_earlier(score: Tensor, earlier: Tensor | None) -> Tensor:
 
 
 def _jointly(channels: Channels, scores: Mapping[str, Tensor], sparsity: Mapping[str, float]) -> dict[str, Tensor]:
-    """One decision per family of channels, a family being those that the same convolutions give."""
+    """One decision per family of channels, a family being those that the same convolutions give; within it one per
+    segment, where grouped convolutions need their blocks balanced."""
     members: dict[int, list[str]] = {}
     worth: dict[int, float] = {}
     for name in channels.convolutions():
@@ -87,10 +88,11 @@ def _jointly(channels: Channels, scores: Mapping[str, Tensor], sparsity: Mapping
     removed: set[int] = set()
     for owners, family in families.items():
         if all(name in scores for name in owners):  # else the union would restore what the others remove, but dead
-            count = int(min(sparsity[name] for name in owners) * len(family))
-            joint = torch.tensor([worth[channel] for channel in family], dtype=torch.float64)
-            kept = lowest_removed(joint, count).tolist()
-            removed.update(channel for channel, keep in zip(family, kept, strict=True) if not keep)
+            share = min(sparsity[name] for name in owners)
+            for segment in channels.segments(family):
+                joint = torch.tensor([worth[channel] for channel in segment], dtype=torch.float64)
+                kept = lowest_removed(joint, int(share * len(segment))).tolist()
+                removed.update(channel for channel, keep in zip(segment, kept, strict=True) if not keep)
     removed -= surviving(channels, {name: _mask(channels, name, removed) for name in scores}, worth)
     return {name: _mask(channels, name, removed) for name in scores}
 
