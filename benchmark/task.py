@@ -10,6 +10,9 @@ TrainPrecision = Literal["fp32", "tf32", "bf16", "fp16"]
 DeployPrecision = Literal["fp32", "fp16", "int8"]
 Profile = Literal["fast", "published"]
 
+TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
+"""What a whole data set has, CIFAR and the synthetic one alike."""
+
 
 class Config(BaseModel):
     """A frozen, typed set of values; an unknown name, a wrong type or an out-of-range value is an error."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.task import Data, Recipe, Scale, Task
+from benchmark.task import TEST_IMAGES, TRAIN_IMAGES, Data, Recipe, Scale, Task
 from benchmark.vision.originals import original_of
 
 
@@ -149,7 +149,7 @@ def _synthetic(classes: int, scale: Scale) -> tuple[Images, Images]:
             pixels[part] = (contrast[part] * templates[labels[part]] + noise).clamp(0, 255).to(torch.uint8)
         return Images(pixels, labels)
 
-    return split(scale.train_images or 50_000), split(scale.test_images or 10_000)
+    return split(scale.train_images or TRAIN_IMAGES), split(scale.test_images or TEST_IMAGES)
 
 
 class Draws(NamedTuple):

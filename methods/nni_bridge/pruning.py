@@ -25,6 +25,7 @@ from benchmark.task import Recipe
 from benchmark.vision.data import Batch
 from benchmark.vision.download import import_torchvision
 from benchmark.vision.training import loss_of
+from methods.pruning.channels import follow
 from methods.pruning.criteria import collect, sgd
 from methods.pruning.plan import Choice
 
@@ -48,6 +49,8 @@ def masks(
     with _quiet():
         work = copy.deepcopy(model)
         work.eval()
+        if choice.mode == "dependency_aware":
+            layers = _of_whole_groups(work, layers)
         config: list[dict[str, Any]] = [{"op_names": list(layers), "sparse_ratio": choice.sparsity}]
         if choice.mode == "dependency_aware":
             config = _grouped(work, config, batches)
@@ -96,6 +99,13 @@ def _grouped(model: nn.Module, config: list[dict[str, Any]], batches: Batches) -
     graph = torch.fx.symbolic_trace(model)
     ShapeProp(graph).propagate(images.to(parameter.device, parameter.dtype))
     return cast(list[dict[str, Any]], auto_set_denpendency_group_ids(graph, config))
+
+
+def _of_whole_groups(model: nn.Module, layers: Sequence[str]) -> list[str]:
+    """The layers whose group is chosen wholly: of the others NNI would mask filters that its speed-up then restores,
+    dead."""
+    groups = [group for group in follow(model).groups() if set(group) <= set(layers)]
+    return [name for name in layers if any(name in group for group in groups)]
 
 
 def _pruner(model: nn.Module, config: list[dict[str, Any]], batches: Batches, recipe: Recipe, choice: Choice) -> Any:

@@ -300,7 +300,7 @@ class _Walk:
         axes = _argument(node, 1, "dim", None)
         axes = {axes} if isinstance(axes, int) else set(axes or ())
         if not axes or not (axes <= {2, 3} or axes == {-1, -2}):
-            raise ValueError(f"cannot follow channels through a mean over the axes {sorted(axes) or 'of all'}")
+            raise ValueError(f"cannot follow channels through a mean over {sorted(axes) or 'all axes'}")
         return self._of(node)
 
     def _item(self, node: torch.fx.Node) -> Any:

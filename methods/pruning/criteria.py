@@ -130,5 +130,6 @@ def _watched(
 def _add_taylor(sums: dict[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, weight in weights.items():
-            assert weight.grad is not None, f"{name} took part in no loss"
+            if weight.grad is None:
+                raise ValueError(f"{name} has no gradient (frozen, or no part of the loss): taylorfo cannot score it")
             sums[name] = sums.get(name, 0) + taylor(weight, weight.grad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -126,8 +127,9 @@ def hold(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def release(model: nn.Module) -> None:
-    """Undo `hold`, in place: the masked values become the plain parameters."""
+    """Undo `hold`, in place: the masked values become the plain parameters. Other parametrisations stay."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
-            for field in list(module.parametrizations):  # type: ignore[arg-type] # a ModuleDict, typed as a module
-                parametrize.remove_parametrizations(module, field, leave_parametrized=True)
+            for field, steps in list(cast(nn.ModuleDict, module.parametrizations).items()):
+                if all(isinstance(step, Held) for step in cast(nn.ModuleList, steps)):
+                    parametrize.remove_parametrizations(module, field, leave_parametrized=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
 from benchmark.stage import Phase, Plan, Precision, Stage
-from benchmark.task import Config, Params, Recipe, Task
+from benchmark.task import TRAIN_IMAGES, Config, Params, Recipe, Task
 from methods.baseline import Training, base_training, check_builds
 
 CriterionName = Literal["l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean"]
@@ -127,6 +128,11 @@ class Pruning(Config):
     def check(self, task: Task) -> None:
         """Raise ValueError where the model cannot be built, or cannot be pruned so: rehearsed on the meta device."""
         check_builds(task)
+        if self.criterion in ITERATIVE:
+            images = TRAIN_IMAGES if task.scale.train_images is None else task.scale.train_images
+            batches = math.ceil(images / task.recipe.batch_size)
+            if self.statistics_batches > batches:
+                raise ValueError(f"statistics_batches={self.statistics_batches}: an epoch has {batches} batches")
         from methods.pruning.rehearsal import rehearse  # here, not above: planning must not pay for torch
 
         rehearse(task.model, task.data.classes, self.choice(self.sparsity))

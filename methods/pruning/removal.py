@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from methods.pruning.channels import Block, Channels, Layer, follow
 
@@ -16,9 +17,11 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
     A channel survives if any of the convolutions that share it keeps it; one without a mask keeps all its filters. A
     filter that survives so against its own mask comes back with zero weights, as in NNI, and its batch norm lives on.
-    Raises ValueError where the channels cannot be followed, a mask fits no convolution, or nothing of a layer would be
-    left.
+    Raises ValueError where the channels cannot be followed, a mask fits no convolution, nothing of a layer would be
+    left, or masks still hold the network.
     """
+    if any(parametrize.is_parametrized(module) for module in model.modules()):
+        raise ValueError("a parametrised network cannot be shrunk: release its masks first")
     smaller = copy.deepcopy(model)
     channels = follow(smaller)
     stay = surviving(channels, masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.nn import functional
 
@@ -32,3 +33,19 @@ def opaque(classes: int = 10) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=4), nn.Softmax(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
     )
+
+
+class Joined(nn.Module):
+    """Two maps of different sizes, joined when flat: one channel is 64 features, another 16."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 4, 3, stride=4, padding=1), nn.Conv2d(3, 4, 3, stride=8, padding=1)
+        self.fc = nn.Linear(4 * 64 + 4 * 16, classes)
+
+    def forward(self, x):
+        return self.fc(torch.cat([self.one(x).flatten(1), self.other(x).flatten(1)], 1))
+
+
+def joined(classes: int = 10) -> nn.Module:
+    return Joined(classes)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from benchmark.vision.models.nni.resnet import resnet18
 from methods.pruning.channels import follow
-from methods.pruning.masks import choose
+from methods.pruning.masks import choose, chosen_layers
 from methods.pruning.plan import Choice, Scoring
 from methods.pruning.removal import shrink
 from methods.pruning.stages import score
@@ -52,6 +55,42 @@ def test_both_backends_give_the_same_masks(settings, net, mode):
         assert {n: m.tolist() for n, m in native.items()} == {n: m.tolist() for n, m in theirs.items()}
         assert native
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("layers", "mode"), [("all", "independent"), ("nni_resnet", "dependency_aware")])
+def test_both_backends_agree_on_a_full_size_network(layers, mode):
+    """With nni_resnet a member of the first group is left out: neither masks the others."""
+    from methods.nni_bridge import pruning as bridge
+
+    torch.manual_seed(4)
+    model = resnet18(classes=10).eval()
+    channels = follow(model)
+    names = chosen_layers(channels, layers)
+    choice = Choice(scoring=Scoring(criterion="l2"), sparsity=0.5, mode=mode, layers=layers)
+    scores = score(model, names, [], golden.RECIPE, choice)
+    native = choose(channels, scores, dict.fromkeys(names, 0.5), mode)
+    theirs = bridge.masks(model, names, [], golden.RECIPE, choice)
+    assert {n: m.tolist() for n, m in native.items()} == {n: m.tolist() for n, m in theirs.items()}
+    assert ("conv1" in native) == (layers == "all")
+    ours, smaller = shrink(model, native).state_dict(), bridge.speed_up(model, native).state_dict()
+    assert all(torch.equal(ours[name], smaller[name]) for name in ours)
+
+
+def test_nni_is_quiet_even_where_it_was_imported_before(capfd):
+    script = """
+import nni.compression.pruning, nni.compression.speedup  # as another bridge may have done
+import torch
+from methods.nni_bridge import pruning
+from methods.pruning.plan import Choice, Scoring
+from tests.pruning import golden
+model, names = golden.net("plain"), ["conv1", "conv2"]
+masks = pruning.masks(model, names, [], golden.RECIPE, Choice(scoring=Scoring(criterion="l1"), sparsity=0.5))
+print("BEGIN", flush=True)
+masks = pruning.masks(model, names, [], golden.RECIPE, Choice(scoring=Scoring(criterion="l1"), sparsity=0.5))
+print(sorted(masks), flush=True)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.partition("BEGIN\n")[2] == "['conv1', 'conv2']\n"
 
 
 @pytest.mark.parametrize("mode", ["independent", "dependency_aware"])

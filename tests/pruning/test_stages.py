@@ -1,0 +1,157 @@
+"""The stage functions by themselves: what is on the meter, on which device and in which precision they work."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmark.stage import Output
+from benchmark.store import Store
+from benchmark.task import Model
+from benchmark.vision import training
+from benchmark.vision.data import loaders
+from benchmark.vision.network import build_model, freeze
+from methods.pruning import stages
+from methods.pruning.plan import Choice, ExtraTraining, FineTuning, Masking, Scoring, Shrinking
+from tests.pruning.bench import Bench
+
+
+class Watched(Bench):
+    """Knows whether the meter runs."""
+
+    running = True
+
+    @contextlib.contextmanager
+    def paused(self):
+        self.running = False
+        yield
+        self.running = True
+
+
+@pytest.fixture
+def mini(task):
+    return task.model_copy(update={"model": Model(name="mini", builder="tests.pruning.nets:mini")})
+
+
+@pytest.fixture
+def given(mini):
+    torch.manual_seed(5)
+    network = freeze(build_model(mini.model, 10), mini.model, 10, mini.recipe)
+    return Output(network=network, values={"acc_pct": 10.0})
+
+
+def _choice(criterion="apoz", **settings):
+    return Choice(scoring=Scoring(criterion=criterion), sparsity=0.5, **settings)
+
+
+def _life(bench, task, given):
+    """All four stages, one after the other."""
+
+    def work(stage, params, *inputs):
+        bench.state = None  # the checkpoint of the stage before
+        return stage(bench, params, *inputs)
+
+    masked = work(stages.mask, Masking(task=task, choice=_choice()), given)
+    extra = work(stages.extra_epochs, ExtraTraining(task=task, masked=False), masked, given)
+    tuned = work(stages.finetune, FineTuning(task=task), extra)
+    return masked, extra, tuned, work(stages.shrink, Shrinking(task=task), tuned)
+
+
+def test_evaluation_and_reading_are_off_the_meter_and_the_rest_is_on_it(mini, given, monkeypatch):
+    bench, seen = Watched(), []
+
+    def watch(module, name, on_the_meter):
+        plain = getattr(module, name)
+
+        def watched(*words, **more):
+            seen.append(name)
+            assert bench.running == on_the_meter, name
+            return plain(*words, **more)
+
+        monkeypatch.setattr(module, name, watched)
+
+    for module in (stages, training):
+        watch(module, "accuracy", on_the_meter=False)
+    watch(stages, "loaders", on_the_meter=False)
+    watch(stages, "collect", on_the_meter=True)
+    watch(stages, "fit", on_the_meter=True)
+    watch(stages.removal, "shrink", on_the_meter=True)
+    _life(bench, mini, given)
+    assert {name: seen.count(name) for name in set(seen)} == {
+        "accuracy": 3 + 2 * mini.recipe.epochs, "loaders": 4, "collect": 1, "fit": 2, "shrink": 1,
+    }  # fmt: skip  # a line reads best
+
+
+def test_the_import_of_nni_is_off_the_meter(mini, given, monkeypatch):
+    bridge = pytest.importorskip("methods.nni_bridge.pruning")
+    pytest.importorskip("nni")
+    bench, prepared = Watched(), []
+    plain = bridge.prepare
+    monkeypatch.setattr(bridge, "prepare", lambda: prepared.append(bench.running) or plain())
+    masked = stages.mask(bench, Masking(task=mini, choice=_choice(backend="nni")), given)
+    stages.shrink(bench, Shrinking(task=mini, backend="nni"), masked)
+    assert prepared == [False, False]
+
+
+def test_steps_are_looked_at_on_the_device_wherever_the_profile_keeps_its_images(mini):
+    published = mini.model_copy(update={"profile": "published"})
+    batches = loaders(published, None, "meta")
+    assert next(iter(batches.train.epoch(0)))[0].device.type == "cpu", "in host memory, for the workers"
+    (found,) = stages._first(batches, _choice(), "meta")
+    assert [tensor.device.type for tensor in found] == ["meta"] * 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_scores_do_not_depend_on_the_precision_of_what_ran_before(mini, given, precision, monkeypatch):
+    switches = [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
+    plain, found = stages.collect, []
+
+    def watched(*words):
+        found.append([getattr(*switch) for switch in switches])
+        return plain(*words)
+
+    monkeypatch.setattr(stages, "collect", watched)
+    task = mini.model_copy(update={"train_precision": precision})
+    before = [getattr(*switch) for switch in switches]
+    try:
+        for left in (False, True):
+            for owner, name in switches:
+                setattr(owner, name, left)
+            stages.mask(Bench(), Masking(task=task, choice=_choice()), given)
+    finally:
+        for (owner, name), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)
+    assert found == [[precision == "tf32"] * 2] * 2
+
+
+LOADS = """
+import sys
+for name in ("methods", "nni", "torchvision"):
+    sys.modules[name] = None  # an import of it fails
+from pathlib import Path
+import torch
+from benchmark.store import Store
+from benchmark.vision.network import load
+network = load(Store(Path({results!r}), Path({artifacts!r})).load_output("pruned").network)
+torch.save(network(torch.ones(1, 3, 32, 32)), {logits!r})
+"""
+
+
+def test_a_pruned_artifact_loads_without_methods_and_nni(mini, given, tmp_path):
+    *_, shrunk = _life(Bench(), mini, given)
+    assert (
+        shrunk.network.tensors["conv1.weight"].shape[0] < 8
+        or shrunk.network.tensors["block1.conv1.weight"].shape[0] < 8
+    )
+    results, artifacts, logits = tmp_path / "results", tmp_path / "artifacts", tmp_path / "logits.pt"
+    Store(results, artifacts).save_output("pruned", shrunk)
+    script = LOADS.format(results=str(results), artifacts=str(artifacts), logits=str(logits))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        expected = stages.load(shrunk.network)(torch.ones(1, 3, 32, 32))
+    assert torch.allclose(torch.load(logits), expected, atol=1e-6)
