@@ -27,7 +27,7 @@ from benchmark.vision.download import import_torchvision
 from benchmark.vision.training import loss_of
 from methods.pruning.channels import follow
 from methods.pruning.criteria import collect, sgd
-from methods.pruning.plan import Choice
+from methods.pruning.params import Choice
 
 Batches = Sequence[Batch]
 MODULES = ("nni.compression.pruning", "nni.compression.speedup", "nni.compression.speedup.dependency")

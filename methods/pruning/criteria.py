@@ -14,7 +14,7 @@ from benchmark.task import Recipe
 from benchmark.vision.data import Batch
 from benchmark.vision.training import loss_of
 from methods.pruning.channels import follow
-from methods.pruning.plan import Scoring
+from methods.pruning.params import Scoring
 
 
 def l1(weight: Tensor) -> Tensor:

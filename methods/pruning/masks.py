@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from methods.pruning.channels import Channels
-from methods.pruning.plan import LayerSet, Mode
+from methods.pruning.params import LayerSet, Mode
 from methods.pruning.removal import surviving
 
 NNI_CONV = tuple(f"feature.{number}" for number in (0, 24, 27, 30, 34, 37))

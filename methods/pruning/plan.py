@@ -9,72 +9,24 @@ from typing import Literal, cast
 from pydantic import Field, model_validator
 
 from benchmark.stage import Phase, Plan, Precision, Stage
-from benchmark.task import TRAIN_IMAGES, Config, Params, Recipe, Task
+from benchmark.task import TRAIN_IMAGES, Config, Recipe, Task
 from methods.baseline import Training, base_training, check_builds
-
-CriterionName = Literal["l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean"]
-Backend = Literal["native", "nni"]
-Mode = Literal["independent", "dependency_aware"]
-LayerSet = Literal["all", "nni", "nni_conv13", "nni_resnet"]
-
-ITERATIVE = ("apoz", "taylorfo", "activation_mean")
-"""NNI's word for the criteria that look at data; nothing iterates."""
+from methods.pruning.params import (
+    ITERATIVE,
+    Backend,
+    Choice,
+    Continued,
+    CriterionName,
+    ExtraTraining,
+    FineTuning,
+    LayerSet,
+    Masking,
+    Mode,
+    Scoring,
+    Shrinking,
+)
 
 Steps = list[tuple[Phase, Stage]]
-
-
-class Scoring(Config):
-    """How filters are scored: `batches` training steps are looked at; the other choices count for some criteria."""
-
-    criterion: CriterionName
-    batches: int = Field(default=1, ge=1)
-    activation: Literal["relu", "relu6"] = "relu"
-    activation_site: Literal["pre_bn", "post_bn"] = "pre_bn"
-    taylor_weights: Literal["pre", "post"] = "post"
-
-
-class Choice(Config):
-    """Which filters go: how they are scored, in which layers, which share of each, and who decides."""
-
-    scoring: Scoring
-    sparsity: float = Field(ge=0, lt=1)
-    layers: LayerSet = "all"
-    mode: Mode = "independent"
-    backend: Backend = "native"
-
-
-class Continued(Params):
-    """Parameters of a stage that goes on after `first_epoch` epochs of earlier ones: its draws (order of the images,
-    crops, flips) are theirs continued, not repeated."""
-
-    task: Task
-    first_epoch: int = 0
-
-
-class Masking(Continued):
-    """Parameters of `methods.pruning.stages:mask`. The recipe of `task` is that of the steps looked at, if any."""
-
-    choice: Choice
-
-
-class ExtraTraining(Continued):
-    """Parameters of `methods.pruning.stages:extra_epochs`. The recipe of `task` is that of the extra epochs.
-
-    `masked`: the masks hold while it trains; else the network trains dense and is masked at the end.
-    """
-
-    masked: bool
-
-
-class Shrinking(Params):
-    """Parameters of `methods.pruning.stages:shrink`."""
-
-    task: Task
-    backend: Backend = "native"
-
-
-class FineTuning(Continued):
-    """Parameters of `methods.pruning.stages:finetune`. The recipe of `task` is that of the fine-tuning."""
 
 
 class Pruning(Config):

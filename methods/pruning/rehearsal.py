@@ -12,7 +12,7 @@ from benchmark.vision.cost import count
 from benchmark.vision.network import build_model, take_shapes
 from methods.pruning.channels import follow
 from methods.pruning.masks import choose, chosen_layers
-from methods.pruning.plan import Choice
+from methods.pruning.params import Choice
 from methods.pruning.removal import shrink, surviving
 
 LEAST_SHARE = 0.1

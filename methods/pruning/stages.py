@@ -20,7 +20,7 @@ from methods.pruning import removal
 from methods.pruning.channels import follow
 from methods.pruning.criteria import by_weights, collect
 from methods.pruning.masks import choose, chosen_layers, hold, release
-from methods.pruning.plan import ITERATIVE, Choice, Continued, ExtraTraining, FineTuning, Masking, Shrinking
+from methods.pruning.params import ITERATIVE, Choice, Continued, ExtraTraining, FineTuning, Masking, Shrinking
 
 
 def mask(bench: Bench, params: Masking, trained: Output) -> Output:

@@ -12,7 +12,7 @@ import torch
 from benchmark.vision.models.nni.resnet import resnet18
 from methods.pruning.channels import follow
 from methods.pruning.masks import choose, chosen_layers
-from methods.pruning.plan import Choice, Scoring
+from methods.pruning.params import Choice, Scoring
 from methods.pruning.removal import shrink
 from methods.pruning.stages import score
 from tests.pruning import golden
@@ -81,7 +81,7 @@ def test_nni_is_quiet_even_where_it_was_imported_before(capfd):
 import nni.compression.pruning, nni.compression.speedup  # as another bridge may have done
 import torch
 from methods.nni_bridge import pruning
-from methods.pruning.plan import Choice, Scoring
+from methods.pruning.params import Choice, Scoring
 from tests.pruning import golden
 model, names = golden.net("plain"), ["conv1", "conv2"]
 masks = pruning.masks(model, names, [], golden.RECIPE, Choice(scoring=Scoring(criterion="l1"), sparsity=0.5))

@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmark.task import Recipe
 from methods.pruning.criteria import collect, fpgm, l1, l2, taylor
-from methods.pruning.plan import Scoring
+from methods.pruning.params import Scoring
 
 # four filters of two weights each: a 1 x 1 convolution of two channels
 WEIGHT = torch.tensor([[3.0, -4.0], [1.0, 0.0], [0.0, 0.0], [1.0, 3.0]]).view(4, 2, 1, 1)

@@ -12,7 +12,7 @@ from benchmark.vision.models.nni import resnet, vgg
 from methods.pruning.channels import follow
 from methods.pruning.criteria import by_weights, collect
 from methods.pruning.masks import choose, hold, lowest_removed
-from methods.pruning.plan import Scoring
+from methods.pruning.params import Scoring
 from methods.pruning.removal import shrink, zero
 from tests.data import golden_inputs
 from tests.pruning import golden

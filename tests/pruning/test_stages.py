@@ -16,7 +16,7 @@ from benchmark.vision import training
 from benchmark.vision.data import loaders
 from benchmark.vision.network import build_model, freeze
 from methods.pruning import stages
-from methods.pruning.plan import Choice, ExtraTraining, FineTuning, Masking, Scoring, Shrinking
+from methods.pruning.params import Choice, ExtraTraining, FineTuning, Masking, Scoring, Shrinking
 from tests.pruning.bench import Bench
 
 
