@@ -82,7 +82,10 @@ def _say(line: str) -> None:
 
 def _run(words: list[str]) -> int:
     flags = {word for word in words if word.startswith("-")}
-    if flags - {"-m", "--multirun"}:
+    others = flags - {"-m", "--multirun"}
+    if others and others != flags:
+        return _refuse(f"-m stands alone: without it, {' '.join(sorted(others))} looks at one experiment")
+    if others:
         return _hydra(words)
     from benchmark.config import compose
 

@@ -59,9 +59,12 @@ def sweep(words: Sequence[str]) -> list[list[str]]:
     """The override lists of an ad-hoc sweep, in Hydra's grammar: comma lists, range(), choice(), glob() of a group.
 
     Hydra's own sweeper composes the words that do not sweep before it begins, and so refuses a setting that only the
-    swept methods have. Raises ConfigError.
+    swept methods have. Equal jobs are one. Raises ConfigError.
     """
     check_words(words)
+    for word in words:
+        if word.lstrip("+~").startswith("hydra"):
+            raise ConfigError(f"{word}: a sweep here runs no job of Hydra's, so its settings would change nothing")
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -69,16 +72,16 @@ def sweep(words: Sequence[str]) -> list[list[str]]:
         parsed = OverridesParser.create().parse_overrides(list(words))
     except HydraException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    return [list(job) for job in itertools.product(*map(_swept, words, parsed))]
+    return list(map(list, dict.fromkeys(itertools.product(*map(_swept, words, parsed)))))
 
 
 def _swept(word: str, parsed: Override) -> list[str]:
     """The words that one word of a sweep stands for."""
     from hydra.core.override_parser.types import Glob
 
-    key, value = parsed.get_key_element(), parsed.value()
+    key, group, value = parsed.get_key_element(), parsed.key_or_group, parsed.value()
     if isinstance(value, Glob):
-        found = value.filter(names(key) if key in groups() else [])
+        found = value.filter(names(group) if group in groups() else [])
     elif parsed.is_discrete_sweep():
         found = list(parsed.sweep_string_iterator())
     elif parsed.is_sweep_override():

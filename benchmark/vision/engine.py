@@ -76,7 +76,7 @@ def autocast(precision: TrainPrecision, device: str) -> AbstractContextManager[N
 def seed_everything(seed: int, first_epoch: int = 0) -> None:
     """Seed torch's global generators (CPU and GPU): initial weights, dropout. A stage that trains on, after
     `first_epoch` epochs, draws anew."""
-    torch.manual_seed(mix(seed, first_epoch) if first_epoch else seed)
+    torch.manual_seed(mix(seed, -first_epoch) if first_epoch else seed)  # the loader's draws have the positive numbers
 
 
 @dataclass

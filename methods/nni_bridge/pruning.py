@@ -25,9 +25,9 @@ from benchmark.task import Recipe
 from benchmark.vision.data import Batch
 from benchmark.vision.download import import_torchvision
 from benchmark.vision.training import loss_of
-from methods.pruning.channels import follow
 from methods.pruning.criteria import collect, sgd
 from methods.pruning.params import Choice
+from methods.pruning.trace import follow
 
 Batches = Sequence[Batch]
 MODULES = ("nni.compression.pruning", "nni.compression.speedup", "nni.compression.speedup.dependency")

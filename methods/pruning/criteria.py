@@ -13,8 +13,8 @@ from torch.nn import functional
 from benchmark.task import Recipe
 from benchmark.vision.data import Batch
 from benchmark.vision.training import loss_of
-from methods.pruning.channels import follow
 from methods.pruning.params import Scoring
+from methods.pruning.trace import follow
 
 
 def l1(weight: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def _with_earlier(score: Tensor, earlier: Tensor | None) -> Tensor:
 
 def _jointly(channels: Channels, scores: Mapping[str, Tensor], sparsity: Mapping[str, float]) -> dict[str, Tensor]:
     """One decision per family of channels, a family being those that the same convolutions give; within it one per
-    segment, where grouped convolutions need their blocks balanced."""
+    piece, where grouped convolutions need their blocks balanced."""
     members: dict[int, list[str]] = {}
     worth: dict[int, float] = {}
     for name in channels.convolutions():
@@ -87,13 +87,13 @@ def _jointly(channels: Channels, scores: Mapping[str, Tensor], sparsity: Mapping
     for channel, names in members.items():
         families.setdefault(tuple(names), []).append(channel)
     removed: set[int] = set()
-    for owners, family in families.items():
+    for owners, pieces in zip(families, channels.pieces(list(families.values())), strict=True):
         if all(name in scores for name in owners):  # else the union would restore what the others remove, but dead
             share = min(sparsity[name] for name in owners)
-            for segment in channels.segments(family):
-                joint = torch.tensor([worth[channel] for channel in segment], dtype=torch.float64)
-                kept = lowest_removed(joint, int(share * len(segment))).tolist()
-                removed.update(channel for channel, keep in zip(segment, kept, strict=True) if not keep)
+            for piece, unit in pieces:
+                joint = torch.tensor([worth[channel] for channel in piece], dtype=torch.float64)
+                kept = lowest_removed(joint, int(share * unit) * (len(piece) // unit)).tolist()
+                removed.update(channel for channel, keep in zip(piece, kept, strict=True) if not keep)
     removed -= surviving(channels, {name: _mask(channels, name, removed) for name in scores}, worth)
     return {name: _mask(channels, name, removed) for name in scores}
 

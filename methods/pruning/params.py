@@ -48,6 +48,7 @@ class Continued(Params):
 class Masking(Continued):
     """Parameters of `methods.pruning.stages:mask`. The recipe of `task` is that of the steps looked at, if any."""
 
+    version: int = 2  # balanced pieces; the import of NNI and the extra epoch left this stage
     choice: Choice
 
 
@@ -63,6 +64,7 @@ class ExtraTraining(Continued):
 class Shrinking(Params):
     """Parameters of `methods.pruning.stages:shrink`."""
 
+    version: int = 2  # the import of NNI left this stage
     task: Task
     backend: Backend = "native"
 

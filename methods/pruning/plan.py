@@ -81,8 +81,7 @@ class Pruning(Config):
         """Raise ValueError where the model cannot be built, or cannot be pruned so: rehearsed on the meta device."""
         check_builds(task)
         if self.criterion in ITERATIVE:
-            images = TRAIN_IMAGES if task.scale.train_images is None else task.scale.train_images
-            batches = math.ceil(images / task.recipe.batch_size)
+            batches = math.ceil((task.scale.train_images or TRAIN_IMAGES) / task.recipe.batch_size)
             if self.statistics_batches > batches:
                 raise ValueError(f"statistics_batches={self.statistics_batches}: an epoch has {batches} batches")
         from methods.pruning.rehearsal import rehearse  # here, not above: planning must not pay for torch

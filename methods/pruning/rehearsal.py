@@ -10,13 +10,13 @@ from torch import nn
 from benchmark.task import Model
 from benchmark.vision.cost import count
 from benchmark.vision.network import build_model, take_shapes
-from methods.pruning.channels import follow
 from methods.pruning.masks import choose, chosen_layers
 from methods.pruning.params import Choice
 from methods.pruning.removal import shrink, surviving
+from methods.pruning.trace import follow
 
 LEAST_SHARE = 0.1
-"""Of the masked filters, the share that must really go: below it, fine-tuning trains a network that is mostly dead."""
+"""Of the filters that the sparsity asks for, the share that must really go: with less, it is not that method."""
 
 
 def rehearse(model: Model, classes: int, choice: Choice) -> None:
@@ -29,17 +29,15 @@ def rehearse(model: Model, classes: int, choice: Choice) -> None:
         network, stored = build_model(model, classes), build_model(model, classes)
     try:
         smaller = _rehearse(network, choice)
-        sizes = count(smaller)
         take_shapes(stored, smaller.state_dict())  # as an artifact, which knows shapes alone
-        if count(stored) != sizes:
-            raise ValueError("its shapes do not say what network it is")
-        if sizes == count(network):
-            raise ValueError(
-                f"a sparsity of {choice.sparsity} ({choice.mode}) removes no filter of layers={choice.layers}"
-            )
-    except Exception as error:  # a network may fail in any way; all of them mean the same to the user
-        cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"model {model.name} cannot be pruned so: {cause}") from error
+        try:
+            sizes = count(smaller), count(stored)
+        except RuntimeError as error:  # torch's word for shapes that do not fit
+            raise ValueError(f"the smaller network does not run: {error}") from error
+        if sizes[0] != sizes[1]:
+            raise ValueError("the smaller network's shapes do not say what network it is")
+    except ValueError as error:
+        raise ValueError(f"model {model.name} cannot be pruned so: {error}") from error
 
 
 def _rehearse(network: nn.Module, choice: Choice) -> nn.Module:
@@ -55,11 +53,11 @@ def _rehearse(network: nn.Module, choice: Choice) -> nn.Module:
     scores = {name: torch.rand(len(channels.layers[name].gives), generator=generator) for name in layers}
     masks = choose(channels, scores, dict.fromkeys(layers, choice.sparsity), choice.mode)
     stay = surviving(channels, masks)
-    masked = sum(int((~mask).sum()) for mask in masks.values())
-    gone = sum(channel not in stay for name in masks for channel in channels.layers[name].gives)
-    if gone < LEAST_SHARE * masked:
-        raise ValueError(
-            f"of {masked} masked filters only about {gone} can be removed, for other layers need the rest: "
-            "use mode=dependency_aware"
-        )
+    asked = sum(int(choice.sparsity * len(score)) for score in scores.values())
+    gone = sum(channel not in stay for name in layers for channel in channels.layers[name].gives)
+    if not gone:
+        raise ValueError(f"a sparsity of {choice.sparsity} ({choice.mode}) removes no filter of layers={choice.layers}")
+    if gone < LEAST_SHARE * asked:
+        other = "mode=dependency_aware" if choice.mode == "independent" else "another sparsity"
+        raise ValueError(f"of {asked} filters to go only about {gone} can, for other layers need the rest: try {other}")
     return shrink(network, masks)

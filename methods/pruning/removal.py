@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from methods.pruning.channels import Block, Channels, Layer, follow
+from methods.pruning.channels import Block, Channels, Layer
+from methods.pruning.trace import follow
 
 
 def shrink(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
@@ -21,7 +22,9 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     left, or masks still hold the network.
     """
     if any(parametrize.is_parametrized(module) for module in model.modules()):
-        raise ValueError("a parametrised network cannot be shrunk: release its masks first")
+        raise ValueError(
+            "a parametrised network cannot be shrunk: remove its parametrisations first (release() does it for masks)"
+        )
     smaller = copy.deepcopy(model)
     channels = follow(smaller)
     stay = surviving(channels, masks)

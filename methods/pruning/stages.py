@@ -17,17 +17,17 @@ from benchmark.vision.evaluation import accuracy
 from benchmark.vision.network import freeze, load
 from benchmark.vision.training import fit, loss_of, seed_everything, set_precision
 from methods.pruning import removal
-from methods.pruning.channels import follow
 from methods.pruning.criteria import by_weights, collect
 from methods.pruning.masks import choose, chosen_layers, hold, release
-from methods.pruning.params import ITERATIVE, Choice, Continued, ExtraTraining, FineTuning, Masking, Shrinking
+from methods.pruning.params import ITERATIVE, Choice, ExtraTraining, FineTuning, Masking, Shrinking
+from methods.pruning.trace import follow
 
 
 def mask(bench: Bench, params: Masking, trained: Output) -> Output:
     """Score the filters of a trained network and mask the lowest. Hands on the network with these at zero, and the
     masks."""
     task = params.task
-    model, batches = _ready(bench, params, trained)
+    model, batches = _ready(bench, task, trained, params.first_epoch)
     masks = _choose(bench, model, batches, params, trained.arrays)
     removal.zero(model, masks)
     with bench.paused():
@@ -41,7 +41,7 @@ def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: O
     taylorfo the dense one (`trained`), which is masked at the end (NNI 2.3)."""
     task, masks = params.task, masked.arrays or {}
     given = masked if trained is None else trained
-    model, batches = _ready(bench, params, given)
+    model, batches = _ready(bench, task, given, params.first_epoch)
     if params.masked:
         hold(model, masks)
     history = fit(bench, model, batches, loss_of(task.recipe), task)
@@ -56,7 +56,7 @@ def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: O
 def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
     """Make a masked network physically smaller; its accuracy may change, for what dead filters' batch norms added is
     gone."""
-    model, batches = _ready(bench, params, masked)
+    model, batches = _ready(bench, params.task, masked)
     masks = masked.arrays or {}
     shrinking = _bridge(bench).speed_up if params.backend == "nni" else removal.shrink
     smaller = shrinking(model, masks)
@@ -69,7 +69,7 @@ def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
 def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
     """Train a pruned network on, with a new optimiser; masked filters stay zero. Hands on the last epoch, and masks."""
     task = params.task
-    model, batches = _ready(bench, params, pruned)
+    model, batches = _ready(bench, task, pruned, params.first_epoch)
     masks = pruned.arrays or {}
     hold(model, masks)
     history = fit(bench, model, batches, loss_of(task.recipe), task)
@@ -78,10 +78,9 @@ def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
     return _output(model, task, values, masks, {"history": vars(history)})
 
 
-def _ready(bench: Bench, params: Continued | Shrinking, given: Output) -> tuple[nn.Module, Loaders]:
-    """The given network on the device, and the task's batches."""
+def _ready(bench: Bench, task: Task, given: Output, first_epoch: int = 0) -> tuple[nn.Module, Loaders]:
+    """The given network on the device, and the task's batches, drawn on after `first_epoch` epochs."""
     assert isinstance(given.network, Network), "a stage of pruning needs a network"
-    task, first_epoch = params.task, getattr(params, "first_epoch", 0)
     seed_everything(task.seed, first_epoch)
     set_precision(task.train_precision)  # process-wide: without this, scores would depend on what ran before
     model = load(given.network).to(bench.device)
@@ -129,7 +128,10 @@ def _first(batches: Loaders, choice: Choice, device: str) -> list[Batch]:
     images in host memory)."""
     if choice.scoring.criterion not in ITERATIVE:
         return []
-    first = islice(batches.train.epoch(0), choice.scoring.batches)
+    wanted = choice.scoring.batches
+    if wanted > len(batches.train):
+        raise ValueError(f"statistics_batches={wanted}: an epoch has {len(batches.train)} batches")
+    first = islice(batches.train.epoch(0), wanted)
     return [(images.to(device), labels.to(device), index.to(device)) for images, labels, index in first]
 
 

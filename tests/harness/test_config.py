@@ -170,6 +170,7 @@ def test_a_sweep_over_methods_takes_a_setting_that_only_they_have():
     ("word", "expected"),
     [
         ("seed=range(0,3)", ["seed=0", "seed=1", "seed=2"]),
+        ("seed=1,2,1", ["seed=1", "seed=2"]),
         ("method.sparsity=choice(0.3,0.5)", ["method.sparsity=0.3", "method.sparsity=0.5"]),
         ("model=glob(nni/vgg*)", ["model=nni/vgg13", "model=nni/vgg16", "model=nni/vgg19"]),
         ("inference.batch_sizes=[1,2]", ["inference.batch_sizes=[1,2]"]),
@@ -186,6 +187,7 @@ def test_a_sweep_speaks_hydras_grammar(word, expected):
         ("seed=interval(0,1)", "an interval cannot be swept"),
         ("seed=1,,2", "seed=1,,2"),
         ("sed=1,2", "did you mean seed"),
+        ("hydra.sweep.dir=x", "its settings would change nothing"),
     ],
 )
 def test_a_sweep_over_nothing_is_refused(word, said):

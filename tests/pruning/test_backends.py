@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from benchmark.vision.models.nni.resnet import resnet18
-from methods.pruning.channels import follow
 from methods.pruning.masks import choose, chosen_layers
 from methods.pruning.params import Choice, Scoring
 from methods.pruning.removal import shrink
 from methods.pruning.stages import score
+from methods.pruning.trace import follow
 from tests.pruning import golden
 from tests.pruning.nets import mini
 

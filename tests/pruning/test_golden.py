@@ -9,11 +9,11 @@ import torch
 
 from benchmark.vision.cost import count
 from benchmark.vision.models.nni import resnet, vgg
-from methods.pruning.channels import follow
 from methods.pruning.criteria import by_weights, collect
 from methods.pruning.masks import choose, hold, lowest_removed
 from methods.pruning.params import Scoring
 from methods.pruning.removal import shrink, zero
+from methods.pruning.trace import follow
 from tests.data import golden_inputs
 from tests.pruning import golden
 from tests.pruning.golden import CASES, CRITERIA, GOLDEN, RECIPE

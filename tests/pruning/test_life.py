@@ -260,7 +260,7 @@ def test_agp_is_cubic_from_nothing_to_all():
 @pytest.mark.parametrize(
     ("settings", "builder", "words"),
     [
-        ({}, "tests.pruning.nets:opaque", "opaque cannot be pruned so: cannot follow channels through Softmax"),
+        ({}, "tests.pruning.nets:opaque", "opaque cannot be pruned so: .* nothing is known of Softmax"),
         ({"layers": "nni"}, "tests.pruning.nets:mini", "layers=nni: the network has none"),
         ({"layers": "nni_resnet"}, "tests.pruning.nets:mini", "layers=nni_resnet: the network has none"),
         ({"sparsity": 0.05}, "tests.pruning.nets:mini", "sparsity of 0.05 .* removes no filter"),
@@ -280,7 +280,9 @@ def test_every_network_of_the_zoo_can_be_pruned():
     for name in config.names("model"):
         parsed = config.parse(config.compose([f"model={name}", "method=pruning/l1"]), "cuda")[0]
         if name == "repdistiller/ShuffleV1":  # its streams have many owners: independent masks leave them all
-            with pytest.raises(ValueError, match="of 4014 masked filters only about 18 can be removed"):
+            with pytest.raises(
+                ValueError, match=r"of 4014 filters to go only about 18 can.* try mode=dependency_aware"
+            ):
                 parsed.build_method().check(parsed.task)
             parsed = parsed.model_copy(update={"method": {**parsed.method, "mode": "dependency_aware"}})
         parsed.build_method().check(parsed.task)

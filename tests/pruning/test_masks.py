@@ -10,10 +10,10 @@ from benchmark.stage import Output
 from benchmark.task import Model
 from benchmark.vision.models.nni import resnet, vgg
 from benchmark.vision.network import build_model, freeze
-from methods.pruning.channels import follow
 from methods.pruning.masks import choose, chosen_layers, hold, release
 from methods.pruning.params import FineTuning
 from methods.pruning.stages import finetune
+from methods.pruning.trace import follow
 from tests.pruning.bench import Bench
 from tests.pruning.nets import mini
 

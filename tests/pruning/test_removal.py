@@ -13,10 +13,11 @@ from benchmark.stage import Network
 from benchmark.vision import network
 from benchmark.vision.cost import count
 from benchmark.vision.models.nni import resnet, vgg
-from methods.pruning.channels import Channels, follow
+from methods.pruning.channels import Channels
 from methods.pruning.criteria import by_weights
 from methods.pruning.masks import choose, chosen_layers, hold, release
 from methods.pruning.removal import shrink, surviving, zero
+from methods.pruning.trace import follow
 
 
 def _stage(name, width):
@@ -268,17 +269,26 @@ def _branch(net, _x, a, _b):
 
 REFUSED = {
     "a is called twice": lambda net, x, _a, _b: net.fc((net.a(x) + net.a(x)).mean((2, 3))),
-    "through softmax": lambda net, _x, a, _b: net.fc(torch.softmax(a, 1).mean((2, 3))),
+    "nothing is known of softmax": lambda net, _x, a, _b: net.fc(torch.softmax(a, 1).mean((2, 3))),
+    "nothing is known of the method exp": lambda net, _x, a, _b: net.fc(a.exp().mean((2, 3))),
     "cannot be traced": _branch,
-    "through the index": lambda net, _x, a, b: net.fc(a[:, :4].mean((2, 3)) + b[:, 4:].mean((2, 3))),
-    "a mean over .1.": lambda net, _x, a, _b: net.fc((a * a.mean(1, keepdim=True)).mean((2, 3))),
-    "a mean over all axes": lambda net, _x, a, _b: net.fc(a.mean((2, 3)) * a.mean()),
-    "a flatten from axis 0": lambda net, _x, a, _b: net.fc(torch.flatten(a)),
+    "it takes the part": lambda net, _x, a, b: net.fc(a[:, :4].mean((2, 3)) + b[:, 4:].mean((2, 3))),
+    "a mean over the axes .1.": lambda net, _x, a, _b: net.fc((a * a.mean(1, keepdim=True)).mean((2, 3))),
+    "a mean over the axes .0, 1.": lambda net, _x, a, _b: net.fc(a.mean((2, 3)) * a.mean((2, 3)).mean()),
+    "it joins 8 and 8": lambda net, _x, a, _b: net.fc((a * a.mean((2, 3))).mean((2, 3))),
+    "it flattens from axis 0 to -1": lambda net, _x, a, _b: net.fc(torch.flatten(a)),
+    "it flattens from axis 1 to 2": lambda net, _x, a, _b: net.fc(a.flatten(1, 2).mean(2)),
     "it joins features": lambda net, _x, a, b: net.fc(torch.cat([a.flatten(1), b.flatten(1)], 1)),
-    "a cat along axis 2": lambda net, _x, a, b: net.fc(torch.cat([a, b], 2).mean((2, 3))),
+    "it joins along axis 2": lambda net, _x, a, b: net.fc(torch.cat([a, b], 2).mean((2, 3))),
+    "of what it joins one has none": lambda net, _x, a, _b: net.fc(torch.cat(a.chunk(2, 1), 1).mean((2, 3))),
     "norm takes 8 channels, but is given 16": lambda net, _x, a, _b: net.fc(net.norm(torch.cat([a, a], 1).mean((2, 3)))),
     "fc takes 8 features, no multiple of 16": lambda net, _x, a, _b: net.fc(torch.cat([a, a], 1).mean((2, 3))),
+    "fc takes 8 features, no multiple of 8": lambda net, _x, a, _b: net.fc(a).mean((2, 3)),
     "c takes 3 channels, but is given 8": lambda net, _x, a, _b: net.fc(net.c(a).mean((2, 3))),
+    "it calculates with a length": lambda net, _x, a, _b: net.fc((a * a.shape[2]).mean((2, 3))),
+    "number of channels becomes a value": lambda net, _x, a, _b: net.fc((a * a.shape[1]).mean((2, 3))),
+    "it calculates with a length.*": lambda net, _x, a, _b: net.fc(a.reshape(a.size(0) * 2, -1)),
+    "only x.view.x.size.0., -1. is known": lambda net, _x, a, _b: net.fc(a.view(-1, 8)),
 }  # fmt: skip  # a network a line
 
 
@@ -288,12 +298,23 @@ def test_a_network_that_cannot_be_followed_is_refused(words, tail):
         follow(Odd(tail))
 
 
+def _pooled(tensor):
+    return nn.functional.adaptive_avg_pool2d(tensor, 1).flatten(1)
+
+
 FOLLOWED = {
     "a spatial slice": (lambda net, _x, a, b: net.fc((a[:, :, ::2, ::2] + b).mean((2, 3))), 8),
+    "a pixel": (lambda net, _x, a, _b: net.fc(a[:, :, 0, 0]), 8),
     "a channel twice": (lambda net, _x, a, _b: net.fc(torch.cat([a, a], 1).mean((2, 3))), 16),
     "a shape": (lambda net, _x, a, _b: net.fc(a[:, :, :2, :2].reshape(a.shape[0], -1)), 32),
-    "a size": (lambda net, _x, a, _b: net.fc(a[:, :, :2, :2].reshape(a.size(0) * 1, -1)), 32),
+    "a size": (lambda net, _x, a, _b: net.fc(a[:, :, :2, :2].reshape(a.size(0), -1)), 32),
+    "spatial sizes": (lambda net, _x, a, _b: net.fc(nn.functional.avg_pool2d(a, a.shape[2:]).flatten(1)), 8),
     "one mean after the other": (lambda net, _x, a, _b: net.fc(a.mean(3).mean(2)), 8),
+    "the last axis twice": (lambda net, _x, a, _b: net.fc(a.mean(-1).mean(-1)), 8),
+    "an axis by numpy's name": (lambda net, _x, a, _b: net.fc(a.mean(axis=(2, 3))), 8),
+    "flat maps": (lambda net, _x, a, b: net.fc(torch.cat([a[:, :, ::2, ::2].flatten(2), b.flatten(2)], -2).mean(2)), 16),
+    "a flatten from behind": (lambda net, _x, a, _b: net.fc(a[:, :, :2, :2].flatten(-3)), 32),
+    "pooled maps side by side": (lambda net, _x, a, b: net.fc(torch.cat([_pooled(a), _pooled(b)], 1)), 16),
     "torch.mean": (lambda net, _x, a, _b: net.fc(net.norm(torch.mean(a, dim=(-1, -2)))), 8),
     "a cat by keyword": (lambda net, _x, a, b: net.fc(torch.cat(tensors=[a[:, :, ::2, ::2], b], dim=1).mean((2, 3))), 16),
 }  # fmt: skip  # a network a line
@@ -335,19 +356,34 @@ def test_with_groups_every_segment_loses_its_share():
     assert [smaller[k].out_channels for k in range(3)] == [4, 4, 4]
 
 
-def test_segments_follow_all_groups_or_the_blocks_themselves():
+def test_pieces_follow_all_groups_or_the_blocks_themselves():
     model = nn.Sequential(nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 1, groups=2))
     channels = follow(model)
-    taken, given = channels.layers["1"].takes, channels.layers["1"].gives
-    assert channels.segments(taken) == [list(taken[:6]), list(taken[6:])]
-    assert channels.segments(given[:8]) == [list(given[:6]), list(given[6:8])]
-    assert channels.segments(channels.layers["0"].takes) == [list(channels.layers["0"].takes)]
-    both = Channels(channels.layers, frozenset(), (*channels.balanced, _thirds(taken)), {})
-    assert both.segments(taken) == [list(taken[k : k + 2]) for k in range(0, 12, 2)], "lcm(2, 3) pieces"
+    images, taken, given = channels.layers["0"].takes, channels.layers["1"].takes, channels.layers["1"].gives
+    assert channels.pieces([images, taken]) == [[(images, 3)], [(taken[:6], 6), (taken[6:], 6)]]
+    cut = channels.pieces([given[:8], given[8:]])
+    assert cut == [[(given[:6], 2), (given[6:8], 2)], [(given[8:], 2)]], "gcd(6, 2, 4)"
+    thirds = tuple(taken[k : k + 4] for k in range(0, 12, 4))
+    both = Channels(channels.layers, frozenset(), (*channels.balanced, thirds), {})
+    assert both.pieces([taken]) == [[(taken[k : k + 2], 2) for k in range(0, 12, 2)]], "lcm(2, 3) runs"
 
 
-def _thirds(channels):
-    return tuple(tuple(channels[k : k + 4]) for k in range(0, 12, 4))
+@pytest.mark.parametrize("sparsity", [0.25, 0.3, 0.499, 0.5, 0.7, 0.9])
+def test_what_grouped_convolutions_cut_across_still_loses_its_share(sparsity):
+    """ShuffleV1: streams of 24 + 216 channels, whose next layer takes them in blocks of 80."""
+    builder, kwargs = _zoo("repdistiller/ShuffleV1")
+    with torch.device("meta"):
+        channels = follow(network.build(builder, kwargs))
+    layers = chosen_layers(channels, "all")
+    generator = torch.Generator().manual_seed(0)
+    scores = {name: torch.rand(len(channels.layers[name].gives), generator=generator) for name in layers}
+    masks = choose(channels, scores, dict.fromkeys(layers, sparsity), "dependency_aware")
+    stay = surviving(channels, masks)
+    for name in layers:
+        gives = channels.layers[name].gives
+        gone = sum(channel not in stay for channel in gives)
+        assert gone == (~masks[name]).sum(), "nothing that was masked has to come back"
+        assert sparsity - 1 / 8 < gone / len(gives) <= sparsity, "in steps of an eighth"
 
 
 def test_a_depthwise_convolution_that_multiplies_is_followed_and_stored():
@@ -374,7 +410,7 @@ def test_a_held_network_is_not_shrunk():
     model = vgg.vgg16(classes=10)
     masks = _masks(model, "independent")
     hold(model, masks)
-    with pytest.raises(ValueError, match="release its masks first"):
+    with pytest.raises(ValueError, match="remove its parametrisations first"):
         shrink(model, masks)
 
 

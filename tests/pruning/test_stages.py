@@ -13,7 +13,7 @@ from benchmark.stage import Output
 from benchmark.store import Store
 from benchmark.task import Model
 from benchmark.vision import training
-from benchmark.vision.data import loaders
+from benchmark.vision.data import loaders, mix
 from benchmark.vision.network import build_model, freeze
 from methods.pruning import stages
 from methods.pruning.params import Choice, ExtraTraining, FineTuning, Masking, Scoring, Shrinking
@@ -84,6 +84,62 @@ def test_evaluation_and_reading_are_off_the_meter_and_the_rest_is_on_it(mini, gi
     assert {name: seen.count(name) for name in set(seen)} == {
         "accuracy": 3 + 2 * mini.recipe.epochs, "loaders": 4, "collect": 1, "fit": 2, "shrink": 1,
     }  # fmt: skip  # a line reads best
+
+
+def test_later_stages_draw_on(mini, given, monkeypatch):
+    seen = []
+    for name in ("loaders", "seed_everything"):
+        plain = getattr(stages, name)
+        monkeypatch.setattr(stages, name, lambda *words, n=name, p=plain: seen.append((n, words[-1])) or p(*words))
+    stages.mask(Bench(), Masking(task=mini, choice=_choice(), first_epoch=7), given)
+    stages.extra_epochs(Bench(), ExtraTraining(task=mini, masked=True, first_epoch=8), given)
+    stages.finetune(Bench(), FineTuning(task=mini, first_epoch=9), given)
+    assert seen == [(name, first) for first in (7, 8, 9) for name in ("seed_everything", "loaders")]
+
+
+def test_the_batches_looked_at_are_the_first_of_the_next_epoch(mini, given, monkeypatch):
+    plain, found = stages.collect, []
+
+    def watched(model, layers, batches, recipe, scoring):
+        found.extend(index for *_, index in batches)
+        return plain(model, layers, batches, recipe, scoring)
+
+    monkeypatch.setattr(stages, "collect", watched)
+    stages.mask(Bench(), Masking(task=mini, choice=_choice(), first_epoch=7), given)
+    expected = next(iter(loaders(mini, None, "cpu").train.epoch(7)))[2]
+    assert torch.equal(found[0], expected)
+
+
+def test_the_generator_of_the_network_is_not_the_loaders():
+    stages.seed_everything(0, 160)
+    own = torch.randperm(1000)
+    assert not torch.equal(own, torch.randperm(1000, generator=torch.Generator().manual_seed(mix(0, 160))))
+
+
+PREPARES = """
+import sys
+from methods.nni_bridge import pruning
+from methods.pruning.params import Choice, Scoring
+from tests.pruning import golden
+
+def known():
+    return {name for name in sys.modules if name.startswith("nni")}
+
+pruning.prepare()
+before = known()
+choice = Choice(scoring=Scoring(criterion="l1"), sparsity=0.5)
+net = golden.net("residual")
+pruning.speed_up(net, pruning.masks(net, ["block1.conv1"], [], golden.RECIPE, choice))
+print(len(before), len(known() - before))
+"""
+
+
+def test_preparing_imports_all_of_nni_that_is_used():
+    pytest.importorskip("nni")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PREPARES], capture_output=True, text=True, check=True)
+    before, later = map(int, done.stdout.split())
+    assert before > 50
+    assert later <= 5, "a few small ones that NNI imports on the way"
 
 
 def test_the_import_of_nni_is_off_the_meter(mini, given, monkeypatch):
