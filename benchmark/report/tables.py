@@ -108,6 +108,8 @@ def footnotes(summary: pd.DataFrame) -> list[str]:
     )
     if summary["rank_1b"].str.contains("-").any():
         lines.append("a rank such as 1-3 is a tie: the intervals do not tell these rows apart")
+    if (summary["n_seeds"] == 1).any():
+        lines.append("n = 1: intervals and ranks hold what the meter leaves open, not the spread between seeds")
     if (summary["grade"] == "E").any():
         lines.append("~ estimated, not measured: no meter on that machine (python -m benchmark device says why)")
     if (summary["scale"] != "full").any():
