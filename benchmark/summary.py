@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,8 +19,14 @@ SUMMARY_COLUMNS = (
     "engine", "tec_wh", "tec_ci95_wh", "iec_wh", "iec_ci95_wh", "deploy_wh", "spent_wh", "acc_pct",
     "trained_acc_pct", "g_500m", "g_1b", "tau", "params", "macs", "n_seeds", "train_hardware", "infer_hardware",
     "energy_source", "grade", "missing", "acc_ci95_pct", "g_500m_ci95", "g_1b_ci95", "rank_500m", "rank_1b",
-    "iec_dynamic_wh", "single_stream_wh",
+    "iec_dynamic_wh", "single_stream_wh", "settings",
 )  # fmt: skip  # a list of names reads best in rows
+
+SHOWN = (
+    "method", "model", "teacher", "data", "scale", "profile", "train_precision", "deploy_precision", "engine",
+    "train_hardware", "infer_hardware",
+)  # fmt: skip  # same
+"""What rows are told apart by; those that agree in all of it need `settings`."""
 
 COMPARABLE = ("data", "scale", "profile", "train_precision", "train_hardware", "infer_hardware")
 """Rows that differ in one of these are no rivals: they have no rank among each other."""
@@ -41,6 +47,7 @@ def summarise(book: Book, stages: pd.DataFrame, tau: float = TAU) -> pd.DataFram
         first, train, infer = (str(row[name]) for name in IDENTITY)
         own[first, train, infer].append({str(name): value for name, value in row.items()})
     rows = [_experiment(identity, group, own[identity], tau) for identity, group in wanted.items()]
+    tell_apart(rows, {identity: group[0] for identity, group in wanted.items()})
     rows.sort(key=lambda row: str(row["experiment"]))
     _rank(rows)
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
@@ -82,6 +89,27 @@ def _experiment(identity: tuple[str, str, str], group: list[Life], own: list[Row
     # what was really spent, over all seeds: a record that serves several of them counts once
     once = {row["key"]: row["energy_wh"] + row["repeated_wh"] for row in own if row["kind"] != "IEC"}
     return {**row, **_means(seeds, tau), "spent_wh": math.fsum(once.values())}
+
+
+def tell_apart(rows: list[Row], lives: dict[tuple[str, str, str], Life]) -> None:
+    """Give rows that would look alike `settings`: the values, of method, recipe and task, in which they differ."""
+    alike: dict[tuple[str, ...], list[tuple[Row, dict[str, str]]]] = {}
+    for row, life in zip(rows, lives.values(), strict=True):
+        task = life.task.model_dump(mode="json", exclude={"seed", "model", "teacher", "data", "scale"})
+        values = {**_flat(task), **_flat(life.experiment.method)}
+        alike.setdefault(tuple(str(row[name]) for name in SHOWN), []).append((row, values))
+    for group in alike.values():
+        names = dict.fromkeys(name for _, values in group for name in values)
+        differing = [name for name in names if len({values.get(name) for _, values in group}) > 1]
+        for row, values in group:
+            row["settings"] = " ".join(f"{name}={values[name]}" for name in differing if name in values)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: str(value)}
+    return found
 
 
 def _seed(rows: list[Row]) -> dict[str, float]:

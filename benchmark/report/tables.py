@@ -68,6 +68,8 @@ def show(summary: pd.DataFrame, console: Console) -> None:
             ["method", "model"],
             ["n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "rank(1B)", "grade"],
         )
+    if summary["settings"].any():
+        varied.append("settings")
     for heading in (*words, *(name.replace("_precision", "") for name in varied)):
         table.add_column(heading, no_wrap=True)
     for heading in numbers:
@@ -89,10 +91,10 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "model": row["model"] if not row["teacher"] else f"{row['teacher']} -> {row['model']}",
         "n": str(row["n_seeds"]),
         "acc %": _number(row["acc_pct"], ".2f"),
-        "TEC W.h": about + _with_interval(row["tec_wh"], row["tec_ci95_wh"]),
-        "IEC W.h": about + _with_interval(row["iec_wh"], row["iec_ci95_wh"]),
-        "G(500M)": about + _number(row["g_500m"], ".4g"),
-        "G(1B)": about + _number(row["g_1b"], ".4g"),
+        "TEC W.h": _with_interval(row["tec_wh"], row["tec_ci95_wh"], about),
+        "IEC W.h": _with_interval(row["iec_wh"], row["iec_ci95_wh"], about),
+        "G(500M)": _number(row["g_500m"], ".4g", about),
+        "G(1B)": _number(row["g_1b"], ".4g", about),
         "rank(1B)": row["rank_1b"] or "-",
         "grade": str(row["grade"]),
     }
@@ -120,18 +122,17 @@ def footnotes(summary: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _with_interval(value: float, half_width: float) -> str:
+def _with_interval(value: float, half_width: float, about: str) -> str:
     """A value with the half-width of its interval in percent."""
-    if not _known(value):
-        return "-"
-    if not _known(half_width) or value == 0:
-        return f"{value:.4g}"
+    number = _number(value, ".4g", about)
+    if not _known(value) or not _known(half_width) or value == 0:
+        return number
     percent = 100 * half_width / value
-    return f"{value:.4g} ±{percent:.0f}%" if percent >= 10 else f"{value:.4g} ±{percent:.2g}%"
+    return f"{number} ±{percent:.0f}%" if percent >= 10 else f"{number} ±{percent:.2g}%"
 
 
-def _number(value: float, style: str) -> str:
-    return format(value, style) if _known(value) else "-"
+def _number(value: float, style: str, about: str = "") -> str:
+    return about + format(value, style) if _known(value) else "-"
 
 
 def _known(value: object) -> bool:

@@ -1,11 +1,18 @@
-"""What stands below the summary: everything a reader must know before quoting a number."""
+"""The printed summary: rows that can be told apart, and what a reader must know before quoting a number."""
 
 from __future__ import annotations
 
+import io
+import math
+
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from benchmark.report.tables import footnotes
+from benchmark.life import lives
+from benchmark.report.tables import footnotes, show
+from benchmark.summary import SHOWN, SUMMARY_COLUMNS, tell_apart
+from tests.harness.helpers import HERE, tiny_experiment
 
 ROW = {
     "experiment": "one", "energy_source": "nvml:energy_counter", "tau": 2.0, "rank_1b": "1", "grade": "A", "scale": "full",
@@ -35,3 +42,52 @@ def test_a_plain_table_says_its_meter_and_its_exponent():
 def test_what_weakens_a_row_is_said_once(changed, said):
     (note,) = [line for line in _notes(**changed) if said in line]
     assert note not in _notes()
+
+
+def _lives(root, *methods):
+    found = {}
+    for number, method in enumerate(methods):
+        plain = tiny_experiment(root)
+        target = {"_target_": "methods.pruning.plan.Pruning", "name": "pruning/l1", "criterion": "l1"}
+        life = lives(plain.model_copy(update={"method": {**target, **method}}), HERE)[0]
+        found[str(number), "here", "here"] = life
+    return found
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        ([{}], [""]),
+        ([{"sparsity": 0.3}, {"sparsity": 0.5}], ["sparsity=0.3", "sparsity=0.5"]),
+        ([{"sparsity": 0.3}, {}], ["sparsity=0.3", ""]),
+        ([{"mode": "independent", "layers": "all"}, {"mode": "dependency_aware", "layers": "all"}],
+         ["mode=independent", "mode=dependency_aware"]),
+    ],
+)  # fmt: skip  # a case a line
+def test_rows_that_would_look_alike_say_in_what_they_differ(tmp_path, methods, expected):
+    found = _lives(tmp_path, *methods)
+    rows = [dict.fromkeys(SHOWN, "the same") for _ in methods]
+    tell_apart(rows, found)
+    assert [row["settings"] for row in rows] == expected
+
+
+def test_rows_that_do_not_look_alike_need_no_settings(tmp_path):
+    rows = [{**dict.fromkeys(SHOWN, "the same"), "model": model} for model in ("one", "other")]
+    tell_apart(rows, _lives(tmp_path, {"sparsity": 0.3}, {"sparsity": 0.5}))
+    assert [row["settings"] for row in rows] == ["", ""]
+
+
+def test_settings_have_a_column_and_an_unknown_number_no_tilde():
+    row = {
+        **dict.fromkeys(SUMMARY_COLUMNS, math.nan),
+        **dict.fromkeys(SHOWN, "x"),
+        **ROW,
+        "teacher": "",
+        "settings": "a=1",
+    }
+    console = Console(width=160, record=True, file=io.StringIO())
+    show(pd.DataFrame([{**row, "grade": "E"}, {**row, "settings": "a=2"}]), console)
+    text = console.export_text()
+    assert "settings" in text
+    assert "a=1" in text
+    assert "~-" not in text
