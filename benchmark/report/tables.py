@@ -68,15 +68,17 @@ def show(summary: pd.DataFrame, console: Console) -> None:
             ["method", "model"],
             ["n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "rank(1B)", "grade"],
         )
-    if summary["settings"].any():
+    if summary["settings"].any() and not narrow:
         varied.append("settings")
     for heading in (*words, *(name.replace("_precision", "") for name in varied)):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")  # words take a second line before a number is cut
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in summary.to_dict("records"):
         cells = _cells({str(name): value for name, value in row.items()})
-        first = [f"{cells['method']} {cells['model']}"] if narrow else [cells["method"], cells["model"]]
+        first = (
+            [f"{cells['method']} {cells['model']} {row['settings']}"] if narrow else [cells["method"], cells["model"]]
+        )
         table.add_row(*first, *(str(row[name]) for name in varied), *(cells[name] for name in numbers))
     console.print(table)
     for line in footnotes(summary):

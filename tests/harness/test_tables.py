@@ -91,3 +91,19 @@ def test_settings_have_a_column_and_an_unknown_number_no_tilde():
     assert "settings" in text
     assert "a=1" in text
     assert "~-" not in text
+
+
+@pytest.mark.parametrize("width", [80, 110, 160])
+def test_no_number_is_ever_cut(width):
+    long = {
+        "method": "pruning/activation_mean", "model": "repdistiller/MobileNetV2", "acc_pct": 71.25, "grade": "E",
+        "tec_wh": 0.06135, "tec_ci95_wh": 0.0245, "iec_wh": 1.329e-05, "iec_ci95_wh": 1.3e-06, "g_500m": 7.525e-05,
+        "g_1b": 3.525e-05, "settings": "mode=dependency_aware sparsity=0.25",
+    }  # fmt: skip  # one value a line would hide the shape
+    row = {**dict.fromkeys(SUMMARY_COLUMNS, math.nan), **dict.fromkeys(SHOWN, "x"), **ROW, "teacher": "", **long}
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(pd.DataFrame([row]), console)
+    text = console.export_text()
+    for number in ("71.25", "~0.06135 ±40%", "~1.329e-05 ±9.8%", "~3.525e-05"):
+        assert number in text
+    assert "…" not in text
