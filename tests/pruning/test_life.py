@@ -21,8 +21,8 @@ from benchmark.vision.evaluation import accuracy
 from benchmark.vision.training import fit, loss_of, seed_everything
 from methods.baseline import base_training
 from methods.pruning.plan import Pruning, agp
+from tests.bench import PlainBench
 from tests.harness.helpers import tiny_experiment
-from tests.pruning.bench import Bench
 
 CRITERIA = ("l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean")
 ITERATIVE = CRITERIA[3:]
@@ -155,7 +155,7 @@ def test_the_extra_epoch_trains_the_dense_network_for_taylorfo_alone(lab, criter
     assert first == records[0].values["epochs"]
     model = network.load(lab.output(records[0]).network)
     seed_everything(task.seed, first)
-    fit(Bench(), model, loaders(task, lab.root, "cpu", first), loss_of(task.recipe), task)
+    fit(PlainBench(), model, loaders(task, lab.root, "cpu", first), loss_of(task.recipe), task)
     output = lab.output(records[2])
     assert torch.equal(output.network.tensors["fc.weight"], model.fc.weight) == dense
     masks = lab.output(records[1]).arrays

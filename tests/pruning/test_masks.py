@@ -14,7 +14,7 @@ from methods.pruning.masks import choose, chosen_layers, hold, release
 from methods.pruning.params import FineTuning
 from methods.pruning.stages import finetune
 from methods.pruning.trace import follow
-from tests.pruning.bench import Bench
+from tests.bench import PlainBench
 from tests.pruning.nets import mini
 
 MASKS = {
@@ -67,12 +67,12 @@ def test_a_masked_fine_tuning_that_is_broken_off_resumes_to_the_same_network(tas
     torch.manual_seed(5)
     network = freeze(build_model(task.model, 10), task.model, 10, task.recipe)
     given = Output(network=network, arrays=MASKS, values={"acc_pct": 10.0})
-    whole = finetune(Bench(), FineTuning(task=task), given)
-    bench = Bench(stop_at=1.4)
+    whole = finetune(PlainBench(), FineTuning(task=task), given)
+    bench = PlainBench(stop_at=1.4)
     with pytest.raises(KeyboardInterrupt):
         finetune(bench, FineTuning(task=task), given)
     assert bench.state is not None
-    resumed = finetune(Bench(bench.state), FineTuning(task=task), given)
+    resumed = finetune(PlainBench(bench.state), FineTuning(task=task), given)
     assert all(torch.equal(resumed.network.tensors[n], t) for n, t in whole.network.tensors.items())
     assert resumed.values == whole.values
     for name, mask in MASKS.items():

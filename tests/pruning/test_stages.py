@@ -17,10 +17,10 @@ from benchmark.vision.data import loaders, mix
 from benchmark.vision.network import build_model, freeze
 from methods.pruning import stages
 from methods.pruning.params import Choice, ExtraTraining, FineTuning, Masking, Scoring, Shrinking
-from tests.pruning.bench import Bench
+from tests.bench import PlainBench
 
 
-class Watched(Bench):
+class Watched(PlainBench):
     """Knows whether the meter runs."""
 
     running = True
@@ -91,9 +91,9 @@ def test_later_stages_draw_on(mini, given, monkeypatch):
     for name in ("loaders", "seed_everything"):
         plain = getattr(stages, name)
         monkeypatch.setattr(stages, name, lambda *words, n=name, p=plain: seen.append((n, words[-1])) or p(*words))
-    stages.mask(Bench(), Masking(task=mini, choice=_choice(), first_epoch=7), given)
-    stages.extra_epochs(Bench(), ExtraTraining(task=mini, masked=True, first_epoch=8), given)
-    stages.finetune(Bench(), FineTuning(task=mini, first_epoch=9), given)
+    stages.mask(PlainBench(), Masking(task=mini, choice=_choice(), first_epoch=7), given)
+    stages.extra_epochs(PlainBench(), ExtraTraining(task=mini, masked=True, first_epoch=8), given)
+    stages.finetune(PlainBench(), FineTuning(task=mini, first_epoch=9), given)
     assert seen == [(name, first) for first in (7, 8, 9) for name in ("seed_everything", "loaders")]
 
 
@@ -105,7 +105,7 @@ def test_the_batches_looked_at_are_the_first_of_the_next_epoch(mini, given, monk
         return plain(model, layers, batches, recipe, scoring)
 
     monkeypatch.setattr(stages, "collect", watched)
-    stages.mask(Bench(), Masking(task=mini, choice=_choice(), first_epoch=7), given)
+    stages.mask(PlainBench(), Masking(task=mini, choice=_choice(), first_epoch=7), given)
     expected = next(iter(loaders(mini, None, "cpu").train.epoch(7)))[2]
     assert torch.equal(found[0], expected)
 
@@ -177,7 +177,7 @@ def test_scores_do_not_depend_on_the_precision_of_what_ran_before(mini, given, p
         for left in (False, True):
             for owner, name in switches:
                 setattr(owner, name, left)
-            stages.mask(Bench(), Masking(task=task, choice=_choice()), given)
+            stages.mask(PlainBench(), Masking(task=task, choice=_choice()), given)
     finally:
         for (owner, name), value in zip(switches, before, strict=True):
             setattr(owner, name, value)
@@ -198,7 +198,7 @@ torch.save(network(torch.ones(1, 3, 32, 32)), {logits!r})
 
 
 def test_a_pruned_artifact_loads_without_methods_and_nni(mini, given, tmp_path):
-    *_, shrunk = _life(Bench(), mini, given)
+    *_, shrunk = _life(PlainBench(), mini, given)
     assert (
         shrunk.network.tensors["conv1.weight"].shape[0] < 8
         or shrunk.network.tensors["block1.conv1.weight"].shape[0] < 8

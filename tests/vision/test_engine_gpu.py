@@ -7,7 +7,7 @@ import torch
 
 from benchmark.task import Model, Scale, Task
 from benchmark.vision import data, network, training
-from tests.vision.test_training import PlainBench
+from tests.bench import PlainBench
 
 pytestmark = pytest.mark.gpu
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,44 +13,8 @@ from benchmark.task import Recipe
 from benchmark.vision import training
 from benchmark.vision.data import loaders
 from benchmark.vision.evaluation import accuracy
+from tests.bench import PlainBench
 from tests.tiny import tiny
-
-
-class PlainBench:
-    """A bench without a meter that keeps every checkpoint, and can break off like a killed process."""
-
-    device = "cpu"
-    data_dir = Path()
-
-    def __init__(self, state=None, stop_at: float | None = None) -> None:
-        self.state, self.stop_at = state, stop_at
-        self.pauses = 0
-        self.seen: list[float] = []
-
-    @contextlib.contextmanager
-    def paused(self):
-        self.pauses += 1
-        yield
-
-    def checkpoint(self, state):
-        import io
-
-        file = io.BytesIO()
-        torch.save(dict(state()), file)
-        self.state = file.getvalue()
-
-    def resume(self):
-        import io
-
-        return None if self.state is None else torch.load(io.BytesIO(self.state), weights_only=True)
-
-    def progress(self, done, total, **shown):
-        self.seen.append(done)
-        if self.stop_at is not None and done > self.stop_at:
-            raise KeyboardInterrupt
-
-    def cost(self, call, n):
-        raise NotImplementedError
 
 
 def _recipe(**values) -> Recipe:

@@ -1,4 +1,4 @@
-"""A bench without a meter."""
+"""A bench without a meter, for stage functions and training loops by themselves."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from pathlib import Path
 import torch
 
 
-class Bench:
-    """Keeps every checkpoint; breaks off where it is told to."""
+class PlainBench:
+    """Keeps every checkpoint, and can break off like a killed process."""
 
-    device, data_dir = "cpu", Path()
+    device = "cpu"
+    data_dir = Path()
 
-    def __init__(self, state=None, stop_at=None) -> None:
+    def __init__(self, state=None, stop_at: float | None = None) -> None:
         self.state, self.stop_at = state, stop_at
+        self.pauses = 0
+        self.seen: list[float] = []
 
     @contextlib.contextmanager
     def paused(self):
+        self.pauses += 1
         yield
 
     def checkpoint(self, state):
@@ -30,5 +34,9 @@ class Bench:
         return None if self.state is None else torch.load(io.BytesIO(self.state), weights_only=True)
 
     def progress(self, done, total, **shown):
+        self.seen.append(done)
         if self.stop_at is not None and done > self.stop_at:
             raise KeyboardInterrupt
+
+    def cost(self, call, n):
+        raise NotImplementedError
