@@ -114,6 +114,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return hydra_compose("config", overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
+        if "Ambiguous value" in str(error):  # Hydra's words for a list without brackets
+            remedy = "several values need a sweep (run -m), a list needs brackets"
+            raise ConfigError(f"{_first_line(error)}: {remedy}") from error
         raise ConfigError(_first_line(error) + _near_key(overrides)) from error
 
 

@@ -1,8 +1,11 @@
-"""A network small enough for any test."""
+"""A network, and a loss, small enough for any test."""
 
 from __future__ import annotations
 
+import torch
 from torch import nn
+
+from benchmark.vision.loss import CrossEntropy
 
 
 def tiny(classes: int = 10, width: int = 8) -> nn.Module:
@@ -16,3 +19,15 @@ def tiny(classes: int = 10, width: int = 8) -> nn.Module:
         nn.Flatten(),
         nn.Linear(4 * width, classes),
     )
+
+
+class Scaled(CrossEntropy):
+    """A loss with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, model, images, labels, index):
+        value, logits = super().forward(model, images, labels, index)
+        return value * self.scale, logits

@@ -87,6 +87,7 @@ def test_the_csv_files_hold_the_promised_columns(tmp_path):
             "model nni/vgg16 cannot be built",
         ),
         (["run", "-m", "model=nni/vgg13,nni/vgg61"], "unknown model 'nni/vgg61'"),
+        (["run", "recipe.lr=0.05,0.1"], "several values need a sweep (run -m)"),
         (["run", "-m", "--cfg", "job", "model=nni/vgg13,nni/vgg16"], "-m stands alone"),
     ],
 )

@@ -16,8 +16,9 @@ from benchmark.task import Model, Scale, Task
 from benchmark.vision import data, engine, graph, network, originals, published, training
 from benchmark.vision.graph import WARM_UP, Graphed
 from benchmark.vision.models.repdistiller import resnet
+from tests.bench import PlainBench
+from tests.tiny import Scaled
 from tests.vision.fake_graph import FakeGraphs
-from tests.vision.test_training import PlainBench
 
 
 def _longer(task: Task, epochs: int = 6, **values) -> Task:
@@ -139,15 +140,6 @@ def test_fp16_is_not_captured_and_says_so(task, fake):
 
 
 def test_clipping_and_parameters_of_the_loss_are_captured_too(task, monkeypatch):
-    class Scaled(training.CrossEntropy):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(()))
-
-        def forward(self, model, images, labels, index):
-            value, logits = super().forward(model, images, labels, index)
-            return value * self.scale, logits
-
     task, eager, graphed = _longer(task, clip_norm=0.5), Scaled(), Scaled()
     _train(task, PlainBench(), eager)
     monkeypatch.setattr(training, "graph_backend", lambda device: FakeGraphs())

@@ -14,7 +14,7 @@ from benchmark.vision import training
 from benchmark.vision.data import loaders
 from benchmark.vision.evaluation import accuracy
 from tests.bench import PlainBench
-from tests.tiny import tiny
+from tests.tiny import Scaled, tiny
 
 
 def _recipe(**values) -> Recipe:
@@ -133,15 +133,6 @@ def test_nan_stops_the_stage_with_epoch_and_remedy(task):
 
 
 def test_parameters_of_the_loss_train_too(task):
-    class Scaled(training.CrossEntropy):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(()))
-
-        def forward(self, model, images, labels, index):
-            value, logits = super().forward(model, images, labels, index)
-            return value * self.scale, logits
-
     loss = Scaled()
     training.fit(PlainBench(), tiny(10), loaders(task, Path(), "cpu"), loss, task)
     assert loss.scale.item() != 1.0
