@@ -7,13 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from benchmark.errors import UserError
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from benchmark.config import Experiment
     from benchmark.energy import Device
-    from benchmark.life import Life
-    from benchmark.store import Store
+    from benchmark.plan.config import Experiment
+    from benchmark.plan.life import Life
+    from benchmark.records.store import Store
 
 HELP = """\
 The full-cycle energy benchmark: what a deep-learning method costs over its whole life, training and use, in measured
@@ -60,15 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: everything measured is kept; the same command goes on from here", file=sys.stderr)
         return 130
-    except Exception as error:
-        if type(error).__name__ in _EXPECTED:
-            return _refuse(str(error))
-        raise
-
-
-_EXPECTED = ("ConfigError", "StoreError", "StageError", "DataError", "DeviceError", "DeviceBusy")
-"""Errors whose message is written for the user: one line, no traceback. By name, so that the door imports none of the
-rooms."""
+    except UserError as error:
+        return _refuse(str(error))
 
 
 def _refuse(message: str) -> int:
@@ -87,18 +82,18 @@ def _run(words: list[str]) -> int:
         return _refuse(f"-m stands alone: without it, {' '.join(sorted(others))} looks at one experiment")
     if others:
         return _hydra(words)
-    from benchmark.config import compose
+    from benchmark.plan.config import compose
 
     if not flags:
         return _work([compose(words)])
-    from benchmark.study import sweep
+    from benchmark.plan.study import sweep
 
     return _work([compose(job) for job in sweep([word for word in words if word not in flags])])
 
 
 def _choices() -> int:
     """What `run --help` prints: every name and choice, without Hydra."""
-    from benchmark.config import CONFIGS, groups, names
+    from benchmark.plan.config import CONFIGS, groups, names
 
     print("usage: python -m benchmark run [name=value ...]; plan, study, report, check and device take the same names")
     print("  -m         sweep over comma-separated values\n  --cfg job  show the composed configuration\n")
@@ -114,7 +109,7 @@ def _hydra(words: list[str]) -> int:
     """Hand the flags to Hydra: --cfg job and the rest of its own."""
     import hydra
 
-    from benchmark.config import CONFIGS, check_words
+    from benchmark.plan.config import CONFIGS, check_words
 
     check_words([word for word in words if "=" in word and not word.startswith("-")])
     configs: list[DictConfig] = []
@@ -125,9 +120,9 @@ def _hydra(words: list[str]) -> int:
 
 def _work(configs: list[DictConfig]) -> int:
     """Work experiments to their rows, then report on them."""
-    from benchmark.config import one_place
-    from benchmark.runner import Runner, StageError
-    from benchmark.store import Store
+    from benchmark.plan.config import one_place
+    from benchmark.records.store import Store
+    from benchmark.run.runner import Runner, StageError
 
     experiments, device = _parse(configs)
     first = one_place(experiments)
@@ -137,7 +132,7 @@ def _work(configs: list[DictConfig]) -> int:
     if not recorded:
         _prepare(experiments)
     meter = device.source or "NO METER: every energy will be unknown"
-    _say(f"device: {device.name} ({device.profile}), energy from {meter}")
+    _say(f"device: {device.name} ({device.machine}), energy from {meter}")
     failure = ""
     try:
         Runner(store, device, first.paths.data, _say, first.hardware.cpu_tdp_w).run(wanted)
@@ -159,8 +154,8 @@ def _prepare(experiments: list[Experiment]) -> None:
 
 def _parse(configs: list[DictConfig], quiet: bool = False) -> tuple[list[Experiment], Device]:
     """Typed experiments for the device that the first of them asks for; notes on what was adapted are said once."""
-    from benchmark.config import parse
     from benchmark.energy import find_device
+    from benchmark.plan.config import parse
 
     device = find_device(str(configs[0].hardware.device))
     parsed = [parse(config, device.kind) for config in configs]
@@ -171,14 +166,14 @@ def _parse(configs: list[DictConfig], quiet: bool = False) -> tuple[list[Experim
 
 
 def _lives(experiment: Experiment, device: Device, store: Store) -> list[Life]:
-    from benchmark.life import lives, place_of
+    from benchmark.plan.life import lives, place_of
 
     return lives(experiment, place_of(experiment, device, store))
 
 
 def _check_methods(experiment: Experiment) -> None:
     """Ask the method whether the task can be done at all, before any training. Raises ConfigError."""
-    from benchmark.config import ConfigError
+    from benchmark.plan.config import ConfigError
 
     try:
         experiment.build_method().check(experiment.task)
@@ -190,8 +185,8 @@ def _tables(experiment: Experiment) -> int:
     """Write both tables of an experiment's results folder and print the summary."""
     from rich.console import Console
 
+    from benchmark.records.store import Store
     from benchmark.report import tables
-    from benchmark.store import Store
 
     store = Store(experiment.paths.results, experiment.paths.artifacts)
     summary, left_out, paths = tables.write(store, experiment.tau)
@@ -206,8 +201,8 @@ def _tables(experiment: Experiment) -> int:
 
 
 def _study(words: list[str]) -> int:
-    from benchmark.config import ConfigError, check_words, compose
-    from benchmark.study import expand
+    from benchmark.plan.config import ConfigError, check_words, compose
+    from benchmark.plan.study import expand
 
     chosen = [word for word in words if word.startswith("experiment=")]
     if len(chosen) != 1:
@@ -220,9 +215,9 @@ def _study(words: list[str]) -> int:
 
 
 def _plan(words: list[str]) -> int:
-    from benchmark.config import compose
-    from benchmark.planning import table
-    from benchmark.store import Store
+    from benchmark.plan.config import compose
+    from benchmark.records.store import Store
+    from benchmark.run.forecast import table
 
     experiments, device = _parse([compose([word for word in words if word != "--check"])])
     experiment = experiments[0]
@@ -235,16 +230,16 @@ def _plan(words: list[str]) -> int:
 
 
 def _report(words: list[str]) -> int:
-    from benchmark.config import compose
+    from benchmark.plan.config import compose
 
     experiments, _ = _parse([compose(words)], quiet=True)
     return _tables(experiments[0])
 
 
 def _check(words: list[str]) -> int:
-    from benchmark.checks import check
-    from benchmark.config import compose
-    from benchmark.store import Store
+    from benchmark.plan.config import compose
+    from benchmark.records.store import Store
+    from benchmark.report.checks import check
 
     experiments, _ = _parse([compose(words)], quiet=True)
     store = Store(experiments[0].paths.results, experiments[0].paths.artifacts)
@@ -259,18 +254,18 @@ def _check(words: list[str]) -> int:
 
 
 def _device(words: list[str]) -> int:
-    from benchmark.config import compose, parse
     from benchmark.energy import find_device
+    from benchmark.plan.config import compose, parse
 
     config = compose([word for word in words if word != "--probe"])
     device = find_device(str(config.hardware.device))
-    print(f"device   {device.name} ({device.torch_name}), profile {device.profile}")
+    print(f"device   {device.name} ({device.torch_name}), machine {device.machine}")
     print(f"meter    {device.source}, best grade {device.grade_best}")
     for line in device.why_not_better:
         print(f"         not better: {line}")
     if "--probe" in words:
-        from benchmark.probing import lines, probe_board
-        from benchmark.store import Store
+        from benchmark.records.store import Store
+        from benchmark.run.boards import lines, probe_board
 
         place = parse(config, device.kind)[0].paths
         print(*lines(probe_board(device, Store(place.results, place.artifacts), _say)), sep="\n")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmark.stage import Phase, Plan, Precision, Stage
-from benchmark.task import Config, Params, Task
+from benchmark.plan.stage import Phase, Plan, Precision, Stage
+from benchmark.plan.task import Config, Params, Task
 
 
 class Training(Params):
@@ -42,7 +42,7 @@ def check_builds(task: Task) -> None:
     """Build the task's model on the meta device and send an image through. Raises ValueError with the cause."""
     import torch  # here, not above: planning must not pay for torch
 
-    from benchmark.vision.cost import count
+    from benchmark.vision.macs import count
     from benchmark.vision.network import build_model
 
     try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmark.stage import Bench, Output
-from benchmark.vision.cost import count
+from benchmark.plan.stage import Bench, Output
 from benchmark.vision.data import loaders
+from benchmark.vision.macs import count
 from benchmark.vision.network import build_model, freeze
 from benchmark.vision.training import fit, loss_of, seed_everything
 from methods.baseline import Training

@@ -2,7 +2,7 @@
 
     python scripts/gpu_check.py [--device cuda:0] [--results results]        (make gpu-check)
 
-Prints a verdict per line and writes results/devices/<profile>-gpu-check.json. Exit status 1 if a check fails that the
+Prints a verdict per line and writes results/devices/<machine>-gpu-check.json. Exit status 1 if a check fails that the
 results rest on; 0 also where there is no GPU, which it says.
 """
 
@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 from benchmark.energy import Device, DeviceError, DeviceLock, find_device, probe  # noqa: E402 - a script finds the repository itself
 from benchmark.energy.acceptance import Durations, Load, Trial, Verdict  # noqa: E402 - same
 from benchmark.energy.acceptance_board import CHECKS, examine  # noqa: E402 - same
-from benchmark.provenance import now, provenance  # noqa: E402 - same
-from benchmark.store import replace  # noqa: E402 - same
+from benchmark.records.provenance import now, provenance  # noqa: E402 - same
+from benchmark.records.store import replace  # noqa: E402 - same
 
 PROBE_S = 35.0
 
@@ -50,7 +50,7 @@ def torch_loads(device: Device) -> tuple[dict[str, Load], Callable[[], None]]:
     """(the four loads on a GPU, what waits for it). Makes the CUDA context."""
     import torch
 
-    from benchmark.session import ready
+    from benchmark.run.process import ready
 
     wait = ready(device)
     assert wait is not None, "a GPU was found"
@@ -114,7 +114,7 @@ def report(trial: Trial, verdicts: Sequence[Verdict], seconds: float) -> dict[st
     told = {"name": device.name, "uuid": device.uuid, "driver": device.driver, "power_limit_w": device.power_limit_w}
     found = {
         "created": now(),
-        "device": {**told, "profile": device.profile},
+        "device": {**told, "machine": device.machine},
         **provenance(),
         "seconds": seconds,
         "passed": not failed(verdicts),
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeviceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    path = options.results / "devices" / f"{device.profile}-gpu-check.json"
+    path = options.results / "devices" / f"{device.machine}-gpu-check.json"
     content = report(trial, verdicts, time.monotonic() - began)
     replace(path, json.dumps(content, indent=1, allow_nan=False).encode())
     bad = failed(verdicts)

@@ -24,15 +24,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from benchmark.stage import Cost
-from benchmark.task import Data, Model, Recipe, Scale, Task
+from benchmark.plan.stage import Cost
+from benchmark.plan.task import Data, Model, Recipe, Scale, Task
 from benchmark.vision.data import Images, Loader, load
 from benchmark.vision.download import import_torchvision
-from benchmark.vision.engine import set_precision, start
 from benchmark.vision.loss import CrossEntropy
 from benchmark.vision.network import build_model
 from benchmark.vision.teacher import Teacher
 from benchmark.vision.training import fast_epochs
+from benchmark.vision.training_step import set_precision, start
 
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
 ON_GPU = DEVICE != "cpu"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmark.task import Data, Model, Recipe, Scale, Task
+from benchmark.plan.task import Data, Model, Recipe, Scale, Task
 
 torch.set_num_threads(1)  # xdist runs two workers on two cores; also what makes sums reproducible
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from benchmark.deploy.engines import open_engine, signature
-from benchmark.deploy.plan import Build
-from benchmark.stage import Bench, Output
-from benchmark.task import Recipe
-from benchmark.vision.cost import count
+from benchmark.plan.deployment import Build
+from benchmark.plan.stage import Bench, Output
+from benchmark.plan.task import Recipe
 from benchmark.vision.data import TEST_BATCH, Loader, load
 from benchmark.vision.evaluation import accuracy
+from benchmark.vision.macs import count
 from benchmark.vision.network import load as load_network
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.stage import Network
+from benchmark.plan.stage import Network
 from benchmark.vision.network import load
 
 

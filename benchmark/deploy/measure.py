@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from benchmark.deploy.engines import Engine, open_engine
-from benchmark.deploy.plan import Inference, Measurement
 from benchmark.deploy.quality import plain, rejection, settled, total
 from benchmark.energy.reading import worst
 from benchmark.energy.stats import Interval, mean_ci95
-from benchmark.stage import Bench, Cost, Network, Output
-from benchmark.task import Task
+from benchmark.plan.deployment import Inference, Measurement
+from benchmark.plan.stage import Bench, Cost, Network, Output
+from benchmark.plan.task import Task
 from benchmark.vision.data import Images, load, normalise
 
 BUFFERS = 4

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.stage import Cost
+from benchmark.plan.stage import Cost
 
 THROTTLED_SHARE = 0.01
 CLOCK_SPREAD = 0.03

@@ -12,9 +12,10 @@ from typing import Any
 from benchmark.energy import estimate
 from benchmark.energy.nvml import POWER_SOURCES, Gpu, Nvml, NvmlError, load_nvml
 from benchmark.energy.rapl import POWERCAP, open_rapl
+from benchmark.errors import UserError
 
 
-class DeviceError(RuntimeError):
+class DeviceError(UserError, RuntimeError):
     """A device that was asked for is not to be had; the message names the cause and the remedy."""
 
 
@@ -42,7 +43,7 @@ class Device:
     gpu: Gpu | None = field(default=None, compare=False, repr=False)
 
     @property
-    def profile(self) -> str:
+    def machine(self) -> str:
         """A folder name for records of this hardware: 'nvidia-h200-700w', 'cpu-amd-epyc-2c'."""
         if self.kind == "cpu":
             return slug(f"cpu {_short_cpu(self.name)} {os.cpu_count() or 1}c")

@@ -38,7 +38,7 @@ class Aligned:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Evaluation:
     """Useful joules of one source with their standard uncertainty; NaN with a reason where there are none. `short`
     marks a window that was only too short for this source, so that another may try."""
 
@@ -53,9 +53,9 @@ class Estimate:
     alias: bool = False
 
 
-def invalid(source: str, reason: str, *, short: bool = False) -> Estimate:
+def invalid(source: str, reason: str, *, short: bool = False) -> Evaluation:
     """No joules, and why."""
-    return Estimate(math.nan, math.nan, math.nan, source, "X", reason, short)
+    return Evaluation(math.nan, math.nan, math.nan, source, "X", reason, short)
 
 
 def _crosses(spans: list[tuple[int, int]], span: Span) -> tuple[int, int] | None:
@@ -95,7 +95,7 @@ def _spread(recorder: GpuRecorder, span: Span) -> float:
     return max(watts) - min(watts) if len(watts) > 1 else math.nan
 
 
-def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> Estimate:
+def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> Evaluation:
     """Energy by the counter: tick to tick if aligned, else interpolated between ticks."""
     curve, source = recorder.counter, "nvml:counter"
     tick_s = curve.tick_s(span.start_ns, span.end_ns)
@@ -128,7 +128,7 @@ def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> 
     sd = math.hypot(*parts)
     grade = _counter_grade(sd / joules, ticks, aligned)
     why = f"its uncertainty is {100 * sd / joules:.1f} %, more than {100 * B_RELATIVE_SD:.0f} %: only {ticks} ticks"
-    return Estimate(joules, paused, sd, source, grade, why if grade == "D" else "")
+    return Evaluation(joules, paused, sd, source, grade, why if grade == "D" else "")
 
 
 def _implausible(joules: float, seconds: float, recorder: GpuRecorder) -> str:
@@ -163,7 +163,7 @@ def is_aliased(step_s: float | None, period_s: float, seconds: float) -> int:
     return 0
 
 
-def from_power(recorder: GpuRecorder, span: Span, curve: PowerCurve, step_s: float | None = None) -> Estimate:
+def from_power(recorder: GpuRecorder, span: Span, curve: PowerCurve, step_s: float | None = None) -> Evaluation:
     """Energy by the trapezoid over sampled power (the driver's ring buffer or polling), on measured time stamps."""
     ring = curve is recorder.ring
     source, grade = ("nvml:samples", "C") if ring else (f"nvml:{recorder.power_source}", "D")
@@ -201,7 +201,7 @@ def from_power(recorder: GpuRecorder, span: Span, curve: PowerCurve, step_s: flo
         _blind_sd(recorder, joules, span.useful_s, (phases, step_s)),
         _coverage_sd(list(watts), sensor.coverage, seconds / sensor.period_s) * span.useful_s,
     ]
-    return Estimate(joules, paused, math.hypot(*parts), source, grade, "", False, unmeasured_s, phases > 0)
+    return Evaluation(joules, paused, math.hypot(*parts), source, grade, "", False, unmeasured_s, phases > 0)
 
 
 def _sampling_sd(curve: PowerCurve, inside: slice, per_period: float) -> float:
@@ -240,7 +240,7 @@ def _blind_sd(recorder: GpuRecorder, joules: float, seconds: float, aliased: tup
 
 def headline(
     recorder: GpuRecorder, span: Span, aligned: Aligned | None, step_s: float | None
-) -> tuple[Estimate, Estimate | None]:
+) -> tuple[Evaluation, Evaluation | None]:
     """(the energy of a GPU by its best source, the cross-check by another). Falls down the ladder of trust, never into
     a guess."""
     trouble = outage(recorder, span)
@@ -260,7 +260,7 @@ def headline(
     return _cross_checked(counted, polled, span), polled
 
 
-def _why_polled(best: Estimate, recorder: GpuRecorder) -> Estimate:
+def _why_polled(best: Evaluation, recorder: GpuRecorder) -> Evaluation:
     """The estimate; polled power says why nothing better was used."""
     if best.grade != "D":
         return best
@@ -269,7 +269,7 @@ def _why_polled(best: Estimate, recorder: GpuRecorder) -> Estimate:
     return replace(best, reason="polled power, for there is nothing better here: " + "; ".join(better))
 
 
-def _cross_checked(counted: Estimate, polled: Estimate, span: Span) -> Estimate:
+def _cross_checked(counted: Evaluation, polled: Evaluation, span: Span) -> Evaluation:
     if polled.reason:
         return replace(counted, grade="B" if counted.grade == "A" else counted.grade)
     relative = abs(polled.joules - counted.joules) / counted.joules
@@ -281,7 +281,7 @@ def _cross_checked(counted: Estimate, polled: Estimate, span: Span) -> Estimate:
     return counted
 
 
-def host_package(recorder: HostRecorder, span: Span) -> Estimate:
+def host_package(recorder: HostRecorder, span: Span) -> Evaluation:
     """The host's package energy by RAPL, else by the estimate."""
     curve = recorder.package
     joules = span.total_energy(curve.energy_at)
@@ -291,7 +291,7 @@ def host_package(recorder: HostRecorder, span: Span) -> Estimate:
         return invalid(recorder.source, recorder.reason or "no reading of the host came")
     if not recorder.rapl.package:
         return (
-            Estimate(useful, paused, 0.4 * useful, recorder.source, "E")
+            Evaluation(useful, paused, 0.4 * useful, recorder.source, "E")
             if useful > 0
             else invalid(recorder.source, "no CPU time was used")
         )
@@ -301,14 +301,16 @@ def host_package(recorder: HostRecorder, span: Span) -> Estimate:
             f"a window of {span.useful_s:.4f} s is too short for RAPL; it needs {RAPL_SHORTEST_S} s or more",
         )
     mean_w = useful / span.useful_s
-    return Estimate(useful, paused, RAPL_TICK_S * mean_w * math.sqrt(2 + 2 * len(span.paused())), recorder.source, "R")
+    return Evaluation(
+        useful, paused, RAPL_TICK_S * mean_w * math.sqrt(2 + 2 * len(span.paused())), recorder.source, "R"
+    )
 
 
-def host_dram(recorder: HostRecorder, span: Span) -> Estimate:
+def host_dram(recorder: HostRecorder, span: Span) -> Evaluation:
     """The memory's energy by RAPL; NaN with the reason where there is none."""
     if not recorder.rapl.dram:
         return invalid("", recorder.rapl.dram_reason or recorder.rapl.reason)
     joules = span.total_energy(recorder.dram.energy_at) - span.paused_energy(recorder.dram.energy_at)
     if math.isnan(joules):
         return invalid(recorder.rapl.dram_source, "the memory zone could not be read")
-    return Estimate(joules, math.nan, 0.0, recorder.rapl.dram_source, "R")
+    return Evaluation(joules, math.nan, 0.0, recorder.rapl.dram_source, "R")

@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmark.energy.clock import Clock, SystemClock
 from benchmark.energy.device import Device
+from benchmark.energy.facts import SCHEMA, host_facts
 from benchmark.energy.nvml import POWER_SOURCES, Gpu, NvmlError
-from benchmark.energy.provenance import SCHEMA, host_facts
 from benchmark.energy.sensors import sensor_for
 from benchmark.energy.stats import quantile
 
@@ -36,7 +36,7 @@ def probe(
             "name": device.name,
             "uuid": device.uuid,
             "driver": device.driver,
-            "profile": device.profile,
+            "machine": device.machine,
         },
         "source": device.source,
         "grade_best": device.grade_best,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from benchmark.energy.build import MIG, host_reading, invalid_reading, readings_of
+from benchmark.energy.assembly import MIG, host_reading, invalid_reading, readings_of
 from benchmark.energy.clock import Clock, SystemClock
 from benchmark.energy.device import Device, DeviceError, find_device
 from benchmark.energy.reading import Reading

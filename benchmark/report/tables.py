@@ -11,9 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmark import rows
-from benchmark.store import Store, replace
-from benchmark.summary import summarise
+from benchmark.records.store import Store, replace
+from benchmark.report import rows
+from benchmark.report.summary import summarise
 
 SETTING = (
     "data",

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.task import TEST_IMAGES, TRAIN_IMAGES, Data, Recipe, Scale, Task
+from benchmark.errors import UserError
+from benchmark.plan.task import TEST_IMAGES, TRAIN_IMAGES, Data, Recipe, Scale, Task
 from benchmark.vision.originals import original_of
 
 
-class DataError(Exception):
+class DataError(UserError):
     """A data set is missing, damaged or unknown; the message says what to do."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmark.task import Recipe
+from benchmark.plan.task import Recipe
 
 
 class Loss(Protocol):

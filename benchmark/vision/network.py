@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from benchmark.stage import Network
-from benchmark.task import Model, Recipe
+from benchmark.plan.stage import Network
+from benchmark.plan.task import Model, Recipe
 
 
 def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from benchmark.task import Recipe
+from benchmark.plan.task import Recipe
 
 
 class Original(NamedTuple):

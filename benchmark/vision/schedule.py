@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.task import Recipe
+from benchmark.plan.task import Recipe
 
 
 def rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

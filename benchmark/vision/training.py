@@ -10,10 +10,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmark.stage import Bench
-from benchmark.task import Task
+from benchmark.plan.stage import Bench
+from benchmark.plan.task import Task
 from benchmark.vision.data import Loader, Loaders
-from benchmark.vision.engine import (
+from benchmark.vision.evaluation import accuracy
+from benchmark.vision.graph import Graphed, graph_backend
+from benchmark.vision.loss import CrossEntropy, Loss, loss_of
+from benchmark.vision.originals import original_of
+from benchmark.vision.published import read_back, worker_batches
+from benchmark.vision.schedule import rate
+from benchmark.vision.training_step import (
     History,
     Run,
     TrainingError,
@@ -23,12 +29,6 @@ from benchmark.vision.engine import (
     start,
     step,
 )
-from benchmark.vision.evaluation import accuracy
-from benchmark.vision.graph import Graphed, graph_backend
-from benchmark.vision.loss import CrossEntropy, Loss, loss_of
-from benchmark.vision.originals import original_of
-from benchmark.vision.published import read_back, worker_batches
-from benchmark.vision.schedule import rate
 
 __all__ = [
     "CrossEntropy",

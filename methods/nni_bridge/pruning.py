@@ -21,7 +21,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from benchmark.task import Recipe
+from benchmark.plan.task import Recipe
 from benchmark.vision.data import Batch
 from benchmark.vision.download import import_torchvision
 from benchmark.vision.training import loss_of

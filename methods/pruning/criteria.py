@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmark.task import Recipe
+from benchmark.plan.task import Recipe
 from benchmark.vision.data import Batch
 from benchmark.vision.training import loss_of
 from methods.pruning.params import Scoring

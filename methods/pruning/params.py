@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from benchmark.task import Config, Params, Task
+from benchmark.plan.task import Config, Params, Task
 
 CriterionName = Literal["l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean"]
 Backend = Literal["native", "nni"]

@@ -8,8 +8,8 @@ from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
-from benchmark.stage import Phase, Plan, Precision, Stage
-from benchmark.task import TRAIN_IMAGES, Config, Recipe, Task
+from benchmark.plan.stage import Phase, Plan, Precision, Stage
+from benchmark.plan.task import TRAIN_IMAGES, Config, Recipe, Task
 from methods.baseline import Training, base_training, check_builds
 from methods.pruning.params import (
     ITERATIVE,

@@ -7,8 +7,8 @@ import importlib.util
 import torch
 from torch import nn
 
-from benchmark.task import Model
-from benchmark.vision.cost import count
+from benchmark.plan.task import Model
+from benchmark.vision.macs import count
 from benchmark.vision.network import build_model, take_shapes
 from methods.pruning.masks import choose, chosen_layers
 from methods.pruning.params import Choice

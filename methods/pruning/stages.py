@@ -9,11 +9,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from benchmark.stage import Bench, Network, Output
-from benchmark.task import Recipe, Task
-from benchmark.vision.cost import count
+from benchmark.plan.stage import Bench, Network, Output
+from benchmark.plan.task import Recipe, Task
 from benchmark.vision.data import Batch, Loaders, loaders
 from benchmark.vision.evaluation import accuracy
+from benchmark.vision.macs import count
 from benchmark.vision.network import freeze, load
 from benchmark.vision.training import fit, loss_of, seed_everything, set_precision
 from methods.pruning import removal

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from benchmark.deploy.measure import Subject, measure_group
-from benchmark.deploy.plan import Inference
 from benchmark.deploy.quality import rejection, settled
 from benchmark.energy.stats import mean_ci95
-from benchmark.stage import Cost
+from benchmark.plan.deployment import Inference
+from benchmark.plan.stage import Cost
 from benchmark.vision.data import Images
 
 PROTOCOL = Inference(

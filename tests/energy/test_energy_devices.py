@@ -132,7 +132,7 @@ def test_the_best_meter_and_why_no_better(clock, missing, source, grade):
     assert [line.split(":")[1].split(" ")[0] for line in device.why_not_better] == list(missing)
 
 
-def test_profiles_are_folder_names():
+def test_machines_are_folder_names():
     base = {
         "kind": "cuda",
         "torch_name": "cuda:0",
@@ -155,10 +155,10 @@ def test_profiles_are_folder_names():
         ("Intel(R) Xeon(R) CPU @ 2.20GHz", "cpu-intel-xeon-"),
     ],
 )
-def test_cpu_profiles(model, start):
+def test_cpu_machines(model, start):
     cpu = Device("cpu", "cpu", model, "cpu", "", None, None, "", "E")
-    assert cpu.profile.startswith(start)
-    assert cpu.profile.removeprefix(start).removesuffix("c").isdigit()
+    assert cpu.machine.startswith(start)
+    assert cpu.machine.removeprefix(start).removesuffix("c").isdigit()
 
 
 def two(clock, **second):

@@ -18,9 +18,9 @@ from energy_fakes import FakeGpu, constant, device_of
 from benchmark.energy import DeviceBusy, DeviceError, DeviceLock, EnergyTracer, Options, find_device, probe
 from benchmark.energy.clock import SystemClock, ThreadTicker, utc_label
 from benchmark.energy.estimate import TdpLoad
+from benchmark.energy.facts import strangers
 from benchmark.energy.meter import Meter
 from benchmark.energy.nvml import Slow
-from benchmark.energy.provenance import strangers
 from benchmark.energy.sensors import sensor_for
 
 ROOT = Path(__file__).parents[2]

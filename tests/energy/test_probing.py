@@ -8,10 +8,10 @@ import sys
 import pytest
 from energy_fakes import FakeGpu, VirtualClock, constant, device_of
 
-from benchmark import probing
 from benchmark.energy import find_device
-from benchmark.runner import Runner
-from benchmark.store import Store
+from benchmark.records.store import Store
+from benchmark.run import boards as probing
+from benchmark.run.runner import Runner
 from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
 
 
@@ -42,13 +42,13 @@ def test_a_probe_is_written_once(store):
 
 def test_the_runner_hands_the_probe_to_the_tracer(store, tmp_path, monkeypatch):
     device = device_of(FakeGpu(VirtualClock(), constant(200)))
-    monkeypatch.setattr("benchmark.runner.DeviceLock", lambda device: _NoLock())
-    monkeypatch.setattr("benchmark.runner.ready", lambda device: lambda: None)
+    monkeypatch.setattr("benchmark.run.runner.DeviceLock", lambda device: _NoLock())
+    monkeypatch.setattr("benchmark.run.runner.ready", lambda device: lambda: None)
     said: list[str] = []
     facts = facts_of("2026-01-03", counter_tick_ms=20.0)
     for probed in ({}, {device.uuid: facts}):
         if probed:
-            store.add_device(device.profile, facts)
+            store.add_device(device.machine, facts)
         runner = Runner(store, device, tmp_path, said.append)
         runner._bench("title", "key")
         assert runner._tracer is not None

@@ -10,9 +10,9 @@ from energy_fakes import Curve, SteadyGpu, VirtualClock, Wave, constant, device_
 
 from benchmark.energy import find_device, samples
 from benchmark.energy.samples import Mark, Sample, integrate, read, thinned
-from benchmark.life import lives, place_of
-from benchmark.runner import Runner
-from benchmark.store import Store
+from benchmark.plan.life import lives, place_of
+from benchmark.records.store import Store
+from benchmark.run.runner import Runner
 from tests.harness.helpers import tiny_experiment
 
 
@@ -83,8 +83,8 @@ class _NoLock:
 def worked(tmp_path, monkeypatch):
     """A life cycle worked on the CPU beside a steady GPU's meter, as if that had done it."""
     device = device_of(SteadyGpu(VirtualClock(), constant(200)), torch_name="cpu")
-    monkeypatch.setattr("benchmark.runner.DeviceLock", lambda device: _NoLock())
-    monkeypatch.setattr("benchmark.runner.ready", lambda device: lambda: None)
+    monkeypatch.setattr("benchmark.run.runner.DeviceLock", lambda device: _NoLock())
+    monkeypatch.setattr("benchmark.run.runner.ready", lambda device: lambda: None)
     store = Store(tmp_path / "results", tmp_path / "artifacts")
     # long enough that the marks of a busy machine weigh little against the ticks
     experiment = tiny_experiment(tmp_path, scale={"name": "test", "train_images": 4000, "test_images": 32})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark.config import Experiment, experiment
-from benchmark.life import Place
+from benchmark.plan.config import Experiment, experiment
+from benchmark.plan.life import Place
 
-HERE = Place(train_profile="here", infer_profile="here", binding="here/torch-0")
+HERE = Place(train_machine="here", infer_machine="here", binding="here/torch-0")
 
 
 QUICK = {

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from benchmark.checks import check
-from benchmark.store import Store
+from benchmark.records.store import Store
+from benchmark.report.checks import check
 from tests.harness.test_store import record
 
 

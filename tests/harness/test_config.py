@@ -7,11 +7,11 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from benchmark import config, study
-from benchmark.config import ConfigError
-from benchmark.life import lives
-from benchmark.stage import Phase
-from benchmark.task import Recipe
+from benchmark.plan import config, study
+from benchmark.plan.config import ConfigError
+from benchmark.plan.life import lives
+from benchmark.plan.stage import Phase
+from benchmark.plan.task import Recipe
 from tests.harness.helpers import HERE
 
 
@@ -41,7 +41,7 @@ def test_a_file_is_named_as_what_it_holds(group, name):
 
 
 def test_every_study_expands_to_experiments_that_parse():
-    from benchmark.study import FOLDER, expand
+    from benchmark.plan.study import FOLDER, expand
 
     files = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")]
     assert files

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.greeness import greeness, greeness_ci95, rank_ranges
+from benchmark.report.greeness import greeness, greeness_ci95, rank_ranges
 
 PAPER = Path(__file__).parents[2] / "results" / "paper" / "paper_tables.csv"
 ROWS = [row for row in csv.DictReader(PAPER.read_text().splitlines()) if row["g_500m"] or row["g_1b"]]

@@ -11,14 +11,14 @@ import shutil
 
 import pytest
 
-from benchmark import rows
-from benchmark.checks import check
-from benchmark.config import ConfigError
 from benchmark.energy import find_device
-from benchmark.life import lives, place_of
-from benchmark.runner import Runner
-from benchmark.store import Store
-from benchmark.summary import summarise
+from benchmark.plan.config import ConfigError
+from benchmark.plan.life import lives, place_of
+from benchmark.records.store import Store
+from benchmark.report import rows
+from benchmark.report.checks import check
+from benchmark.report.summary import summarise
+from benchmark.run.runner import Runner
 from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
 from tests.harness.helpers import tiny_experiment
 
@@ -42,7 +42,7 @@ class MeasuredLab:
         self.root = root
         self.store = Store(root / "results", root / "artifacts")
         monkeypatch.setattr("benchmark.energy.nvml._LIBRARY", None)
-        monkeypatch.setattr("benchmark.runner.ready", lambda device: lambda: None)
+        monkeypatch.setattr("benchmark.run.runner.ready", lambda device: lambda: None)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def run(self, board: int = 0, **task) -> str:
@@ -123,13 +123,13 @@ def test_trained_on_one_machine_and_measured_on_another_is_labelled_so(lab):
     lab.work(cpu, tiny_experiment(lab.root))
     with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST):
         board = dataclasses.replace(find_device("cuda:0"), torch_name="cpu")
-        elsewhere = tiny_experiment(lab.root, inference=PROTOCOL, train_hardware=cpu.profile)
+        elsewhere = tiny_experiment(lab.root, inference=PROTOCOL, train_hardware=cpu.machine)
         lab.work(board, elsewhere)
     trained = [record for record in lab.store.records() if record.fn == "methods.training:train"]
     assert len(trained) == 1
     book = rows.Book.read(lab.store)
-    summary = summarise(book, rows.stages(book)).set_index("infer_hardware").loc[board.profile]
-    assert summary["train_hardware"] == cpu.profile
+    summary = summarise(book, rows.stages(book)).set_index("infer_hardware").loc[board.machine]
+    assert summary["train_hardware"] == cpu.machine
     assert summary["n_seeds"] == 1
     assert set(summary["energy_source"].split("+")) > {"estimate:tdp_load"}
     assert summary["grade"] == "E", "a number made of an estimate is an estimate"
@@ -142,9 +142,9 @@ def test_what_belongs_to_another_machine_is_not_trained_here(lab):
     with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST):
         board = dataclasses.replace(find_device("cuda:0"), torch_name="cpu")
         with pytest.raises(
-            ConfigError, match=f"train .* belongs to {cpu.profile}, and this machine is {board.profile}"
+            ConfigError, match=f"train .* belongs to {cpu.machine}, and this machine is {board.machine}"
         ):
-            lab.work(board, tiny_experiment(lab.root, inference=PROTOCOL, train_hardware=cpu.profile))
+            lab.work(board, tiny_experiment(lab.root, inference=PROTOCOL, train_hardware=cpu.machine))
 
 
 def test_records_are_plain_json_without_nan(lab):
@@ -175,7 +175,7 @@ def test_the_board_is_taken_before_any_stage_and_given_back(lab, monkeypatch):
         events.append("stage")
         return held(self, key, waiting)
 
-    monkeypatch.setattr("benchmark.runner.DeviceLock", Lock)
+    monkeypatch.setattr("benchmark.run.runner.DeviceLock", Lock)
     monkeypatch.setattr(Store, "working_on", watched)
     with FakeDriver(shared_library(), BOARD, **FAST):
         lab.run()

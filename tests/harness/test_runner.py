@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import rows, workbench
-from benchmark.checks import check
 from benchmark.energy import find_device
-from benchmark.life import lives, place_of
-from benchmark.runner import Runner, StageError
-from benchmark.store import Store
-from benchmark.summary import summarise
+from benchmark.plan.life import lives, place_of
+from benchmark.records.store import Store
+from benchmark.report import rows
+from benchmark.report.checks import check
+from benchmark.report.summary import summarise
+from benchmark.run import workbench
+from benchmark.run.runner import Runner, StageError
 from tests.harness.helpers import tiny_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +113,7 @@ def test_a_measurement_again_adds_a_record_and_rows_use_the_newest(lab):
     second = stages_of(lab).iloc[2]
     assert first["key"] == second["key"]
     assert second["created"] > first["created"]
-    assert len(lab.store.measurements(lab.device.profile, first["key"])) == 2
+    assert len(lab.store.measurements(lab.device.machine, first["key"])) == 2
 
 
 def test_networks_of_one_shape_share_a_measurement_and_another_shape_has_its_own(lab):
@@ -126,7 +127,7 @@ def test_networks_of_one_shape_share_a_measurement_and_another_shape_has_its_own
     groups = {
         record.group
         for key in (keys["tiny"][0], keys["wide"][0])
-        for record in lab.store.measurements(lab.device.profile, key)
+        for record in lab.store.measurements(lab.device.machine, key)
     }
     assert len(groups) == 1, "pending measurements of one device form one group"
 
@@ -191,7 +192,7 @@ def test_an_interrupted_stage_books_lost_work_as_repeated(lab, monkeypatch):
 CHILD = """
 import sys
 from pathlib import Path
-from benchmark import workbench
+from benchmark.run import workbench
 from tests.harness.helpers import tiny_experiment
 from tests.harness.test_runner import Lab
 import torch

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.config import compose, parse
-from benchmark.life import lives
-from benchmark.stage import Phase, Plan, Precision, Stage
-from benchmark.task import Params
+from benchmark.plan.config import compose, parse
+from benchmark.plan.life import lives
+from benchmark.plan.stage import Phase, Plan, Precision, Stage
+from benchmark.plan.task import Params
 from tests.harness.helpers import HERE
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.stage import Network, Output
-from benchmark.store import Record, Store, StoreError, read_record
+from benchmark.plan.stage import Network, Output
+from benchmark.records.store import Record, Store, StoreError, read_record
 
 
 def record(**values) -> Record:
@@ -20,7 +20,7 @@ def record(**values) -> Record:
         "key": "k" * 20, "fn": "a:b", "fn_version": 1, "params": {}, "inputs": {}, "joules": 3600.0, "ci95_joules": 36.0,
         "repeated_joules": 0.0, "seconds": 36.0, "source": "nvml:counter", "grade": "A", "reason": "", "values": {},
         "details": {}, "reading": {}, "provenance": {"versions": {"python": "3", "torch": "2"}}, "device_name": "board",
-        "profile": "here", "commit": "abc", "created": "2026-01-01T00:00:00", "attempts": 1,
+        "machine": "here", "commit": "abc", "created": "2026-01-01T00:00:00", "attempts": 1,
     }  # fmt: skip  # one value a line would hide the shape
     return Record(**{**base, **values})
 

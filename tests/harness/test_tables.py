@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.life import lives
+from benchmark.plan.life import lives
+from benchmark.report.summary import SHOWN, SUMMARY_COLUMNS, tell_apart
 from benchmark.report.tables import footnotes, show
-from benchmark.summary import SHOWN, SUMMARY_COLUMNS, tell_apart
 from tests.harness.helpers import HERE, tiny_experiment
 
 ROW = {

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmark.task import Recipe
+from benchmark.plan.task import Recipe
 from tests.data import golden_inputs
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "pruning_golden.json").read_text())

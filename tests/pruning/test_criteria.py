@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.task import Recipe
+from benchmark.plan.task import Recipe
 from methods.pruning.criteria import collect, fpgm, l1, l2, taylor
 from methods.pruning.params import Scoring
 

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from benchmark.vision.cost import count
+from benchmark.vision.macs import count
 from benchmark.vision.models.nni import resnet, vgg
 from methods.pruning.criteria import by_weights, collect
 from methods.pruning.masks import choose, hold, lowest_removed

@@ -8,13 +8,13 @@ import math
 import pytest
 import torch
 
-from benchmark import config
-from benchmark.config import ConfigError
 from benchmark.energy import find_device
-from benchmark.life import lives, place_of
-from benchmark.runner import Runner
-from benchmark.store import Store
-from benchmark.task import Model
+from benchmark.plan import config
+from benchmark.plan.config import ConfigError
+from benchmark.plan.life import lives, place_of
+from benchmark.plan.task import Model
+from benchmark.records.store import Store
+from benchmark.run.runner import Runner
 from benchmark.vision import network
 from benchmark.vision.data import loaders
 from benchmark.vision.evaluation import accuracy
@@ -51,7 +51,7 @@ class Lab:
         return [self.records(life) for life in found]
 
     def records(self, life):
-        return [self.store.record(life.profile(phase), life.key(stage)) for phase, stage in life.steps()]
+        return [self.store.record(life.machine(phase), life.key(stage)) for phase, stage in life.steps()]
 
     def output(self, record):
         return self.store.load_output(record.key)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.stage import Output
-from benchmark.task import Model
+from benchmark.plan.stage import Output
+from benchmark.plan.task import Model
 from benchmark.vision.models.nni import resnet, vgg
 from benchmark.vision.network import build_model, freeze
 from methods.pruning.masks import choose, chosen_layers, hold, release

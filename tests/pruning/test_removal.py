@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.config import CONFIGS, names
-from benchmark.stage import Network
+from benchmark.plan.config import CONFIGS, names
+from benchmark.plan.stage import Network
 from benchmark.vision import network
-from benchmark.vision.cost import count
+from benchmark.vision.macs import count
 from benchmark.vision.models.nni import resnet, vgg
 from methods.pruning.channels import Channels
 from methods.pruning.criteria import by_weights

@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
-from benchmark.stage import Output
-from benchmark.store import Store
-from benchmark.task import Model
+from benchmark.plan.stage import Output
+from benchmark.plan.task import Model
+from benchmark.records.store import Store
 from benchmark.vision import training
 from benchmark.vision.data import loaders, mix
 from benchmark.vision.network import build_model, freeze
@@ -190,7 +190,7 @@ for name in ("methods", "nni", "torchvision"):
     sys.modules[name] = None  # an import of it fails
 from pathlib import Path
 import torch
-from benchmark.store import Store
+from benchmark.records.store import Store
 from benchmark.vision.network import load
 network = load(Store(Path({results!r}), Path({artifacts!r})).load_output("pruned").network)
 torch.save(network(torch.ones(1, 3, 32, 32)), {logits!r})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.task import Data, Scale
+from benchmark.plan.task import Data, Scale
 from benchmark.vision import data, download
 
 with np.load(Path(__file__).parent.parent / "data" / "augment_golden.npz") as _file:

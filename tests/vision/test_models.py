@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.stage import Network
-from benchmark.task import Model
+from benchmark.plan.stage import Network
+from benchmark.plan.task import Model
 from benchmark.vision import network
-from benchmark.vision.cost import count
+from benchmark.vision.macs import count
 from benchmark.vision.models.nni import resnet, vgg
 from tests.data import golden_inputs
 from tests.pruning.golden import full_size_state

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.task import Recipe
+from benchmark.plan.task import Recipe
 from benchmark.vision import training
 from benchmark.vision.data import loaders
 from benchmark.vision.evaluation import accuracy

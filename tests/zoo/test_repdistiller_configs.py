@@ -6,7 +6,7 @@ import pytest
 import yaml
 from repdistiller_zoo import GOLDEN, ROOT, ZOO, module_name
 
-from benchmark.task import Model, Recipe
+from benchmark.plan.task import Model, Recipe
 
 MODELS = ROOT / "configs" / "model" / "repdistiller"
 RECIPES = ROOT / "configs" / "recipe"

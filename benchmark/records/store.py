@@ -17,11 +17,12 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator
 
-from benchmark.stage import Network, Output
-from benchmark.task import Config
+from benchmark.errors import UserError
+from benchmark.plan.stage import Network, Output
+from benchmark.plan.task import Config
 
 
-class StoreError(Exception):
+class StoreError(UserError):
     """A folder cannot be written or a file cannot be read; the message says which, why, and what to do."""
 
 
@@ -52,7 +53,7 @@ class Record(Config):
     reading: dict[str, Any]
     provenance: dict[str, Any]
     device_name: str
-    profile: str
+    machine: str
     commit: str
     created: str
     attempts: int = Field(ge=1)
@@ -106,9 +107,9 @@ class Store:
 
     # --- records ---------------------------------------------------------------------------------------------------
 
-    def record(self, profile: str, key: str) -> Record | None:
-        """The first record of a stage on a hardware profile, or None."""
-        path = self.results / "records" / profile / f"{key}.json"
+    def record(self, machine: str, key: str) -> Record | None:
+        """The first record of a stage on a machine, or None."""
+        path = self.results / "records" / machine / f"{key}.json"
         return read_record(path) if path.is_file() else None
 
     def records(self) -> Iterator[Record]:
@@ -126,7 +127,7 @@ class Store:
 
         The meter's raw `samples` (gzipped CSV) lie beside it. Returns what was kept.
         """
-        folder = self.results / "records" / record.profile
+        folder = self.results / "records" / record.machine
         first = _sealed(record)
         if not record.group and _create(folder / f"{record.key}.json", _dump(first)):
             return self._with_samples(first, samples, folder / record.key)
@@ -141,32 +142,32 @@ class Store:
             replace(stem.parent / f"{stem.name}.samples.csv.gz", samples)
         return record
 
-    def measurements(self, profile: str, key: str) -> list[Record]:
+    def measurements(self, machine: str, key: str) -> list[Record]:
         """All records of a measurement that may be repeated (one file each), oldest first."""
-        found = [read_record(path) for path in sorted((self.results / "records" / profile).glob(f"{key}.*.json"))]
+        found = [read_record(path) for path in sorted((self.results / "records" / machine).glob(f"{key}.*.json"))]
         return sorted((record for record in found if record.group), key=lambda record: record.created)
 
     # --- attempts: what an unfinished stage has spent --------------------------------------------------------------
 
-    def attempts(self, profile: str, key: str) -> list[dict[str, Any]]:
+    def attempts(self, machine: str, key: str) -> list[dict[str, Any]]:
         """The journals of works on a stage that did not finish."""
-        return [_read_json(path) for path in sorted((self.results / "attempts" / profile).glob(f"{key}-*.json"))]
+        return [_read_json(path) for path in sorted((self.results / "attempts" / machine).glob(f"{key}-*.json"))]
 
-    def write_attempt(self, profile: str, key: str, attempt: Mapping[str, Any]) -> None:
+    def write_attempt(self, machine: str, key: str, attempt: Mapping[str, Any]) -> None:
         """Write or replace the journal of one attempt, named by its `id`."""
-        path = self.results / "attempts" / profile / f"{key}-{attempt['id']}.json"
+        path = self.results / "attempts" / machine / f"{key}-{attempt['id']}.json"
         replace(path, json.dumps(attempt).encode(), durable=False)  # every few seconds: must not wait for the disk
 
-    def clear_attempts(self, profile: str, key: str) -> None:
+    def clear_attempts(self, machine: str, key: str) -> None:
         """Drop a stage's journals once its record holds their sums."""
-        for path in (self.results / "attempts" / profile).glob(f"{key}-*.json"):
+        for path in (self.results / "attempts" / machine).glob(f"{key}-*.json"):
             path.unlink(missing_ok=True)
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
-    def add_run(self, profile: str, name: str, run: Mapping[str, Any]) -> None:
+    def add_run(self, machine: str, name: str, run: Mapping[str, Any]) -> None:
         """Remember that an experiment was asked for; the same run twice is one file."""
-        _create(self.results / "runs" / profile / f"{name}.json", json.dumps(run, indent=1).encode())
+        _create(self.results / "runs" / machine / f"{name}.json", json.dumps(run, indent=1).encode())
 
     def runs(self) -> list[dict[str, Any]]:
         """Every experiment that was ever asked for."""
@@ -174,9 +175,9 @@ class Store:
 
     # --- devices: what probing found ------------------------------------------------------------------------------
 
-    def add_device(self, profile: str, facts: Mapping[str, Any]) -> Path:
+    def add_device(self, machine: str, facts: Mapping[str, Any]) -> Path:
         """Keep what a probe found, under its `id`, for good; returns the file."""
-        path = self.results / "devices" / profile / f"{facts['id']}.json"
+        path = self.results / "devices" / machine / f"{facts['id']}.json"
         _create(path, json.dumps(facts, indent=1, allow_nan=False).encode())
         return path
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmark.energy import Device, DeviceError, DeviceLock, probe
-from benchmark.provenance import now, provenance
-from benchmark.store import Store
+from benchmark.records.provenance import now, provenance
+from benchmark.records.store import Store
 
 SHOWN_S = 40.0
 """About how long probing a GPU takes: ten seconds of idle power twice, and the periods."""
@@ -30,12 +30,12 @@ def probe_board(device: Device, store: Store, say: Callable[[str], None]) -> dic
         facts["idle_context_w"] = None
         facts["notes"] += [f"idle power with a context: {problem}" for problem in problems]
     facts |= {"created": now(), **{name: provenance()[name] for name in ("commit", "versions")}}
-    return {**facts, "file": str(store.add_device(device.profile, facts))}
+    return {**facts, "file": str(store.add_device(device.machine, facts))}
 
 
 def _context(device: Device, problems: list[str]) -> None:
     """Make a CUDA context; where torch cannot, the reason is kept and the rest of the probe goes on."""
-    from benchmark.session import ready
+    from benchmark.run.process import ready
 
     try:
         ready(device)

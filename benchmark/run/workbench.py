@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmark.progress import Progress
-from benchmark.provenance import now
-from benchmark.stage import Cost
-from benchmark.store import Store, StoreError, replace
+from benchmark.plan.stage import Cost
+from benchmark.records.provenance import now
+from benchmark.records.store import Store, StoreError, replace
+from benchmark.run.progress import Progress
 
 if TYPE_CHECKING:
     from benchmark.energy import EnergyTracer, Reading, Window
@@ -66,7 +66,7 @@ class Account(NamedTuple):
 
 
 class Workbench:
-    """A stage's device, meter, checkpoints and progress line, for one attempt. Satisfies `benchmark.stage.Bench`."""
+    """A stage's device, meter, checkpoints and progress line, for one attempt. Satisfies `plan.stage.Bench`."""
 
     def __init__(self, site: Site, key: str, tracer: EnergyTracer, progress: Progress) -> None:
         self.device = site.device
@@ -99,7 +99,7 @@ class Workbench:
         assert self._window is not None, "the window was never opened"
         return self._window.reading
 
-    # --- benchmark.stage.Bench -------------------------------------------------------------------------------------
+    # --- plan.stage.Bench -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -180,7 +180,7 @@ class Workbench:
     def account(self) -> Account:
         """The stage's account over all attempts, this finished one included."""
         reading = self.reading
-        earlier = [a for a in self._site.store.attempts(self._site.profile, self._key) if a["id"] != self._id]
+        earlier = [a for a in self._site.store.attempts(self._site.machine, self._key) if a["id"] != self._id]
         kept = {name: joules for name, (joules, _) in self._useful.items()}
         repeated, reasons = 0.0, [reading.reason]
         for attempt in earlier:
@@ -229,15 +229,15 @@ class Workbench:
             "at": now(),
             "closed": closed,
         }
-        self._site.store.write_attempt(self._site.profile, self._key, entry)
+        self._site.store.write_attempt(self._site.machine, self._key, entry)
 
 
 class Site(NamedTuple):
-    """Where stages are worked: torch device, hardware profile and board, data, and the store that keeps what comes of
+    """Where stages are worked: torch device, machine and board, data, and the store that keeps what comes of
     it."""
 
     device: str
-    profile: str
+    machine: str
     board: str
     data_dir: Path
     store: Store

@@ -10,9 +10,9 @@ import pandas as pd
 
 from benchmark.energy.reading import worst
 from benchmark.energy.stats import mean_ci95
-from benchmark.greeness import TAU, greeness, greeness_ci95, rank_ranges
-from benchmark.life import Life
-from benchmark.rows import IDENTITY, Book
+from benchmark.plan.life import Life
+from benchmark.report.greeness import TAU, greeness, greeness_ci95, rank_ranges
+from benchmark.report.rows import IDENTITY, Book
 
 SUMMARY_COLUMNS = (
     "experiment", "method", "model", "teacher", "data", "scale", "profile", "train_precision", "deploy_precision",
@@ -41,7 +41,7 @@ def summarise(book: Book, stages: pd.DataFrame, tau: float = TAU) -> pd.DataFram
     """
     wanted: dict[tuple[str, str, str], list[Life]] = {}
     for name, life in book.lives:
-        wanted.setdefault((name, life.place.train_profile, life.place.infer_profile), []).append(life)
+        wanted.setdefault((name, life.place.train_machine, life.place.infer_machine), []).append(life)
     own: dict[tuple[str, str, str], list[Row]] = {identity: [] for identity in wanted}
     for row in stages.to_dict("records"):
         first, train, infer = (str(row[name]) for name in IDENTITY)

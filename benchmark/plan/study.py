@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.config import CONFIGS, ConfigError, check_words, groups, names, near
+from benchmark.plan.config import CONFIGS, ConfigError, check_words, groups, names, near
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from benchmark.config import ConfigError
-from benchmark.deploy.plan import Measurement
 from benchmark.energy import Device, DeviceBusy, DeviceLock, EnergyTracer, Options, Reading
-from benchmark.life import Life
-from benchmark.progress import Progress
-from benchmark.provenance import now, provenance
-from benchmark.session import forget, ready, terminable, words
-from benchmark.stage import Output, Phase, Stage
-from benchmark.store import Record, Store, StoreError
-from benchmark.workbench import Account, Site, Workbench
+from benchmark.errors import UserError
+from benchmark.plan.config import ConfigError
+from benchmark.plan.deployment import Measurement
+from benchmark.plan.life import Life
+from benchmark.plan.stage import Output, Phase, Stage
+from benchmark.records.provenance import now, provenance
+from benchmark.records.store import Record, Store, StoreError
+from benchmark.run.process import forget, ready, terminable, words
+from benchmark.run.progress import Progress
+from benchmark.run.workbench import Account, Site, Workbench
 
 GROUP = 8
 """Networks whose measurements take turns. More would hold more of them on the device, and lose more when
@@ -28,7 +29,7 @@ interrupted."""
 DAY_S = 86_400.0
 
 
-class StageError(Exception):
+class StageError(UserError):
     """A stage failed; the message names it and its cause. What was spent on it is kept in its account."""
 
 
@@ -53,7 +54,7 @@ class Runner:
         self.store.check_writable()
         self._provenance = provenance()  # now: the code on disk may change while a long study runs
         for life in wanted:
-            self.store.add_run(life.place.infer_profile, *life.run_file())
+            self.store.add_run(life.place.infer_machine, *life.run_file())
         with terminable():
             try:
                 failed = self._work_all(wanted)
@@ -82,14 +83,14 @@ class Runner:
 
     def _ensure(self, life: Life, phase: Phase, stage: Stage) -> None:
         """Work a stage unless its record is there."""
-        key, profile = life.key(stage), life.profile(phase)
-        if self.store.record(profile, key) is not None:
+        key, machine = life.key(stage), life.machine(phase)
+        if self.store.record(machine, key) is not None:
             self.say(f"{phase:<8} {stage.name} {key}: recorded")
             return
         self._may_work(life, stage)
         self._take_board()
         with self._held(stage, key):
-            if self.store.record(profile, key) is None:  # another process may have finished it meanwhile
+            if self.store.record(machine, key) is None:  # another process may have finished it meanwhile
                 self._work(life, stage)
 
     def _obtain(self, life: Life, stage: Stage) -> Output:
@@ -107,10 +108,10 @@ class Runner:
 
     def _may_work(self, life: Life, stage: Stage) -> None:
         """Refuse to work a stage here whose records are to come from other hardware."""
-        profile = life.profile(life.phase(stage))
-        if profile != self.device.profile:
+        machine = life.machine(life.phase(stage))
+        if machine != self.device.machine:
             raise ConfigError(
-                f"{stage.name} {life.key(stage)} belongs to {profile}, and this machine is {self.device.profile}: "
+                f"{stage.name} {life.key(stage)} belongs to {machine}, and this machine is {self.device.machine}: "
                 "run it there, and copy its results/ and artifacts/ here"
             )
 
@@ -141,7 +142,7 @@ class Runner:
             raise
         record = self.store.add(self._record(stage, life, output, account), _samples(bench.reading))
         self.store.checkpoint_path(key, self.device.uuid).unlink(missing_ok=True)
-        self.store.clear_attempts(self.device.profile, key)
+        self.store.clear_attempts(self.device.machine, key)
         progress.close(self._done(record))
         return output
 
@@ -152,14 +153,14 @@ class Runner:
         turns."""
         pending: dict[str, tuple[Life, Stage]] = {}
         for life in wanted:
-            built = self.store.record(life.place.infer_profile, life.key(life.build))
+            built = self.store.record(life.place.infer_machine, life.key(life.build))
             if built is None:
                 raise StoreError(
                     f"the record of engine {life.key(life.build)} vanished while its network was worked on"
                 )
             stage = life.measurement(built.details["signature"])
             key = life.key(stage)
-            if again or not self.store.measurements(life.place.infer_profile, key):
+            if again or not self.store.measurements(life.place.infer_machine, key):
                 pending.setdefault(key, (life, stage))
             else:
                 self.say(f"{Phase.INFER:<8} {stage.name} {key}: recorded")
@@ -178,9 +179,9 @@ class Runner:
         from benchmark.deploy.measure import measure_group, subject  # here: torch
 
         for life, stage in group.values():
-            if life.place.infer_profile != self.device.profile:
+            if life.place.infer_machine != self.device.machine:
                 raise ConfigError(
-                    f"{stage.name} belongs to {life.place.infer_profile}, this machine is {self.device.profile}"
+                    f"{stage.name} belongs to {life.place.infer_machine}, this machine is {self.device.machine}"
                 )
         self._take_board()
         networks = {key: self._obtain(life, life.plan.network).network for key, (life, _) in group.items()}
@@ -209,7 +210,7 @@ class Runner:
             record = self._record(stage, life, Output(values=output.values, details=kept), account)
             self.store.add(record.model_copy(update={"group": name}), samples)
             samples = b""  # one window around the group: its readings lie beside the first of its records
-        self.store.clear_attempts(self.device.profile, "measurement")
+        self.store.clear_attempts(self.device.machine, "measurement")
         progress.close(f"done, {self._wh(bench.spent_joules)} spent on measuring")
 
     # --- what both need --------------------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ class Runner:
             wait = ready(self.device)
             self._tracer = EnergyTracer(self.device, synchronize=wait, cpu_tdp_w=self.cpu_tdp_w, options=options)
         progress = Progress(title, estimated=self.device.source.startswith("estimate"))
-        site = Site(self.device.torch_name, self.device.profile, self.device.uuid, self.data_dir, self.store)
+        site = Site(self.device.torch_name, self.device.machine, self.device.uuid, self.data_dir, self.store)
         return Workbench(site, key, self._tracer, progress), progress
 
     def _take_board(self) -> None:
@@ -272,7 +273,7 @@ class Runner:
             details=dict(output.details),
             provenance={**self._provenance, **device},
             device_name=self.device.name,
-            profile=self.device.profile,
+            machine=self.device.machine,
             commit=self._provenance["commit"],
             created=now(),
         )

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmark.life import Life
-from benchmark.progress import clock
-from benchmark.stage import Phase, Stage
-from benchmark.store import Record, Store
+from benchmark.plan.life import Life
+from benchmark.plan.stage import Phase, Stage
+from benchmark.records.store import Record, Store
+from benchmark.run.progress import clock
 
 
 def table(store: Store, planned: Sequence[Life]) -> Iterator[str]:
@@ -23,7 +23,7 @@ def table(store: Store, planned: Sequence[Life]) -> Iterator[str]:
             if recorded:
                 yield line + "recorded"
                 continue
-            cost = _estimate(stage, life.profile(phase), past)
+            cost = _estimate(stage, life.machine(phase), past)
             left[key] = cost
             yield line + _cost(*cost)
     known = [cost for cost in left.values() if not math.isnan(cost[1])]
@@ -40,20 +40,20 @@ def _steps(store: Store, life: Life) -> Iterator[tuple[Phase, Stage, str, bool]]
     """(phase, stage, key, whether recorded) of a life cycle, its inference measurement last."""
     built = None
     for phase, stage in life.steps():
-        built = store.record(life.profile(phase), life.key(stage))
+        built = store.record(life.machine(phase), life.key(stage))
         yield phase, stage, life.key(stage), built is not None
     if built is None:
         # the network's shape, and with it the key, is known once its engine is built
         yield Phase.INFER, life.measurement("unknown"), "(known with the engine)".ljust(20), False
     else:
         stage = life.measurement(str(built.details["signature"]))
-        yield Phase.INFER, stage, life.key(stage), bool(store.measurements(life.place.infer_profile, life.key(stage)))
+        yield Phase.INFER, stage, life.key(stage), bool(store.measurements(life.place.infer_machine, life.key(stage)))
 
 
-def _estimate(stage: Stage, profile: str, past: Sequence[Record]) -> tuple[float, float]:
+def _estimate(stage: Stage, machine: str, past: Sequence[Record]) -> tuple[float, float]:
     """Mean joules and seconds of recorded stages that differ in nothing but the seed; NaN without any."""
     wanted = _without_seed(stage.params.model_dump(mode="json"))
-    like = [r for r in past if r.fn == stage.fn and r.profile == profile and _without_seed(r.params) == wanted]
+    like = [r for r in past if r.fn == stage.fn and r.machine == machine and _without_seed(r.params) == wanted]
     if not like:
         return math.nan, math.nan
     spent = [(r.details.get("spent") or {"joules": r.joules, "seconds": r.seconds}) for r in like]

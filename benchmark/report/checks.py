@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from benchmark import rows
 from benchmark.energy.reading import GRADES
-from benchmark.store import Record, Store, StoreError, fault_of_seal, read_record
+from benchmark.records.store import Record, Store, StoreError, fault_of_seal, read_record
+from benchmark.report import rows
 
 SHORTEST_S = 0.2
 """Two ticks of the energy counter: no meter of ours can see less."""
@@ -36,8 +36,8 @@ def check(store: Store) -> list[Finding]:
         except StoreError as error:
             findings.append(Finding(True, where, str(error)))
             continue
-        if path.name.split(".")[0] != record.key or path.parent.name != record.profile:
-            findings.append(Finding(True, where, f"holds the record of {record.key} on {record.profile}"))
+        if path.name.split(".")[0] != record.key or path.parent.name != record.machine:
+            findings.append(Finding(True, where, f"holds the record of {record.key} on {record.machine}"))
         findings += [Finding(True, where, seal)] if seal else []
         findings += [Finding(fault, where, what) for fault, what in _record(record)]
     if not any(finding.fault for finding in findings):
@@ -49,7 +49,7 @@ def check(store: Store) -> list[Finding]:
 
 def _record(record: Record) -> Iterator[tuple[bool, str]]:
     yield from _energy(record)
-    for name in ("source", "device_name", "profile", "created", "commit"):
+    for name in ("source", "device_name", "machine", "created", "commit"):
         if not getattr(record, name):
             yield True, f"provenance is incomplete: no {name}"
     if record.commit == "unknown":

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from benchmark.stage import Plan, Stage
-from benchmark.task import Config, Data, DeployPrecision, Params, Scale, Task
+from benchmark.plan.stage import Plan, Stage
+from benchmark.plan.task import Config, Data, DeployPrecision, Params, Scale, Task
 
 
 class Build(Params):

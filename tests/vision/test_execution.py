@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.task import Model, Scale, Task
-from benchmark.vision import data, engine, graph, network, originals, published, training
+from benchmark.plan.task import Model, Scale, Task
+from benchmark.vision import data, graph, network, originals, published, training, training_step
 from benchmark.vision.graph import WARM_UP, Graphed
 from benchmark.vision.models.repdistiller import resnet
 from tests.bench import PlainBench
@@ -77,7 +77,7 @@ def test_a_rate_given_as_a_number_would_be_frozen(task, fake, monkeypatch):
         for group in run.optimiser.param_groups:
             group["lr"] = value
 
-    monkeypatch.setattr("benchmark.vision.engine.Run.set_rate", as_number)
+    monkeypatch.setattr("benchmark.vision.training_step.Run.set_rate", as_number)
     wrong, _ = _train(task, PlainBench())
     assert not _same_weights(right, wrong)
 
@@ -200,11 +200,11 @@ def test_in_float64_both_profiles_take_the_very_same_steps(task, clip_norm):
         task = task.model_copy(update={"profile": profile})
         torch.manual_seed(0)
         model = resnet.resnet8(10).double().train()
-        run = engine.start(model, training.loss_of(task.recipe), task, "cpu")
+        run = training_step.start(model, training.loss_of(task.recipe), task, "cpu")
         losses[profile] = []
         for images, labels, index in _cycled(data.loaders(task, PlainBench.data_dir, "cpu").train, 20):
             run.set_rate(2.0 ** -(5 + len(losses[profile]) // 10))  # exact in either format
-            value, _ = engine.step(run, task, (images[:16].double(), labels[:16], index[:16]))
+            value, _ = training_step.step(run, task, (images[:16].double(), labels[:16], index[:16]))
             losses[profile].append(value.item())
     assert losses["fast"] == pytest.approx(losses["published"], rel=1e-9)
     assert len(set(losses["fast"])) == 20
@@ -318,5 +318,5 @@ def test_freed_memory_is_kept():
 def test_narrow_strided_shortcuts_are_not_trained_in_channels_last_on_a_cpu(width, sound):
     """There oneDNN's backward writes beyond its buffer; everything else keeps the faster layout."""
     model = nn.Sequential(nn.Conv2d(width, 32, 1, stride=2), nn.Conv2d(4, 32, 1), nn.Conv2d(4, 32, 3, stride=2))
-    assert engine.safe_in_channels_last(model, "cpu") is sound
-    assert engine.safe_in_channels_last(model, "cuda:0")
+    assert training_step.safe_in_channels_last(model, "cpu") is sound
+    assert training_step.safe_in_channels_last(model, "cuda:0")

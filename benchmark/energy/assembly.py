@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmark.energy.clock import utc_label
 from benchmark.energy.device import Device
-from benchmark.energy.evaluate import Estimate, headline, host_dram, host_package, invalid
-from benchmark.energy.provenance import (
+from benchmark.energy.evaluate import Evaluation, headline, host_dram, host_package, invalid
+from benchmark.energy.facts import (
     PAPER_PERIOD_S,
     PAPER_QUERY_S,
     SCHEMA,
@@ -212,7 +212,7 @@ def host_reading(
 ) -> tuple[Reading, tuple[Reading, ...]]:
     """The reading of a CPU: RAPL's package, or the estimate."""
     span = window.span()
-    best: Estimate = host_package(host, span)
+    best: Evaluation = host_package(host, span)
     parts, rest = _children(window, best.joules)
     reading = Reading(
         name=window.name,

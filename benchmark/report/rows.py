@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.config import ConfigError, experiment
-from benchmark.life import Life, Place, lives
-from benchmark.stage import TEC_PHASES, Phase, Stage
-from benchmark.store import Record, Store
+from benchmark.plan.config import ConfigError, experiment
+from benchmark.plan.life import Life, Place, lives
+from benchmark.plan.stage import TEC_PHASES, Phase, Stage
+from benchmark.records.store import Record, Store
 
 J_PER_WH = 3600.0
 
@@ -47,7 +47,7 @@ class Book:
         """Read a results folder. Raises StoreError at a file that is no record."""
         book = cls([], {}, {}, {}, [])
         for record in store.records():
-            where = (record.profile, record.key)
+            where = (record.machine, record.key)
             if record.repeat:
                 book.repeated[where] = book.repeated.get(where, 0.0) + record.joules + record.repeated_joules
             elif record.group is None:
@@ -56,13 +56,13 @@ class Book:
                 book.measured[where] = record
         newest: dict[tuple[Any, ...], dict[str, Any]] = {}
         for run in store.runs():
-            identity = (run["experiment"], run["train_profile"], run["infer_profile"], run["seed"])
+            identity = (run["experiment"], run["train_machine"], run["infer_machine"], run["seed"])
             if identity not in newest or run["created"] > newest[identity]["created"]:
                 newest[identity] = run
         for run in newest.values():
             try:
                 values = {**run["config"], "paths": {"data": "", "artifacts": "", "results": ""}}
-                place = Place(run["train_profile"], run["infer_profile"], run["binding"])
+                place = Place(run["train_machine"], run["infer_machine"], run["binding"])
                 book.lives += [(run["experiment"], life) for life in lives(experiment(values), place)]
             except ConfigError as error:
                 book.stale.append(f"the stored run {run['experiment']} no longer parses and is left out: {error}")
@@ -70,7 +70,7 @@ class Book:
 
     def record(self, life: Life, phase: Phase, key: str) -> Record | None:
         """The record that counts for a stage of a life cycle."""
-        return self.firsts.get((life.profile(phase), key))
+        return self.firsts.get((life.machine(phase), key))
 
     def inference(self, life: Life) -> tuple[Stage, Record] | None:
         """The newest measurement of the life's network shape."""
@@ -78,7 +78,7 @@ class Book:
         if built is None:
             return None
         stage = life.measurement(str(built.details["signature"]))
-        found = self.measured.get((life.place.infer_profile, life.key(stage)))
+        found = self.measured.get((life.place.infer_machine, life.key(stage)))
         return (stage, found) if found else None
 
 
@@ -89,7 +89,7 @@ def stages(book: Book) -> pd.DataFrame:
         for phase, stage in life.steps():
             record = book.record(life, phase, life.key(stage))
             if record is not None:
-                again = record.repeated_joules + book.repeated.get((record.profile, record.key), 0.0)
+                again = record.repeated_joules + book.repeated.get((record.machine, record.key), 0.0)
                 rows.append({"experiment": name, **_row(life, phase, stage, record, again)})
         inference = book.inference(life)
         if inference is not None:
@@ -138,7 +138,7 @@ def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules
         "energy_source": record.source,
         "grade": record.grade,
         "reason": record.reason,
-        "hardware": record.profile,
+        "hardware": record.machine,
         "device_name": record.device_name,
         "device_uuid": record.provenance.get("device_uuid", ""),
         "torch_version": record.provenance.get("versions", {}).get("torch", ""),
@@ -150,8 +150,8 @@ def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules
         "attempts": record.attempts,
         "params": values.get("params", math.nan),
         "macs": values.get("macs", math.nan),
-        "train_hardware": life.place.train_profile,
-        "infer_hardware": life.place.infer_profile,
+        "train_hardware": life.place.train_machine,
+        "infer_hardware": life.place.infer_machine,
     }
 
 

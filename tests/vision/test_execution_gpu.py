@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmark.task import Model, Scale, Task
+from benchmark.plan.task import Model, Scale, Task
 from benchmark.vision import data, network, training
 from tests.bench import PlainBench
 

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
-from benchmark.deploy.plan import Inference
-from benchmark.stage import Plan
-from benchmark.task import Config, Task
+from benchmark.errors import UserError
+from benchmark.plan.deployment import Inference
+from benchmark.plan.stage import Plan
+from benchmark.plan.task import Config, Task
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """The words of a command do not make an experiment; the message names the nearest valid ones."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.task import Task, TrainPrecision
+from benchmark.plan.task import Task, TrainPrecision
 from benchmark.vision.data import Batch, mix
 from benchmark.vision.loss import Loss
 from benchmark.vision.memory import keep_freed_memory

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from benchmark.energy import estimate
-from benchmark.energy.evaluate import Aligned, Estimate, is_aliased
+from benchmark.energy.evaluate import Aligned, Evaluation, is_aliased
 from benchmark.energy.nvml import Slow
 from benchmark.energy.recorder import GpuRecorder, HostRecorder
 from benchmark.energy.span import Span
@@ -123,7 +123,7 @@ def sampling(recorder: GpuRecorder, span: Span) -> dict[str, Any]:
 
 
 def gpu_provenance(
-    recorder: GpuRecorder, span: Span, best: Estimate, aligned: Aligned | None, step_s: float | None
+    recorder: GpuRecorder, span: Span, best: Evaluation, aligned: Aligned | None, step_s: float | None
 ) -> dict[str, Any]:
     """Everything about a GPU's number."""
     slows = slow_within(recorder, span)

@@ -6,23 +6,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmark.config import ConfigError, Experiment
-from benchmark.deploy.plan import Measurement, build_stage, measure_stage
-from benchmark.provenance import now, package_version
-from benchmark.stage import TEC_PHASES, Phase, Plan, Stage
-from benchmark.task import Task
+from benchmark.plan.config import ConfigError, Experiment
+from benchmark.plan.deployment import Measurement, build_stage, measure_stage
+from benchmark.plan.stage import TEC_PHASES, Phase, Plan, Stage
+from benchmark.plan.task import Task
+from benchmark.records.provenance import now, package_version
 
 if TYPE_CHECKING:
     from benchmark.energy import Device
-    from benchmark.store import Store
+    from benchmark.records.store import Store
 
 
 @dataclass(frozen=True)
 class Place:
-    """Whose records count: the hardware profiles for training and inference, and what binds device-bound stages."""
+    """Whose records count: the machines of training and inference, and what binds device-bound stages."""
 
-    train_profile: str
-    infer_profile: str
+    train_machine: str
+    infer_machine: str
     binding: str
 
 
@@ -50,9 +50,9 @@ class Life:
         key = self.key(stage)
         return next(phase for phase, listed in self.steps() if self.key(listed) == key)
 
-    def profile(self, phase: Phase) -> str:
-        """The hardware profile whose record of a phase counts."""
-        return self.place.train_profile if phase in TEC_PHASES else self.place.infer_profile
+    def machine(self, phase: Phase) -> str:
+        """The machine whose record of a phase counts."""
+        return self.place.train_machine if phase in TEC_PHASES else self.place.infer_machine
 
     def measurement(self, signature: str) -> Stage:
         """The inference measurement of a network shape under the experiment's protocol."""
@@ -68,11 +68,11 @@ class Life:
 
     def recorded(self, store: Store) -> bool:
         """Whether every stage and the inference have their record."""
-        steps = [store.record(self.profile(phase), self.key(stage)) for phase, stage in self.steps()]
+        steps = [store.record(self.machine(phase), self.key(stage)) for phase, stage in self.steps()]
         if steps[-1] is None or not all(steps):
             return False
         measured = self.measurement(str(steps[-1].details["signature"]))
-        return bool(store.measurements(self.place.infer_profile, self.key(measured)))
+        return bool(store.measurements(self.place.infer_machine, self.key(measured)))
 
     def run_file(self) -> tuple[str, dict[str, Any]]:
         """Name and content of the file by which `report` finds this life again: the whole experiment, resolved."""
@@ -82,8 +82,8 @@ class Life:
             "experiment": name,
             "seed": self.task.seed,
             "config": one.model_dump(mode="json", exclude={"paths"}),  # whose machine it was is nobody's business
-            "train_profile": self.place.train_profile,
-            "infer_profile": self.place.infer_profile,
+            "train_machine": self.place.train_machine,
+            "infer_machine": self.place.infer_machine,
             "binding": self.place.binding,
             "created": now(),
         }
@@ -95,8 +95,8 @@ def place_of(experiment: Experiment, device: Device, store: Store) -> Place:
 
     Raises ConfigError where inference records of other hardware are asked for and no run there is stored.
     """
-    train, infer = experiment.hardware.train or device.profile, experiment.hardware.infer or device.profile
-    if infer == device.profile:
+    train, infer = experiment.hardware.train or device.machine, experiment.hardware.infer or device.machine
+    if infer == device.machine:
         return Place(train, infer, f"{infer}/{experiment.engine}-{package_version(experiment.engine)}")
     # engines are bound to the library version over there, which only its own runs can tell
     engine = f"{infer}/{experiment.engine}-"

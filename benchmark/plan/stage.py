@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmark.task import DeployPrecision, Params
+from benchmark.plan.task import DeployPrecision, Params
 
 
 class Phase(StrEnum):

@@ -1,0 +1,1 @@
+"""What is kept on disk: records, runs, attempts, artifacts, and where each came from."""

@@ -1,0 +1,1 @@
+"""From plans to records: who works which stage, when, and what it is given."""
