@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
 from benchmark.errors import UserError
-from benchmark.plan.deployment import Inference
+from benchmark.plan.deployment import Here, Inference, choose_engine
 from benchmark.plan.stage import Plan
 from benchmark.plan.task import Config, Task
 
@@ -59,7 +57,7 @@ class Experiment(Config):
     task: Task
     hardware: Hardware
     inference: Inference
-    engine: Literal["torch"]
+    engine: str
     seeds: int = Field(ge=1)
     tau: float = Field(gt=0)
     paths: Paths
@@ -73,20 +71,11 @@ class Experiment(Config):
         """The method object, its hyper-parameters checked. Raises ConfigError."""
         return _method(self.method)
 
-    def name(self) -> str:
-        """A readable slug and a short hash of everything that makes two experiments different, the seed left out."""
+    def slug(self) -> str:
+        """What the experiment is about, readable, as a part of a file's name."""
         task = self.task
         parts = [self.method["name"], task.model.name, task.data.name, task.scale.name, task.profile]
-        slug = "-".join([*parts, task.train_precision, task.deploy_precision, self.engine]).replace("/", ".")
-        identity = {
-            "method": [self.method["_target_"], self.build_method().identity()],
-            "task": task.model_copy(update={"seed": 0}).identity(),
-            "engine": self.engine,
-            "inference": self.inference.identity(),
-            "hardware": [self.hardware.train, self.hardware.infer],
-        }
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        return f"{slug}-{digest[:8]}"
+        return "-".join([*parts, task.train_precision, task.deploy_precision, self.engine]).replace("/", ".")
 
 
 def one_place(experiments: Sequence[Experiment]) -> Experiment:
@@ -121,9 +110,8 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(_first_line(error) + _near_key(overrides)) from error
 
 
-def parse(config: DictConfig, device_kind: str) -> tuple[Experiment, list[str]]:
-    """The typed experiment of a composed config on a device of kind 'cuda' or 'cpu', and notes on what was changed
-    for it.
+def parse(config: DictConfig, here: Here) -> tuple[Experiment, list[str]]:
+    """The typed experiment of a composed config on this machine, and notes on what was changed for it.
 
     Raises ConfigError on a wrong type, an out-of-range value, an unknown name or an impossible combination.
     """
@@ -134,7 +122,7 @@ def parse(config: DictConfig, device_kind: str) -> tuple[Experiment, list[str]]:
         words = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
-    notes = _adapt(words, device_kind)
+    notes = _adapt(words, here)
     task_fields = (
         "model",
         "data",
@@ -165,7 +153,7 @@ def experiment(values: Mapping[str, Any]) -> Experiment:
     return parsed
 
 
-def _adapt(words: dict[str, Any], device_kind: str) -> list[str]:
+def _adapt(words: dict[str, Any], here: Here) -> list[str]:
     """Resolve what depends on the device and on the scale, in place; returns a line for every change a user should
     know of."""
     notes = []
@@ -174,22 +162,48 @@ def _adapt(words: dict[str, Any], device_kind: str) -> list[str]:
     words.pop(
         "pair", None
     )  # a bare `pair=x` was refused by name; the groups come with the first family that pairs networks
-    if words["engine"] == "auto":
-        words["engine"] = "torch"
     trained_here = words["hardware"].get("train") is None
-    if device_kind == "cpu" and trained_here and words["train_precision"] in ("tf32", "bf16", "fp16"):
+    if here.device_kind == "cpu" and trained_here and words["train_precision"] in ("tf32", "bf16", "fp16"):
         notes.append(f"train_precision is fp32: {words['train_precision']} needs a GPU")
         words["train_precision"] = "fp32"
-    precision = words["deploy_precision"]
-    if words["engine"] == "torch" and (precision == "int8" or (precision == "fp16" and device_kind == "cpu")):
-        raise ConfigError(f"deploy_precision={precision}: the torch engine runs fp32 everywhere and fp16 on a GPU")
+    words["engine"] = _engine(words, here)
     longest = words["scale"].get("max_epochs")
     if longest is not None and words["recipe"]["epochs"] > longest:
         words["recipe"]["epochs"] = longest
+    _choose_results(words)
+    return notes
+
+
+def _choose_results(words: dict[str, Any]) -> None:
+    """Where records go unless somebody says so: what is thrown away stays apart."""
     if words["paths"]["results"] is None:
         throw_away = words["scale"]["name"] == "smoke" or words["data"]["name"] == "synthetic"
         words["paths"]["results"] = "results/.smoke" if throw_away else "results"
-    return notes
+
+
+def folders(config: DictConfig) -> tuple[Paths, float]:
+    """The folders of a composed config, and tau: all that a report needs. Raises ConfigError."""
+    from omegaconf import OmegaConf
+
+    words = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    _choose_results(words)
+    try:
+        return Paths.model_validate(words["paths"]), float(words["tau"])
+    except (ValidationError, TypeError, ValueError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def _engine(words: Mapping[str, Any], here: Here) -> str:
+    """The engine that is meant; ConfigError where there is none of that name, or where it cannot do what is asked."""
+    name, precision = choose_engine(here, str(words["engine"])), words["deploy_precision"]
+    kind = here.kind(name)
+    if kind is None:
+        raise ConfigError(f"unknown engine {name!r}{near(name, ['auto', *(each.name for each in here.engines)])}")
+    infer = words["hardware"].get("infer")
+    why = kind.why_unavailable(precision, here.device_kind) if infer in (None, here.machine) else ""
+    if why:
+        raise ConfigError(f"deploy_precision={precision} with engine={name}: {why}")
+    return name
 
 
 def _method(values: Mapping[str, Any]) -> Method:

@@ -16,22 +16,27 @@ if TYPE_CHECKING:
 FOLDER = CONFIGS / "experiment"
 
 
-def expand(name: str, extra: Sequence[str]) -> list[list[str]]:
-    """The override lists of study `name`, each with `extra` (the command's own, which win) at its end.
+def expand(name: str, extra: Sequence[str]) -> list[list[list[str]]]:
+    """The override lists of study `name`, block by block, each with `extra` (the command's own, which win) at its end.
 
-    Raises ConfigError where the study is unknown, malformed or empty.
+    Equal jobs are one. Raises ConfigError where the study is unknown, malformed or empty.
     """
     path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml"))
         raise ConfigError(f"unknown experiment {name!r}{near(name, known)}")
-    jobs = [[*job, *extra] for block in _blocks(path) for job in _jobs(block)]
-    if not jobs:
-        raise ConfigError(f"{path} holds no experiment")
     own = {word.partition("=")[0] for word in extra}
-    # an override of the command replaces the file's of the same name; equal jobs are one
-    kept = [[w for w in job[: len(job) - len(extra)] if w.partition("=")[0] not in own] + list(extra) for job in jobs]
-    return list(map(list, dict.fromkeys(map(tuple, kept))))
+    seen: set[tuple[str, ...]] = set()
+    blocks = []
+    for block in _blocks(path):
+        # an override of the command replaces the file's of the same name
+        jobs = [[*(word for word in job if word.partition("=")[0] not in own), *extra] for job in _jobs(block)]
+        new = [list(job) for job in dict.fromkeys(map(tuple, jobs)) if job not in seen]
+        seen.update(map(tuple, new))
+        blocks.append(new)
+    if not seen:
+        raise ConfigError(f"{path} holds no experiment")
+    return [block for block in blocks if block]
 
 
 def _blocks(path: Path) -> list[dict[str, Any]]:

@@ -39,8 +39,13 @@ class Engine:
         self.name, self.log = name, log
         self.seen: set[float] = set()
 
+        self.executes = {"precision": "fp32"}
+
     def prepare(self, images):
         return images
+
+    def synchronise(self):
+        pass
 
     def __call__(self, batch):
         self.log.append((self.name, len(batch)))

@@ -6,12 +6,12 @@ import json
 import sys
 
 import pytest
+from benchmark.run.runner import Runner
 from energy_fakes import FakeGpu, VirtualClock, constant, device_of
 
 from benchmark.energy import find_device
 from benchmark.records.store import Store
 from benchmark.run import boards as probing
-from benchmark.run.runner import Runner
 from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
 
 

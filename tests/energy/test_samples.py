@@ -6,13 +6,13 @@ import math
 from itertools import pairwise
 
 import pytest
+from benchmark.run.runner import Runner
 from energy_fakes import Curve, SteadyGpu, VirtualClock, Wave, constant, device_of
 
 from benchmark.energy import find_device, samples
 from benchmark.energy.samples import Mark, Sample, integrate, read, thinned
 from benchmark.plan.life import lives, place_of
 from benchmark.records.store import Store
-from benchmark.run.runner import Runner
 from tests.harness.helpers import tiny_experiment
 
 

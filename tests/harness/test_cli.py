@@ -61,10 +61,10 @@ def test_the_csv_files_hold_the_promised_columns(tmp_path):
     promised = {
         "stages": "experiment method model teacher data scale seed profile train_precision deploy_precision phase stage key kind "
         "energy_wh energy_ci95_wh repeated_wh seconds mean_power_w gpu_util_pct mem_util_pct n_inferences batch_size acc_pct "
-        "energy_source grade hardware device_name commit created",
+        "energy_source grade machine device_name commit created settings shared_by first_mention",
         "summary": "experiment method model teacher data scale profile train_precision deploy_precision engine tec_wh "
-        "tec_ci95_wh iec_wh iec_ci95_wh deploy_wh spent_wh acc_pct trained_acc_pct g_500m g_1b tau params macs n_seeds "
-        "train_hardware infer_hardware energy_source grade",
+        "tec_ci95_wh iec_wh iec_ci95_wh deploy_wh spent_making_wh acc_pct network_acc_pct g_500m g_1b tau params macs n_seeds "
+        "train_machine infer_machine energy_source grade settings",
     }
     for name, columns in promised.items():
         table = pd.read_csv(tmp_path / "results" / f"{name}.csv")

@@ -11,10 +11,8 @@ import torch
 from benchmark.energy import find_device
 from benchmark.plan import config
 from benchmark.plan.config import ConfigError
-from benchmark.plan.life import lives, place_of
 from benchmark.plan.task import Model
 from benchmark.records.store import Store
-from benchmark.run.runner import Runner
 from benchmark.vision import network
 from benchmark.vision.data import loaders
 from benchmark.vision.evaluation import accuracy
@@ -22,7 +20,7 @@ from benchmark.vision.training import fit, loss_of, seed_everything
 from methods.baseline import base_training
 from methods.pruning.plan import Pruning, agp
 from tests.bench import PlainBench
-from tests.harness.helpers import tiny_experiment
+from tests.harness.helpers import GPU, lives_of, tiny_experiment, work_all
 
 CRITERIA = ("l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean")
 ITERATIVE = CRITERIA[3:]
@@ -46,15 +44,15 @@ class Lab:
         self.device = find_device("cpu")
 
     def run(self, *experiments):
-        found = [life for e in experiments for life in lives(e, place_of(e, self.device, self.store))]
-        Runner(self.store, self.device, self.root / "data", lambda _line: None).run(found)
+        found = [life for e in experiments for life in lives_of(e, self.device, self.store)]
+        work_all(self.root, self.device, found)
         return [self.records(life) for life in found]
 
     def records(self, life):
         return [self.store.record(life.machine(phase), life.key(stage)) for phase, stage in life.steps()]
 
     def output(self, record):
-        return self.store.load_output(record.key)
+        return self.store.outputs.load(record.key, [record.artifact])[0]
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +147,7 @@ def test_gradual_pruning_removes_more_and_more(lab, criterion, mode):
 def test_the_extra_epoch_trains_the_dense_network_for_taylorfo_alone(lab, criterion, dense):
     experiment = _experiment(lab.root, criterion)
     (records,) = lab.run(experiment)
-    (life,) = lives(experiment, place_of(experiment, lab.device, lab.store))
+    (life,) = lives_of(experiment, lab.device, lab.store)
     params = life.plan.steps[2][1].params
     task, first = params.task, params.first_epoch
     assert first == records[0].values["epochs"]
@@ -278,7 +276,7 @@ def test_what_cannot_be_pruned_is_refused_before_any_training(task, settings, bu
 
 def test_every_network_of_the_zoo_can_be_pruned():
     for name in config.names("model"):
-        parsed = config.parse(config.compose([f"model={name}", "method=pruning/l1"]), "cuda")[0]
+        parsed = config.parse(config.compose([f"model={name}", "method=pruning/l1"]), GPU)[0]
         if name == "repdistiller/ShuffleV1":  # its streams have many owners: independent masks leave them all
             with pytest.raises(
                 ValueError, match=r"of 4014 filters to go only about 18 can.* try mode=dependency_aware"
@@ -290,7 +288,7 @@ def test_every_network_of_the_zoo_can_be_pruned():
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_a_preset_is_the_papers_setting(criterion):
-    method = config.parse(config.compose([f"method=pruning/{criterion}"]), "cuda")[0].build_method()
+    method = config.parse(config.compose([f"method=pruning/{criterion}"]), GPU)[0].build_method()
     assert method == Pruning(criterion=criterion)
     assert (method.finetune, method.finetune_epochs, method.sparsity, method.mode, method.layers) == (
         "masked",
@@ -315,9 +313,9 @@ def test_a_preset_is_the_papers_setting(criterion):
 )
 def test_a_wrong_setting_is_refused_by_name(word, wanted):
     with pytest.raises(ConfigError, match=wanted):
-        config.parse(config.compose(["method=pruning/l1", word]), "cuda")
+        config.parse(config.compose(["method=pruning/l1", word]), GPU)
 
 
 def test_gradual_pruning_by_nni_is_refused():
     with pytest.raises(ConfigError, match="schedule=agp needs backend=native"):
-        config.parse(config.compose(["method=pruning/l1", "method.schedule=agp", "method.backend=nni"]), "cuda")
+        config.parse(config.compose(["method=pruning/l1", "method.schedule=agp", "method.backend=nni"]), GPU)

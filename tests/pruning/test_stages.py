@@ -11,7 +11,7 @@ import torch
 
 from benchmark.plan.stage import Output
 from benchmark.plan.task import Model
-from benchmark.records.store import Store
+from benchmark.records.artifacts import Artifacts
 from benchmark.vision import training
 from benchmark.vision.data import loaders, mix
 from benchmark.vision.network import build_model, freeze
@@ -190,9 +190,10 @@ for name in ("methods", "nni", "torchvision"):
     sys.modules[name] = None  # an import of it fails
 from pathlib import Path
 import torch
-from benchmark.records.store import Store
-from benchmark.vision.network import load
-network = load(Store(Path({results!r}), Path({artifacts!r})).load_output("pruned").network)
+from benchmark.records.artifacts import Artifacts
+from benchmark.vision.network import load, trust
+trust({builder!r})
+network = load(Artifacts(Path({artifacts!r})).load("pruned", [{sha!r}])[0].network)
 torch.save(network(torch.ones(1, 3, 32, 32)), {logits!r})
 """
 
@@ -203,9 +204,11 @@ def test_a_pruned_artifact_loads_without_methods_and_nni(mini, given, tmp_path):
         shrunk.network.tensors["conv1.weight"].shape[0] < 8
         or shrunk.network.tensors["block1.conv1.weight"].shape[0] < 8
     )
-    results, artifacts, logits = tmp_path / "results", tmp_path / "artifacts", tmp_path / "logits.pt"
-    Store(results, artifacts).save_output("pruned", shrunk)
-    script = LOADS.format(results=str(results), artifacts=str(artifacts), logits=str(logits))
+    artifacts, logits = tmp_path / "artifacts", tmp_path / "logits.pt"
+    artifacts.mkdir()
+    sha = Artifacts(artifacts).save("pruned", shrunk).sha256
+    builder = shrunk.network.builder
+    script = LOADS.format(artifacts=str(artifacts), logits=str(logits), sha=sha, builder=builder)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
