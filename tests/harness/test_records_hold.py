@@ -15,7 +15,8 @@ from benchmark.records.book import Book
 from benchmark.records.store import Store
 from benchmark.report import rows
 from benchmark.report.checks import check
-from benchmark.report.columns import document, names
+from benchmark.report.columns import names
+from benchmark.report.document import document
 from benchmark.report.summary import SummaryRow, grade, summarise
 from benchmark.run.free import removable
 from benchmark.run.worker import StageError
@@ -310,7 +311,7 @@ def test_the_columns_are_documented_from_the_rows():
     from pathlib import Path
 
     text = document([("stages.csv", rows.StageRow), ("summary.csv", SummaryRow)])
-    assert Path("docs/columns.md").read_text() == text, "python -m benchmark.report.columns > docs/columns.md"
+    assert Path("docs/columns.md").read_text() == text, "python -m benchmark.report.document > docs/columns.md"
     for kind in (rows.StageRow, SummaryRow):
         assert all(f"| `{name}` |" in text for name in names(kind))
         assert all(field.metadata["meaning"] for field in dataclasses.fields(kind))
