@@ -48,7 +48,11 @@ def _lives(root, *methods):
     found = {}
     for number, method in enumerate(methods):
         plain = tiny_experiment(root)
-        target = {"_target_": "methods.pruning.plan.Pruning", "name": "pruning/l1", "criterion": "l1"}
+        target = {
+            "_target_": "methods.pruning.plan.Pruning",
+            "name": "pruning/l1",
+            "criterion": "methods.pruning.criteria.l1:l1",
+        }
         life = lives(plain.model_copy(update={"method": {**target, **method}}), HERE)[0]
         found[str(number), "here", "here"] = life
     return found
