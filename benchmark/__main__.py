@@ -36,7 +36,8 @@ examples
   python -m benchmark study experiment=baselines
   python -m benchmark report paths.results=results/.smoke
 
-python -m benchmark run --help lists every name and choice.
+python -m benchmark run --help lists every name and choice. With --config-dir DIR (any command, more than once), DIR is
+searched like configs/: your own methods, models and studies, without a fork (CONTRIBUTING.md).
 """
 
 
@@ -56,9 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = get_close_matches(words[0], commands) or list(commands)
         return _refuse(f"unknown command {words[0]!r}; did you mean {', '.join(known)}?")
     try:
-        if any(word in ("-h", "--help") for word in words[1:]):
+        from benchmark.plan.folders import take_config_dirs
+
+        rest = take_config_dirs(words[1:])
+        if any(word in ("-h", "--help") for word in rest):
             return _choices()
-        return command(words[1:])
+        return command(rest)
     except KeyboardInterrupt:
         print("interrupted: everything measured is kept; the same command goes on from here", file=sys.stderr)
         return 130
@@ -93,10 +97,11 @@ def _run(words: list[str]) -> int:
 
 def _choices() -> int:
     """What `run --help` prints: every name and choice, without Hydra."""
-    from benchmark.plan.config import CONFIGS, groups, names
+    from benchmark.plan.folders import CONFIGS, groups, names
 
     print("usage: python -m benchmark run [name=value ...]; plan, study, report, check and device take the same names")
-    print("  -m         sweep over comma-separated values\n  --cfg job  show the composed configuration\n")
+    print("  -m                sweep over comma-separated values\n  --cfg job         show the composed configuration")
+    print("  --config-dir DIR  search DIR like configs/, too\n")
     print("choices")
     for group in groups():
         print(f"  {group}={' | '.join(names(group))}")
@@ -110,10 +115,11 @@ def _hydra(words: list[str]) -> int:
     import hydra
 
     from benchmark.plan.config import CONFIGS, check_words
+    from benchmark.plan.folders import search_path
 
     check_words([word for word in words if "=" in word and not word.startswith("-")])
     configs: list[DictConfig] = []
-    sys.argv = ["python -m benchmark run", *words]
+    sys.argv = ["python -m benchmark run", *words, *search_path()]
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(configs.append)()
     return _work(configs) if configs else 0
 
