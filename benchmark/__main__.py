@@ -28,7 +28,8 @@ examples
   python -m benchmark study experiment=baselines
   python -m benchmark report paths.results=results/.smoke
 
-python -m benchmark run --help lists every name and choice.
+python -m benchmark run --help lists every name and choice. With --config-dir DIR (any command, more than once), DIR is
+searched like configs/: your own methods, models and studies, without a fork (CONTRIBUTING.md).
 """
 
 
@@ -48,10 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"unknown command {words[0]!r}; did you mean {', '.join(known)}?")
     try:
         from benchmark import commands
+        from benchmark.plan.folders import take_config_dirs
 
-        if any(word in ("-h", "--help") for word in words[1:]):
+        rest = take_config_dirs(words[1:])
+        if any(word in ("-h", "--help") for word in rest):
             return commands.choices()
-        return int(getattr(commands, words[0])(words[1:]))
+        return int(getattr(commands, words[0])(rest))
     except KeyboardInterrupt:
         print("interrupted: everything measured is kept; the same command goes on from here", file=sys.stderr)
         return 130

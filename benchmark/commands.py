@@ -127,10 +127,11 @@ def device(words: list[str]) -> int:
 
 def choices() -> int:
     """What `run --help` prints: every name and choice, without Hydra."""
-    from benchmark.plan.config import CONFIGS, groups, names
+    from benchmark.plan.folders import CONFIGS, groups, names
 
     print("usage: python -m benchmark run [name=value ...]; plan, study, report, check and device take the same names")
-    print("  -m         sweep over comma-separated values\n  --cfg job  show the composed configuration\n")
+    print("  -m                sweep over comma-separated values\n  --cfg job         show the composed configuration")
+    print("  --config-dir DIR  search DIR like configs/, too\n")
     print("choices")
     for group in groups():
         print(f"  {group}={' | '.join(names(group))}")
@@ -151,10 +152,11 @@ def _hydra(words: list[str]) -> int:
     import hydra
 
     from benchmark.plan.config import CONFIGS, check_words
+    from benchmark.plan.folders import search_path
 
     check_words([word for word in words if "=" in word and not word.startswith("-")])
     configs: list[DictConfig] = []
-    sys.argv = ["python -m benchmark run", *words]
+    sys.argv = ["python -m benchmark run", *words, *search_path()]
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(configs.append)()
     return _work([configs]) if configs else 0
 
@@ -238,11 +240,10 @@ def _lives(experiment: Experiment, device: Device, store: Store) -> list[Life]:
 
 def _folders(words: Sequence[str]) -> tuple[Store, float]:
     """The store that the words name, and tau. Plans nothing, and imports no method."""
-    from benchmark.plan.config import compose, folders
-
-    paths, tau = folders(compose(words))
+    from benchmark.plan.config import compose, paths_of
     from benchmark.records.store import Store
 
+    paths, tau = paths_of(compose(words))
     return Store(paths.results, paths.artifacts), tau
 
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
-from benchmark.errors import UserError
 from benchmark.plan.deployment import Here, Inference, choose_engine
+from benchmark.plan.folders import CONFIGS as CONFIGS
+from benchmark.plan.folders import ConfigError as ConfigError
+from benchmark.plan.folders import groups as groups
+from benchmark.plan.folders import names as names
+from benchmark.plan.folders import near as near
+from benchmark.plan.folders import search_path
 from benchmark.plan.stage import Plan
 from benchmark.plan.task import Config, Task
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
-
-class ConfigError(UserError):
-    """The words of a command do not make an experiment; the message names the nearest valid ones."""
 
 
 class Method(Protocol):
@@ -89,25 +88,33 @@ def one_place(experiments: Sequence[Experiment]) -> Experiment:
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
-    """Hydra's composition of configs/ with `overrides`. Raises ConfigError naming the nearest valid names."""
+    """Hydra's composition of configs/, and of the folders of --config-dir, with `overrides`.
+
+    Raises ConfigError naming the nearest valid names.
+    """
     check_words(overrides)
     for word in overrides:
         name, _, choice = word.partition("=")
         if name in groups() and "," in choice:
             raise ConfigError(f"{word}: several choices need a sweep: python -m benchmark run -m {word}")
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra_compose("config", overrides=list(overrides))
+        return _compose(overrides)
     except (HydraException, OmegaConfBaseException) as error:
         if "Ambiguous value" in str(error):  # Hydra's words for a list without brackets
             remedy = "several values need a sweep (run -m), a list needs brackets"
             raise ConfigError(f"{_first_line(error)}: {remedy}") from error
         raise ConfigError(_first_line(error) + _near_key(overrides)) from error
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra_compose("config", overrides=[*overrides, *search_path()])
 
 
 def parse(config: DictConfig, here: Here) -> tuple[Experiment, list[str]]:
@@ -181,7 +188,7 @@ def _choose_results(words: dict[str, Any]) -> None:
         words["paths"]["results"] = "results/.smoke" if throw_away else "results"
 
 
-def folders(config: DictConfig) -> tuple[Paths, float]:
+def paths_of(config: DictConfig) -> tuple[Paths, float]:
     """The folders of a composed config, and tau: all that a report needs. Raises ConfigError."""
     from omegaconf import OmegaConf
 
@@ -214,7 +221,9 @@ def _method(values: Mapping[str, Any]) -> Method:
     try:
         kind = getattr(importlib.import_module(module), name, None)
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"method {values.get('name')}: cannot import {module!r} ({error})") from error
+        raise ConfigError(
+            f"method {values.get('name')}: cannot import {module!r} ({error}): is its folder on PYTHONPATH?"
+        ) from error
     if kind is None:
         raise ConfigError(f"method {values.get('name')}: {module} has no {name!r}")
     parameters = {key: value for key, value in values.items() if key not in ("_target_", "name")}
@@ -222,32 +231,6 @@ def _method(values: Mapping[str, Any]) -> Method:
         return cast(Method, kind.model_validate(parameters))
     except ValidationError as error:
         raise ConfigError("method." + _explain(error, kind)) from error
-
-
-def names(group: str) -> list[str]:
-    """Every choice of a config group, nested ones as 'family/name'; files that begin with an underscore are not
-    choices."""
-    folder = CONFIGS / group
-    files = sorted(folder.rglob("*.yaml"))
-    return [path.relative_to(folder).with_suffix("").as_posix() for path in files if not path.name.startswith("_")]
-
-
-def groups() -> list[str]:
-    """The config groups an override may choose from."""
-    return sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "experiment")
-
-
-def near(word: str, valid: Iterable[str]) -> str:
-    """'; did you mean a, b?' or, without a near name, '; there are a, b, ...'."""
-    valid = list(valid)
-    whole = difflib.get_close_matches(word, valid, n=3, cutoff=0.6)
-    tail = word.rpartition("/")[2]
-    likeness = {name: difflib.SequenceMatcher(None, name.rpartition("/")[2], tail).ratio() for name in valid}
-    same_tail = sorted((name for name in valid if likeness[name] >= 0.75), key=lambda name: -likeness[name])
-    found = [name for name in same_tail if likeness[name] == 1] or list(dict.fromkeys([*same_tail, *whole]))[:4]
-    if found:
-        return f"; did you mean {', '.join(found)}?"
-    return f"; there are {', '.join(valid)}" if valid else ""
 
 
 def check_words(overrides: Sequence[str]) -> None:
@@ -281,13 +264,10 @@ def _check_choices(group: str, choice: str) -> None:
 
 def _near_key(overrides: Sequence[str]) -> str:
     """The nearest dotted names of the first override whose dotted name does not exist."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
     choices = [word for word in overrides if word.partition("=")[0] in groups() and "," not in word]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        plain = OmegaConf.to_container(hydra_compose("config", overrides=choices))
+    plain = OmegaConf.to_container(_compose(choices))
     keys = list(_flat_keys(plain))
     for override in overrides:
         word = override.partition("=")[0]

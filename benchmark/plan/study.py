@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.plan.config import CONFIGS, ConfigError, check_words, groups, names, near
+from benchmark.plan.folders import folders
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -21,10 +22,10 @@ def expand(name: str, extra: Sequence[str]) -> list[list[list[str]]]:
 
     Equal jobs are one. Raises ConfigError where the study is unknown, malformed or empty.
     """
-    path = FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml"))
-        raise ConfigError(f"unknown experiment {name!r}{near(name, known)}")
+    studies = _studies()
+    path = studies.get(name)
+    if path is None:
+        raise ConfigError(f"unknown experiment {name!r}{near(name, sorted(studies))}")
     own = {word.partition("=")[0] for word in extra}
     seen: set[tuple[str, ...]] = set()
     blocks = []
@@ -37,6 +38,14 @@ def expand(name: str, extra: Sequence[str]) -> list[list[list[str]]]:
     if not seen:
         raise ConfigError(f"{path} holds no experiment")
     return [block for block in blocks if block]
+
+
+def _studies() -> dict[str, Path]:
+    """The file of every study by its name, those of --config-dir included."""
+    places = [FOLDER, *(folder / "experiment" for folder in folders() if folder != CONFIGS)]
+    return {
+        file.relative_to(place).with_suffix("").as_posix(): file for place in places for file in place.rglob("*.yaml")
+    }
 
 
 def _blocks(path: Path) -> list[dict[str, Any]]:

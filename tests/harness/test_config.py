@@ -163,7 +163,8 @@ def test_a_sweep_over_methods_takes_a_setting_that_only_they_have():
     jobs = study.sweep(["method=pruning/l1,pruning/l2", "method.finetune_epochs=2"])
     assert jobs == [[f"method=pruning/{name}", "method.finetune_epochs=2"] for name in ("l1", "l2")]
     found = [config.parse(config.compose(job), GPU)[0].build_method() for job in jobs]
-    assert [(method.criterion, method.finetune_epochs) for method in found] == [("l1", 2), ("l2", 2)]
+    expected = [(f"methods.pruning.criteria.{name}:{name}", 2) for name in ("l1", "l2")]
+    assert [(method.criterion, method.finetune_epochs) for method in found] == expected
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,11 @@ def test_what_weakens_a_row_is_said_once(changed, said):
 def _runs(root, *methods):
     runs = []
     for method in methods:
-        target = {"_target_": "methods.pruning.plan.Pruning", "name": "pruning/l1", "criterion": "l1"}
+        target = {
+            "_target_": "methods.pruning.plan.Pruning",
+            "name": "pruning/l1",
+            "criterion": "methods.pruning.criteria.l1:l1",
+        }
         plain = tiny_experiment(root)
         runs.append(lives(plain.model_copy(update={"method": {**target, **method}}), HERE)[0].run_file(""))
     return runs

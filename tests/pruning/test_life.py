@@ -18,21 +18,19 @@ from benchmark.vision.data import loaders
 from benchmark.vision.evaluation import accuracy
 from benchmark.vision.training import fit, loss_of, seed_everything
 from methods.baseline import base_training
-from methods.pruning.plan import Pruning, agp
+from methods.pruning.plan import agp
 from tests.bench import PlainBench
 from tests.harness.helpers import GPU, lives_of, tiny_experiment, work_all
+from tests.pruning import presets
 
-CRITERIA = ("l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean")
-ITERATIVE = CRITERIA[3:]
 SHRUNK = -2  # the stage before the engine
 MINI = {"name": "mini", "builder": "tests.pruning.nets:mini"}
 
 
 def _experiment(root, criterion, **settings):
-    method = {"_target_": "methods.pruning.plan.Pruning", "name": f"pruning/{criterion}", "criterion": criterion}
     scale = {"name": "test", "train_images": 96, "test_images": 64, "max_epochs": 2}
     plain = tiny_experiment(root, model=MINI, scale=scale)
-    return plain.model_copy(update={"method": {**method, **settings}})
+    return plain.model_copy(update={"method": presets.words(criterion, **settings)})
 
 
 class Lab:
@@ -61,12 +59,12 @@ def lab(tmp_path_factory):
 
 
 @pytest.mark.parametrize("backend", ["native", "nni"])
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", presets.NAMES)
 def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backend):
     if backend == "nni":
         pytest.importorskip("nni")
     (records,) = lab.run(_experiment(lab.root, criterion, backend=backend))
-    extra = ["extra_epochs"] if criterion in ITERATIVE else []
+    extra = ["extra_epochs"] if criterion in presets.LOOKING else []
     names = [record.fn.rpartition(":")[2] for record in records]
     assert names == ["train", "mask", *extra, "finetune", "shrink", "build_engine"]
     base, mask, *more, tuned, shrunk, deployed = records
@@ -95,7 +93,7 @@ def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backe
     )
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", presets.NAMES)
 def test_the_backends_end_in_the_same_network(lab, criterion):
     pytest.importorskip("nni")
     native, nni = lab.run(*(_experiment(lab.root, criterion, backend=backend) for backend in ("native", "nni")))
@@ -181,30 +179,30 @@ def _recipes(plan):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"criterion": "l1"}, {"finetune": [160]}),
-        ({"criterion": "apoz"}, {"mask": [160], "extra_epochs": [160], "finetune": [161]}),
-        ({"criterion": "apoz", "extra_epochs": 0}, {"mask": [160], "finetune": [160]}),
+        ({"name": "l1"}, {"finetune": [160]}),
+        ({"name": "apoz"}, {"mask": [160], "extra_epochs": [160], "finetune": [161]}),
+        ({"name": "apoz", "extra_epochs": 0}, {"mask": [160], "finetune": [160]}),
         (
-            {"criterion": "apoz", "schedule": "agp", "agp_iterations": 3, "agp_epochs": 2},
+            {"name": "apoz", "schedule": "agp", "agp_iterations": 3, "agp_epochs": 2},
             {"mask": [160, 162, 164], "finetune": [160, 162, 164, 166]},
         ),
     ],
 )
 def test_no_stage_repeats_the_draws_of_an_earlier_one(task160, settings, expected):
     found = {}
-    for _, stage in Pruning(**settings).plan(task160).steps:
+    for _, stage in presets.pruning(**settings).plan(task160).steps:
         if getattr(stage.params, "first_epoch", 0):
             found.setdefault(stage.name, []).append(stage.params.first_epoch)
     assert found == expected
 
 
 def test_a_plan_starts_with_the_shared_base_training(task160):
-    for criterion in CRITERIA:
-        assert Pruning(criterion=criterion).plan(task160).steps[0][1] == base_training(task160)
+    for criterion in presets.NAMES:
+        assert presets.pruning(criterion).plan(task160).steps[0][1] == base_training(task160)
 
 
 def test_fine_tuning_has_a_recipe_of_its_own(task160):
-    recipes = _recipes(Pruning(criterion="apoz").plan(task160))
+    recipes = _recipes(presets.pruning("apoz").plan(task160))
     tuned, extra = recipes["finetune"], recipes["extra_epochs"]
     assert (tuned.epochs, tuned.lr, tuned.schedule, tuned.milestones, tuned.gamma) == (
         20,
@@ -216,30 +214,28 @@ def test_fine_tuning_has_a_recipe_of_its_own(task160):
     assert (extra.epochs, extra.lr, extra.schedule) == (1, 0.01, "constant")
     assert (tuned.batch_size, tuned.mean, tuned.weight_decay) == (32, task160.recipe.mean, task160.recipe.weight_decay)
     short = task160.model_copy(update={"scale": task160.scale.model_copy(update={"max_epochs": 3})})
-    assert _recipes(Pruning(criterion="apoz").plan(short))["finetune"].epochs == 3
-    assert _recipes(Pruning(criterion="apoz", finetune_epochs=160).plan(task160))["finetune"].epochs == 160
+    assert _recipes(presets.pruning("apoz").plan(short))["finetune"].epochs == 3
+    assert _recipes(presets.pruning("apoz", finetune_epochs=160).plan(task160))["finetune"].epochs == 160
 
 
 def test_phases_are_the_papers(task160):
-    phases = [str(phase) for phase, _ in Pruning(criterion="l1").plan(task160).steps]
+    phases = [str(phase) for phase, _ in presets.pruning("l1").plan(task160).steps]
     assert phases == ["base", "compress", "retrain", "compress"]
-    phases = [str(phase) for phase, _ in Pruning(criterion="l1", finetune="shrink_first").plan(task160).steps]
+    phases = [str(phase) for phase, _ in presets.pruning("l1", finetune="shrink_first").plan(task160).steps]
     assert phases == ["base", "compress", "compress", "retrain"]
 
 
 def test_a_setting_that_a_criterion_does_not_read_changes_no_key(task160):
     def keys(**settings):
-        return [stage.key("") for _, stage in Pruning(**settings).plan(task160).steps]
+        return [stage.key("") for _, stage in presets.pruning(**settings).plan(task160).steps]
 
-    assert keys(criterion="l1") == keys(
-        criterion="l1", taylor_weights="pre", activation_site="post_bn", statistics_batches=9
-    )
-    assert keys(criterion="l1")[:2] == keys(criterion="l1", finetune_lr=0.1, finetune_epochs=160)[:2]
-    assert keys(criterion="l1")[2] != keys(criterion="l1", finetune_lr=0.1)[2]
-    assert keys(criterion="apoz")[1] != keys(criterion="apoz", finetune_lr=0.1)[1]
-    assert keys(criterion="taylorfo") != keys(criterion="taylorfo", taylor_weights="pre")
-    assert keys(criterion="apoz") != keys(criterion="apoz", activation_site="post_bn")
-    assert keys(criterion="l1")[0] == keys(criterion="fpgm")[0]
+    assert keys(name="l1") == keys(name="l1", statistics_batches=9, nni_pruner=None)
+    assert keys(name="l1")[:2] == keys(name="l1", finetune_lr=0.1, finetune_epochs=160)[:2]
+    assert keys(name="l1")[2] != keys(name="l1", finetune_lr=0.1)[2]
+    assert keys(name="apoz")[1] != keys(name="apoz", finetune_lr=0.1)[1]
+    assert keys(name="taylorfo") != keys(name="taylorfo", settings={"taylor_weights": "pre"})
+    assert keys(name="apoz") != keys(name="apoz", settings={"activation_site": "post_bn"})
+    assert keys(name="l1")[0] == keys(name="fpgm")[0]
 
 
 def test_agp_is_cubic_from_nothing_to_all():
@@ -263,7 +259,7 @@ def test_agp_is_cubic_from_nothing_to_all():
         ({"layers": "nni_resnet"}, "tests.pruning.nets:mini", "layers=nni_resnet: the network has none"),
         ({"sparsity": 0.05}, "tests.pruning.nets:mini", "sparsity of 0.05 .* removes no filter"),
         ({"backend": "nni"}, "benchmark.vision.models.repdistiller.mobilenetv2:mobilenetv2", "use backend=native"),
-        ({"criterion": "apoz", "statistics_batches": 4}, "tests.pruning.nets:mini", "an epoch has 3 batches"),
+        ({"name": "apoz", "statistics_batches": 4}, "tests.pruning.nets:mini", "an epoch has 3 batches"),
         ({}, "tests.pruning.nets:joined", "joined cannot be pruned so: .*it joins features"),
         ({}, "tests.pruning.nets:missing", "cannot be built"),
     ],
@@ -271,7 +267,7 @@ def test_agp_is_cubic_from_nothing_to_all():
 def test_what_cannot_be_pruned_is_refused_before_any_training(task, settings, builder, words):
     odd = task.model_copy(update={"model": Model(name=builder.partition(":")[2], builder=builder)})
     with pytest.raises(ValueError, match=words):
-        Pruning(**{"criterion": "l1", **settings}).check(odd)
+        presets.pruning(**{"name": "l1", **settings}).check(odd)
 
 
 def test_every_network_of_the_zoo_can_be_pruned():
@@ -286,10 +282,10 @@ def test_every_network_of_the_zoo_can_be_pruned():
         parsed.build_method().check(parsed.task)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", presets.NAMES)
 def test_a_preset_is_the_papers_setting(criterion):
     method = config.parse(config.compose([f"method=pruning/{criterion}"]), GPU)[0].build_method()
-    assert method == Pruning(criterion=criterion)
+    assert method == presets.pruning(criterion)
     assert (method.finetune, method.finetune_epochs, method.sparsity, method.mode, method.layers) == (
         "masked",
         20,
@@ -306,7 +302,9 @@ def test_a_preset_is_the_papers_setting(criterion):
         ("method.sparsity=0", "greater than 0"),
         ("method.mode=global", "independent"),
         ("method.layers=most", "nni_conv13"),
-        ("method.criterion=l3", "taylorfo"),
+        ("method.criterion=l3", "a function is named module:function"),
+        ("method.settings.activation=relu", "method.settings.activation"),
+        ("method.nni_pruner=l1", "a function is named module:function"),
         ("method.finetune_epochs=-1", "greater than or equal to 0"),
         ("method.sparsitty=0.5", "did you mean method.sparsity"),
     ],

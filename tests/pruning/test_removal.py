@@ -14,10 +14,12 @@ from benchmark.vision import network
 from benchmark.vision.macs import count
 from benchmark.vision.models.nni import resnet, vgg
 from methods.pruning.channels import Channels
-from methods.pruning.criteria import by_weights
+from methods.pruning.criteria.l1 import l1
+from methods.pruning.criteria.subject import Subject
 from methods.pruning.masks import choose, chosen_layers, hold, release
 from methods.pruning.removal import shrink, surviving, zero
 from methods.pruning.trace import follow
+from tests.pruning.golden import RECIPE
 
 
 def _stage(name, width):
@@ -135,7 +137,7 @@ def _silenced(model, masks):
 def _masks(model, mode, sparsity=0.5, layers="all"):
     channels = follow(model)
     chosen = chosen_layers(channels, layers)
-    scores = by_weights({name: model.get_submodule(name).weight for name in chosen}, "l1")
+    scores = l1(Subject(model, chosen, [], RECIPE))
     return choose(channels, scores, dict.fromkeys(chosen, sparsity), mode)
 
 
