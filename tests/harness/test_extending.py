@@ -16,6 +16,7 @@ from benchmark.__main__ import main
 from benchmark.plan import config, study
 from benchmark.plan.folders import ConfigError, take_config_dirs
 from benchmark.vision.models.repdistiller.resnet import resnet8
+from tests.harness.helpers import CPU
 from tests.harness.test_cli import ROOT, TINY, cli
 
 EXAMPLE = ROOT / "examples" / "your_method"
@@ -116,7 +117,7 @@ def test_its_name_is_in_sweeps_and_studies(outside):
     )
     assert take_config_dirs(["seed=1", *_flag(outside)]) == ["seed=1"]
     assert study.sweep(["method=glob(*your*)"]) == [["method=your_method"]]
-    assert study.expand("mine", []) == [["scale=smoke", f"method={name}"] for name in ("baseline", "your_method")]
+    assert study.expand("mine", []) == [[["scale=smoke", f"method={name}"] for name in ("baseline", "your_method")]]
     with pytest.raises(ConfigError, match=r"unknown experiment 'min'; did you mean .*mine"):
         study.expand("min", [])
     assert config.compose(["method=your_method"]).method.lr == 0.02
@@ -234,7 +235,7 @@ def test_a_seventh_criterion_scores_and_masks_a_real_network(seventh):
     from tests.pruning.golden import RECIPE
 
     take_config_dirs(_flag(seventh))
-    parsed = config.parse(config.compose(["method=pruning/largest", "model=repdistiller/resnet8"]), "cpu")[0]
+    parsed = config.parse(config.compose(["method=pruning/largest", "model=repdistiller/resnet8"]), CPU)[0]
     choice = parsed.build_method().choice(0.5)
     model = resnet8(classes=10)
     channels = follow(model)

@@ -230,3 +230,14 @@ def test_attempts_are_listed_and_cleared_by_stage(store):
     store.clear_attempts("here", "a")
     assert store.attempts("here", "a") == []
     assert len(store.attempts("here", "b")) == 2
+
+
+def test_a_wheel_names_the_commit_it_was_built_from(monkeypatch, tmp_path):
+    from benchmark.records import provenance
+
+    (tmp_path / "benchmark" / "records").mkdir(parents=True)
+    (tmp_path / "benchmark" / "built_from.txt").write_text("abc+dirty\n")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "benchmark" / "records" / "provenance.py"))
+    assert provenance.commit() == "abc+dirty"
+    (tmp_path / "benchmark" / "built_from.txt").unlink()
+    assert provenance.commit() == "unknown"
