@@ -19,13 +19,13 @@ from benchmark.vision.loss import CrossEntropy, Loss, loss_of
 from benchmark.vision.originals import original_of
 from benchmark.vision.published import read_back, worker_batches
 from benchmark.vision.schedule import rate
+from benchmark.vision.switches import set_precision, switches
 from benchmark.vision.training_step import (
     History,
     Run,
     TrainingError,
     autocast,
     seed_everything,
-    set_precision,
     start,
     step,
 )
@@ -55,11 +55,17 @@ def fit(bench: Bench, model: nn.Module, loaders: Loaders, loss: Loss, task: Task
 
     What is trained, and in which modes, says `loss.Loss`. The model of the last epoch is the result; the history's
     `execution` says how the steps were executed. Reads of the task: recipe, profile, compile, train_precision. Raises
-    TrainingError as soon as an epoch's loss is not a finite number, ValueError where there is nothing to train.
+    TrainingError as soon as an epoch's loss is not a finite number, ValueError where there is nothing to train. TF32
+    and cudnn's switches are set for the training alone.
     """
+    benchmark = task.profile == "fast" or original_of(task.recipe).cudnn_benchmark
+    # for the training alone: what comes after, an inference say, must not depend on it
+    with switches(tf32=task.train_precision != "fp32", cudnn_benchmark=benchmark):
+        return _fit(bench, model, loaders, loss, task)
+
+
+def _fit(bench: Bench, model: nn.Module, loaders: Loaders, loss: Loss, task: Task) -> History:
     recipe = task.recipe
-    set_precision(task.train_precision)
-    torch.backends.cudnn.benchmark = task.profile == "fast" or original_of(recipe).cudnn_benchmark
     run = start(model, loss, task, bench.device)
     left = bench.resume()
     if left is not None:

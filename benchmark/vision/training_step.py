@@ -65,14 +65,6 @@ class History:
         }
 
 
-def set_precision(precision: TrainPrecision) -> None:
-    """Set the process-wide switches of a precision: TF32 in convolutions and matrix products only where it is asked
-    for."""
-    allowed = precision != "fp32"
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
-
-
 def autocast(precision: TrainPrecision, device: str) -> AbstractContextManager[None]:
     """The autocast region of a precision; nothing for fp32 and tf32."""
     if precision == "bf16":

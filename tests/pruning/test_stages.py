@@ -76,13 +76,15 @@ def test_evaluation_and_reading_are_off_the_meter_and_the_rest_is_on_it(mini, gi
 
     for module in (stages, training):
         watch(module, "accuracy", on_the_meter=False)
+    watch(stages, "freeze", on_the_meter=False)
+    watch(stages, "count", on_the_meter=False)
     watch(stages, "loaders", on_the_meter=False)
     watch(stages, "collect", on_the_meter=True)
     watch(stages, "fit", on_the_meter=True)
     watch(stages.removal, "shrink", on_the_meter=True)
     _life(bench, mini, given)
     assert {name: seen.count(name) for name in set(seen)} == {
-        "accuracy": 3 + 2 * mini.recipe.epochs, "loaders": 4, "collect": 1, "fit": 2, "shrink": 1,
+        "accuracy": 3 + 2 * mini.recipe.epochs, "loaders": 4, "collect": 1, "fit": 2, "shrink": 1, "freeze": 4, "count": 4,
     }  # fmt: skip  # a line reads best
 
 
@@ -191,7 +193,8 @@ for name in ("methods", "nni", "torchvision"):
 from pathlib import Path
 import torch
 from benchmark.records.store import Store
-from benchmark.vision.network import load
+from benchmark.vision.network import load, trust
+trust("tests.pruning.nets:mini")  # as the command that names it does
 network = load(Store(Path({results!r}), Path({artifacts!r})).load_output("pruned").network)
 torch.save(network(torch.ones(1, 3, 32, 32)), {logits!r})
 """
