@@ -21,6 +21,7 @@ from benchmark.records.store import Record, Store, StoreError
 from benchmark.run.process import forget, ready, terminable, words
 from benchmark.run.progress import Progress
 from benchmark.run.workbench import Account, Site, Workbench
+from benchmark.vision.builders import trust
 
 GROUP = 8
 """Networks whose measurements take turns. More would hold more of them on the device, and lose more when
@@ -53,6 +54,7 @@ class Runner:
         """
         self.store.check_writable()
         self._provenance = provenance()  # now: the code on disk may change while a long study runs
+        trust(*(model.builder for life in wanted for model in (life.task.model, life.task.teacher) if model))
         for life in wanted:
             self.store.add_run(life.place.infer_machine, *life.run_file())
         with terminable():

@@ -1,4 +1,7 @@
-"""Which functions may build a network: what a file or an argument names is data, and must not choose code to run."""
+"""Which functions may build a network: what a file or an argument names is data, and must not choose code to run.
+
+Torch-free until something is built, so that whoever reads the command can say what it trusts.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
 from benchmark.plan.task import Model
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ZOO = "benchmark.vision.models"
 _ZOO_BUILDER = re.compile(re.escape(ZOO) + r"(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z][A-Za-z0-9_]*")
@@ -43,6 +47,8 @@ def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
         inspect.signature(function).bind(**kwargs)
     except TypeError as error:
         raise BuilderError(f"builder {builder!r} does not take these arguments: {error}") from error
+    from torch import nn  # here, not above: see the module's docstring
+
     module = function(**kwargs)
     if not isinstance(module, nn.Module):
         raise BuilderError(f"builder {builder!r} made no network but a {type(module).__name__}")
