@@ -19,8 +19,8 @@ def now() -> str:
 
 
 def commit() -> str:
-    """The commit of this code, with '+dirty' where code or configuration differs from it: what git says of a checkout, or
-    what a wheel says it was built from; 'unknown' where neither can tell."""
+    """The commit of this code, with "+dirty" where code or configuration differs from it: what git says of a checkout,
+    or a wheel of what it was built from; "unknown" where neither can tell."""
     folder = Path(__file__).resolve().parent
     built_from = folder.parent / "built_from.txt"
     if built_from.is_file():

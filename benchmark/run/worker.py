@@ -21,6 +21,7 @@ from benchmark.records.record import Record
 from benchmark.run.process import ready, words
 from benchmark.run.progress import Progress
 from benchmark.run.workbench import Account, Site, Workbench
+from benchmark.vision.builders import trust
 
 DAY_S = 86_400.0
 
@@ -271,8 +272,6 @@ class _Made(NamedTuple):
 
 def _trust(life: Life) -> None:
     """Let artifacts of this life name the builders that its command names, and no others of their own."""
-    from benchmark.vision.network import trust
-
     trust(*(model.builder for model in (life.task.model, life.task.teacher) if model is not None))
 
 

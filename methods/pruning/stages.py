@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
@@ -33,7 +34,8 @@ def mask(bench: Bench, params: Masking, trained: Output) -> Output:
     with bench.paused():
         values = {"acc_before_pct": trained.values["acc_pct"], "acc_pct": accuracy(model, batches.test)}
     kept = {name: int(layer.sum()) for name, layer in masks.items()}
-    return _output(model, task, values, masks, {"filters_kept_by_masks": kept})
+    output = _output(bench, model, task, values)
+    return replace(output, arrays=masks or None, details={"filters_kept_by_masks": kept})
 
 
 def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: Output | None = None) -> Output:
@@ -50,7 +52,8 @@ def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: O
     with bench.paused():
         values = {"acc_before_pct": given.values["acc_pct"], "acc_pct": accuracy(model, batches.test)}
     values |= {"loss": history.loss[-1], "epochs": len(history.loss)}
-    return _output(model, task, values, masks, {"history": vars(history)})
+    output = _output(bench, model, task, values)
+    return replace(output, arrays=dict(masks) or None, details={"history": vars(history)})
 
 
 def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
@@ -63,7 +66,7 @@ def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
     with bench.paused():
         values = {"acc_masked_pct": masked.values["acc_pct"], "acc_pct": accuracy(smaller, batches.test)}
     widths = {name: module.out_channels for name, module in smaller.named_modules() if isinstance(module, nn.Conv2d)}
-    return _output(smaller, params.task, values, {}, {"filters": widths})
+    return replace(_output(bench, smaller, params.task, values), details={"filters": widths})
 
 
 def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
@@ -75,7 +78,8 @@ def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
     history = fit(bench, model, batches, loss_of(task.recipe), task)
     release(model)
     values = {"acc_before_pct": pruned.values["acc_pct"], **history.values()}
-    return _output(model, task, values, masks, {"history": vars(history)})
+    output = _output(bench, model, task, values)
+    return replace(output, arrays=dict(masks) or None, details={"history": vars(history)})
 
 
 def _ready(bench: Bench, task: Task, given: Output, first_epoch: int = 0) -> tuple[nn.Module, Loaders]:
@@ -128,13 +132,9 @@ def _first(batches: Loaders, wanted: int, device: str) -> list[Batch]:
     return [(images.to(device), labels.to(device), index.to(device)) for images, labels, index in first]
 
 
-def _output(
-    model: nn.Module, task: Task, values: Mapping[str, float], masks: Mapping[str, Tensor], details: Mapping[str, Any]
-) -> Output:
-    parameters, macs = count(model)
-    return Output(
-        network=freeze(model, task.model, task.data.classes, task.recipe),
-        arrays=dict(masks) or None,
-        values={**values, "params": parameters, "macs": macs},
-        details=details,
-    )
+def _output(bench: Bench, model: nn.Module, task: Task, values: Mapping[str, float]) -> Output:
+    """The network, proved and counted off the meter, with its numbers."""
+    with bench.paused():
+        network = freeze(model, task.model, task.data.classes, task.recipe)
+        parameters, macs = count(model)
+    return Output(network=network, values={**values, "params": parameters, "macs": macs})

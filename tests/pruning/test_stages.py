@@ -77,6 +77,8 @@ def test_evaluation_and_reading_are_off_the_meter_and_the_rest_is_on_it(mini, gi
 
     for module in (stages, training):
         watch(module, "accuracy", on_the_meter=False)
+    watch(stages, "freeze", on_the_meter=False)
+    watch(stages, "count", on_the_meter=False)
     watch(stages, "loaders", on_the_meter=False)
     watch(stages, "find", on_the_meter=False)
     watch(stages, "score", on_the_meter=True)
@@ -84,7 +86,7 @@ def test_evaluation_and_reading_are_off_the_meter_and_the_rest_is_on_it(mini, gi
     watch(stages.removal, "shrink", on_the_meter=True)
     _life(bench, mini, given)
     assert {name: seen.count(name) for name in set(seen)} == {
-        "accuracy": 3 + 2 * mini.recipe.epochs, "loaders": 4, "find": 1, "score": 1, "fit": 2, "shrink": 1,
+        "accuracy": 3 + 2 * mini.recipe.epochs, "loaders": 4, "find": 1, "score": 1, "fit": 2, "shrink": 1, "freeze": 4, "count": 4,
     }  # fmt: skip  # a line reads best
 
 
@@ -193,7 +195,7 @@ from pathlib import Path
 import torch
 from benchmark.records.artifacts import Artifacts
 from benchmark.vision.network import load, trust
-trust({builder!r})
+trust({builder!r})  # as the command that names it does
 network = load(Artifacts(Path({artifacts!r})).load("pruned", [{sha!r}])[0].network)
 torch.save(network(torch.ones(1, 3, 32, 32)), {logits!r})
 """

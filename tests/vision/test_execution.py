@@ -215,10 +215,27 @@ def _cycled(loader: data.Loader, count: int):
     return itertools.islice(itertools.chain.from_iterable(epochs), count)
 
 
+def test_a_training_on_some_images_sees_these_alone_in_both_profiles(task):
+    loader = data.loaders(task, PlainBench.data_dir, "cpu").train.over(torch.arange(20, 60), "weights")
+    theirs = list(published.worker_batches(loader, 1, originals.NNI, "cpu"))
+    for one, other in zip(loader.epoch(1), theirs, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    seen: list[int] = []
+
+    class Watching(training.CrossEntropy):
+        def forward(self, model, images, labels, index):
+            seen.extend(index.tolist())
+            return super().forward(model, images, labels, index)
+
+    model = network.build_model(task.model, task.data.classes)
+    training.fit(PlainBench(), model, data.Loaders(loader, loader.plain()), Watching(), task)
+    assert sorted(seen) == sorted([*range(20, 60)] * 2)
+
+
 @pytest.mark.parametrize("augment", ["crop_flip", "flip_crop", "none"])
 @pytest.mark.parametrize("original", [originals.NNI, originals.REPDISTILLER])
 def test_workers_make_the_very_batches_of_the_fast_profile(task, augment, original):
-    task = _longer(task, augment=augment)
+    task = _longer(task, augment=augment, cutout=8)
     loader = data.loaders(task, PlainBench.data_dir, "cpu").train
     state = torch.get_rng_state()
     theirs = list(published.worker_batches(loader, 3, original, "cpu"))
