@@ -234,6 +234,32 @@ def test_a_stages_name_in_a_file_chooses_no_code(lab):
     assert any("train" in line and "recorded" in line for line in said), "the plan comes from the code alone"
 
 
+@pytest.mark.parametrize(
+    ("builder", "kwargs"),
+    [
+        ("os:system", {"command": "touch {ran}"}),
+        ("benchmark.vision.builders:build", {"builder": "os:system", "kwargs": {"command": "touch {ran}"}}),
+        ("subprocess:run", {"args": ["touch", "{ran}"]}),
+    ],
+)
+def test_a_builder_in_an_artifact_runs_no_code_even_if_its_record_vouches_for_it(lab, tmp_path, builder, kwargs):
+    """The whole folder is a stranger's: digests fit, for whoever forges an artifact forges its record too."""
+    lab.run(lab.experiment({}))
+    (life,) = lab.lives(lab.experiment({}))
+    key = life.key(life.plan.steps[0][1])
+    record = lab.store.record(lab.device.machine, key)
+    output, _ = lab.store.outputs.load(key, [record.artifact])
+    words = json.loads(json.dumps(kwargs).replace("{ran}", str(tmp_path / "ran")))
+    forged = dataclasses.replace(output, network=dataclasses.replace(output.network, builder=builder, kwargs=words))
+    stored = lab.store.outputs.save(key, forged)
+    record_path = lab.store.results / "records" / lab.device.machine / f"{key}.json"
+    record_path.unlink()
+    lab.store.add(record.model_copy(update={"artifact": stored.sha256}))
+    with pytest.raises(StageError, match=r"builder .* may not run"):
+        lab.run(lab.experiment({"factor": 2.0}))
+    assert not (tmp_path / "ran").exists()
+
+
 # --- rows that are not the same look different; unlike tasks are not ranked -------------------------------------------
 
 
