@@ -22,7 +22,7 @@ from benchmark.energy.facts import (
     mean_of,
     paper_compat,
     sampling,
-    slow_within,
+    slow_around,
     versions,
 )
 from benchmark.energy.reading import RawSlice, Reading, worst
@@ -128,7 +128,7 @@ def _gpu(window: Window, device: Device, recorder: GpuRecorder, sync_method: str
 
 def _sampled(recorder: GpuRecorder, span: Span) -> dict[str, Any]:
     """The fields of a reading that come from sampling alone, whatever its source."""
-    slows = slow_within(recorder, span)
+    slows = slow_around(recorder, span)
     watts = [w for a, b in span.segments() for w in recorder.power.w[recorder.power.between(a, b)]]
     compat, compat_period = paper_compat(recorder, span)
     facts = sampling(recorder, span)

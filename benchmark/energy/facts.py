@@ -3,12 +3,13 @@ versions."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 import os
 import sys
 from bisect import bisect_left, bisect_right
-from functools import cache
 from typing import Any
 
 from benchmark.energy import estimate
@@ -22,13 +23,17 @@ SCHEMA = 1
 TRACER_VERSION = "1.0"
 GAIN = 0.05
 """Absolute error of a board's power readings that no averaging removes; it cancels in ratios on one board."""
+POWER_CAP = 0x4
+"""The bit of NVML's clock event reasons for a board that keeps to its power limit: many boards' steady state."""
+SLOWDOWN = 0x8 | 0x20 | 0x40 | 0x80
+"""The bits for a board in trouble: hardware slowdown, software thermal, hardware thermal, power brake."""
 PAPER_PERIOD_S = 0.1
 PAPER_QUERY_S = 0.08
 """The 2021 tracer slept 0.1 s and then launched `nvidia-smi -q -x`; what the launch took is not published, 0.08 s
 reproduces its P100 row."""
 
 
-@cache
+@functools.cache
 def host_facts() -> dict[str, Any]:
     """Host, CPU, Python: the same for every window of a process."""
     return {
@@ -52,11 +57,27 @@ def _stamp(entry: tuple[int, Slow]) -> int:
     return entry[0]
 
 
-def slow_within(recorder: GpuRecorder, span: Span) -> list[Slow]:
-    """The slow readings inside the window and the nearest one on either side (short windows have none of their own)."""
+def _around(recorder: GpuRecorder, span: Span) -> list[tuple[int, Slow]]:
     low = bisect_left(recorder.slow, span.start_ns, key=_stamp)
     high = bisect_right(recorder.slow, span.end_ns, key=_stamp)
-    return [slow for _, slow in recorder.slow[max(0, low - 1) : high + 1]]
+    return recorder.slow[max(0, low - 1) : high + 1]
+
+
+def slow_around(recorder: GpuRecorder, span: Span) -> list[Slow]:
+    """The slow readings of the window and the nearest one on either side: for what changes slowly (temperature), is a
+    mean over the time before (utilisation), or must not be missed (other processes)."""
+    return [slow for _, slow in _around(recorder, span)]
+
+
+def slow_inside(recorder: GpuRecorder, span: Span) -> list[Slow]:
+    """The slow readings of the window's useful time alone; a short window may have none. A clock read just before the
+    work began is an idle clock, and says nothing about the work."""
+    inside: list[Slow] = []
+    for start_ns, end_ns in span.segments():
+        low = bisect_left(recorder.slow, start_ns, key=_stamp)
+        high = bisect_right(recorder.slow, end_ns, key=_stamp)
+        inside += [slow for _, slow in recorder.slow[low:high]]
+    return inside
 
 
 def mean_of(slows: list[Slow], name: str) -> float:
@@ -65,14 +86,24 @@ def mean_of(slows: list[Slow], name: str) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _throttled(slows: list[Slow]) -> dict[str, int | None]:
-    """Nanoseconds throttled by cause, from the first to the last slow reading; None where the device does not count
-    them."""
+def _throttled(recorder: GpuRecorder, span: Span) -> dict[str, int | None]:
+    """Nanoseconds of the useful time throttled by cause, None where the device does not count them."""
     found: dict[str, int | None] = {}
     for cause in ("power", "thermal", "board_limit", "reliability"):
-        values = [slow.throttle_ns[cause] for slow in slows if cause in slow.throttle_ns]
-        found[f"throttle_{cause}_ns"] = values[-1] - values[0] if len(values) > 1 else None
+        totals = [(t, slow.throttle_ns[cause]) for t, slow in _around(recorder, span) if cause in slow.throttle_ns]
+        grown = [_total_at(totals, end) - _total_at(totals, start) for start, end in span.segments()]
+        found[f"throttle_{cause}_ns"] = round(math.fsum(grown)) if len(totals) > 1 else None
     return found
+
+
+def _total_at(totals: list[tuple[int, int]], t_ns: int) -> float:
+    """A running total at a time: on the line through the two readings around it, or nearest to it. A window's edges lie
+    between readings a second apart, and what came outside of it is not its own."""
+    if len(totals) < 2:
+        return math.nan
+    place = min(max(1, bisect_right(totals, t_ns, key=lambda entry: entry[0])), len(totals) - 1)
+    (before_ns, low), (after_ns, high) = totals[place - 1], totals[place]
+    return low + (high - low) * (t_ns - before_ns) / max(1, after_ns - before_ns)
 
 
 def strangers(slows: list[Slow]) -> tuple[list[int], int]:
@@ -89,14 +120,25 @@ def strangers(slows: list[Slow]) -> tuple[list[int], int]:
     return foreign, hidden
 
 
-def _clocks(slows: list[Slow]) -> dict[str, float]:
+def _clocks(slows: list[Slow]) -> dict[str, Any]:
+    """Clocks, and what held them down, by the readings of the window itself; NaN and None where it has none."""
     sm = [float(s.sm_clock_mhz) for s in slows if s.sm_clock_mhz is not None]
-    temps = [float(s.temp_c) for s in slows if s.temp_c is not None]
+    reasons = [s.event_reasons for s in slows if s.event_reasons is not None]
     return {
+        "slow_samples": len(slows),
         "sm_clock_mhz_p5": quantile(sm, 0.05),
         "sm_clock_mhz_p50": quantile(sm, 0.5),
         "sm_clock_mhz_p95": quantile(sm, 0.95),
         "mem_clock_mhz": mean_of(slows, "mem_clock_mhz"),
+        "event_reasons": functools.reduce(operator.or_, reasons) if reasons else None,
+        "slowdown_samples": sum(bool(bits & SLOWDOWN) for bits in reasons) if reasons else None,
+        "capped_samples": sum(bool(bits & POWER_CAP) for bits in reasons) if reasons else None,
+    }
+
+
+def _temperatures(slows: list[Slow]) -> dict[str, float]:
+    temps = [float(s.temp_c) for s in slows if s.temp_c is not None]
+    return {
         "temp_start_c": temps[0] if temps else math.nan,
         "temp_end_c": temps[-1] if temps else math.nan,
         "temp_max_c": max(temps, default=math.nan),
@@ -126,12 +168,9 @@ def gpu_provenance(
     recorder: GpuRecorder, span: Span, best: Evaluation, aligned: Aligned | None, step_s: float | None
 ) -> dict[str, Any]:
     """Everything about a GPU's number."""
-    slows = slow_within(recorder, span)
+    slows = slow_around(recorder, span)
     foreign, hidden = strangers(slows)
     sensor = recorder.sensor
-    reasons = 0
-    for slow in slows:
-        reasons |= slow.event_reasons or 0
     return {
         **recorder.identity,
         "source_scope": "module" if best.source.endswith(".module") else "gpu",
@@ -150,10 +189,10 @@ def gpu_provenance(
         "step_period_ms": None if step_s is None else 1000 * step_s,
         "alias_flag": best.alias or bool(is_aliased(step_s, sensor.period_s, span.useful_s) and sensor.coverage < 0.9),
         **sampling(recorder, span),
-        **_clocks(slows),
+        **_clocks(slow_inside(recorder, span)),
+        **_temperatures(slows),
         "pstate": next((s.pstate for s in reversed(slows) if s.pstate is not None), None),
-        "event_reasons": reasons,
-        **_throttled(slows),
+        **_throttled(recorder, span),
         "foreign_pids": foreign,
         "hidden_pids": hidden,
         "xid_seen": None,  # NVML tells XIDs only to event listeners; the kernel log needs root

@@ -142,8 +142,8 @@ def test_machines_are_folder_names():
         "source": "",
         "grade_best": "A",
     }
-    assert Device(name="NVIDIA H200", power_limit_w=700.0, **base).profile == "nvidia-h200-700w"
-    assert Device(name="NVIDIA GeForce RTX 4090", power_limit_w=None, **base).profile == "nvidia-geforce-rtx-4090"
+    assert Device(name="NVIDIA H200", power_limit_w=700.0, **base).machine == "nvidia-h200-700w"
+    assert Device(name="NVIDIA GeForce RTX 4090", power_limit_w=None, **base).machine == "nvidia-geforce-rtx-4090"
     assert slug("  Tesla P100-PCIE-16GB ") == "tesla-p100-pcie-16gb"
 
 

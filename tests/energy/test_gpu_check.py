@@ -180,7 +180,7 @@ def test_aliasing_is_flagged_where_the_sensor_is_half_blind(trial, monkeypatch):
     made.facts = {"power_fields": {"power.instant": {"period_ms": 25.0}}}
     assert words(made, "aliasing")["aliasing"].startswith("PASS not flagged, the sensor sees 100% of the time")
     made.facts = {}
-    for user in ("evaluate", "provenance"):
+    for user in ("evaluate", "facts"):
         monkeypatch.setattr(f"benchmark.energy.{user}.is_aliased", lambda *_: 0)
     assert words(made, "aliasing")["aliasing"].startswith("FAIL not flagged")
 
