@@ -51,11 +51,16 @@ def rejection(cost: Cost) -> str:
 
 def noted(cost: Cost) -> str:
     """What a reader should know of a window that may count; empty where there is nothing."""
+    seen = cost.reading.get("provenance") or {}
+    found: list[str] = []
     share = _capped_share(cost)
-    if not share:
-        return ""
-    moved = _clock_moved(cost.reading.get("provenance") or {})
-    return f"at its power limit for {100 * share:.0f} % of the window" + (f"; {moved}" if moved else "")
+    if share:
+        found += filter(None, (f"at its power limit for {100 * share:.0f} % of the window", _clock_moved(seen)))
+    if seen.get("resident_pids"):
+        found.append(f"on the GPU since before this process: {', '.join(map(str, seen['resident_pids']))}")
+    if seen.get("hidden_pids"):
+        found.append(f"processes on the GPU that cannot be told from ours: {seen['hidden_pids']}")
+    return "; ".join(found)
 
 
 def _capped_share(cost: Cost) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmark.energy import estimate
 from benchmark.energy.evaluate import Aligned, Evaluation, is_aliased
+from benchmark.energy.neighbours import neighbours
 from benchmark.energy.nvml import Slow
 from benchmark.energy.recorder import GpuRecorder, HostRecorder
 from benchmark.energy.span import Span
@@ -106,20 +107,6 @@ def _total_at(totals: list[tuple[int, int]], t_ns: int) -> float:
     return low + (high - low) * (t_ns - before_ns) / max(1, after_ns - before_ns)
 
 
-def strangers(slows: list[Slow]) -> tuple[list[int], int]:
-    """(compute processes that are not ours, how many more have a pid that this pid namespace cannot see)."""
-    seen = {pid for slow in slows for pid in slow.compute_pids}
-    if seen <= {os.getpid()}:
-        return [], 0
-    ours = {os.getpid(), *estimate.descendants(os.getpid())}
-    others = seen - ours
-    foreign = sorted(pid for pid in others if os.path.exists(f"/proc/{pid}"))
-    hidden = len(others) - len(foreign)
-    if hidden and not seen & ours:
-        hidden -= 1  # inside a container the driver shows our own process under a pid that we cannot know
-    return foreign, hidden
-
-
 def _clocks(slows: list[Slow]) -> dict[str, Any]:
     """Clocks, and what held them down, by the readings of the window itself; NaN and None where it has none."""
     sm = [float(s.sm_clock_mhz) for s in slows if s.sm_clock_mhz is not None]
@@ -169,7 +156,7 @@ def gpu_provenance(
 ) -> dict[str, Any]:
     """Everything about a GPU's number."""
     slows = slow_around(recorder, span)
-    foreign, hidden = strangers(slows)
+    beside = neighbours(slows, str(recorder.identity.get("uuid", "")))
     sensor = recorder.sensor
     return {
         **recorder.identity,
@@ -193,8 +180,9 @@ def gpu_provenance(
         **_temperatures(slows),
         "pstate": next((s.pstate for s in reversed(slows) if s.pstate is not None), None),
         **_throttled(recorder, span),
-        "foreign_pids": foreign,
-        "hidden_pids": hidden,
+        "foreign_pids": beside.foreign,
+        "resident_pids": beside.resident,
+        "hidden_pids": beside.hidden,
         "xid_seen": None,  # NVML tells XIDs only to event listeners; the kernel log needs root
     }
 

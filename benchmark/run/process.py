@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from benchmark.energy import DeviceError
+from benchmark.energy.neighbours import arriving
 
 if TYPE_CHECKING:
     from benchmark.energy import Device
@@ -45,8 +46,10 @@ def ready(device: Device) -> Callable[[], None] | None:
     if not usable:
         told = " ".join(str(warning.message) for warning in said)
         raise DeviceError(f"{device.name} is there, but {_why_unusable(device, told)}; or say hardware=cpu")
+    first = not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
-        warm_up(device.torch_name)
+        with arriving(device) if first else contextlib.nullcontext():
+            warm_up(device.torch_name)
         found = _uuid(device.torch_name)
     except RuntimeError as error:
         raise DeviceError(

@@ -211,6 +211,14 @@ def test_power_capping_is_noted_and_not_rejected_nor_are_its_clocks(seen, said):
     assert plain(capped, "")["noted"] == noted(capped)
 
 
+def test_neighbours_that_reject_nothing_are_noted():
+    seen = cost(provenance={"resident_pids": [4711, 4712], "hidden_pids": 2, "foreign_pids": []})
+    assert rejection(seen) == ""
+    assert noted(seen) == (
+        "on the GPU since before this process: 4711, 4712; processes on the GPU that cannot be told from ours: 2"
+    )
+
+
 def test_steady_is_power_within_a_percent_and_temperature_within_a_degree_in_half_a_minute():
     def warm(*watts, rise=0.0):
         temps = [{"temp_start_c": 50 + rise * k / 3, "temp_end_c": 50 + rise * (k + 1) / 3} for k in range(len(watts))]
