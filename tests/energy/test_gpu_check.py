@@ -140,9 +140,9 @@ def test_a_load_that_is_no_line_fails(trial):
     assert words(made, "linearity")["linearity"].startswith("FAIL E(2N)/E(N) is 2.")
 
 
-@pytest.mark.parametrize("change", [{"grows": 6.0}, {"cold_steps": 30}], ids=str)
+@pytest.mark.parametrize("change", [{"grows": 6.0}, {"cold_steps": 60}], ids=str)
 def test_a_board_that_warms_up_is_still_a_line(trial, change):
-    """A drift of 2 % a window, or a first third of a second that costs a third more: neither is the load's doing."""
+    """A drift of 2 % a window, or a first half second that costs a third more: neither is the load's doing."""
     made, _ = trial()
     for name, value in change.items():
         setattr(made.loads["matmul"], name, value)
