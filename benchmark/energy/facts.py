@@ -198,12 +198,11 @@ def host_provenance(recorder: HostRecorder) -> dict[str, Any]:
     }
 
 
-def paper_compat(recorder: GpuRecorder, span: Span) -> tuple[float, float]:
-    """(mean sampled power x time, nominal-period sum) in joules: what the paper's two readings of its own samples would
-    have given.
+def polled_energies(recorder: GpuRecorder, span: Span) -> tuple[float, float]:
+    """Joules as two kinds of polling script book them: (mean sampled power x time, nominal period x sum of powers).
 
     The second walks as the 2021 tracer did, a query of PAPER_QUERY_S and a sleep of PAPER_PERIOD_S, and books each
-    power for the sleep alone.
+    power for the sleep alone. Which of the two the paper's tables hold cannot be told from its text.
     """
     watts = [w for a, b in span.segments() for w in recorder.power.w[recorder.power.between(a, b)]]
     if not watts:
