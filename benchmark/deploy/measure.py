@@ -237,7 +237,7 @@ def _details(each: Subject, rejected: Mapping[str, list[str]]) -> dict[str, Any]
 
 def _account(each: Subject, offline: list[Cost], iec: Interval, rejected: Mapping[str, list[str]]) -> dict[str, Any]:
     """The energy of the windows that count, as one reading: sums over windows, the worst of their grades."""
-    names = ("gpu_joules", "cpu_joules", "dram_joules", "paper_compat_joules", "paper_compat_period_joules")
+    names = ("gpu_joules", "cpu_joules", "dram_joules", "polled_joules", "polled_period_joules")
     inferences = sum(cost.n for cost in offline) * each.best
     out = sum(bool(why) for why in rejected["offline"])
     reasons = dict.fromkeys(why for why in rejected["offline"] if why)
