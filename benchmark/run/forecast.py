@@ -49,13 +49,16 @@ def _sums(left: Sequence[Forecast]) -> Iterator[str]:
         total += f"; {len(known)} of them about {duration} and {watt_hours} by earlier records"
     yield total + ("; no record to go by for the rest" if 0 < len(known) < len(left) else "")
     if left:
-        room = math.fsum(cost.bytes for cost in known)
-        words = f"disk: about {room / 1e6:.3g} MB of artifacts for {len(known)} of them" if known else "disk: unknown"
-        yield (
-            words
-            + ("" if len(known) == len(left) else "; no record to go by for the rest")
-            + (" (python -m benchmark free removes what no unfinished life needs)")
-        )
+        yield _disk(left, known)
+
+
+def _disk(left: Sequence[Forecast], known: Sequence[Forecast]) -> str:
+    remedy = "python -m benchmark free removes what no unfinished life needs"
+    if not known:
+        return f"disk: no record to go by yet ({remedy})"
+    room = math.fsum(cost.bytes for cost in known) / 1e6
+    rest = "" if len(known) == len(left) else "; no record to go by for the rest"
+    return f"disk: about {room:.3g} MB of artifacts for {len(known)} of them{rest} ({remedy})"
 
 
 def _steps(store: Store, life: Life) -> Iterator[tuple[Phase, Stage, str, bool]]:
