@@ -23,7 +23,8 @@ SETTING = tuple(name for name in names(LifeRow) if name not in ("experiment", "m
 
 LABELS = {
     "train_precision": "train {}", "deploy_precision": "deploy {}", "classes": "{} classes", "recipe": "recipe {}",
-    "train_images": "{} training images", "test_images": "{} test images", "max_epochs": "at most {:g} epochs",
+    "train_images": "{} training images", "test_images": "{} test images", "max_epochs": "at most {:g} epoch(s)",
+    "engine_version": "version {}",
 }  # fmt: skip  # one value a line would hide the shape
 """How a value is said in a title."""
 
