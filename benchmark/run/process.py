@@ -153,7 +153,11 @@ def words(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end the work like Ctrl-C does: windows close, journals are written."""
+    """Let SIGTERM end the work like Ctrl-C does: windows close, journals are written.
+
+    SIGINT stays as it was inherited. A shell starts its background jobs, and nohup its command, with SIGINT ignored, so
+    that a Ctrl-C meant for something else does not end them: such a run goes on, and SIGTERM is how to end it.
+    """
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise Interrupted

@@ -39,6 +39,7 @@ def test_a_file_is_named_as_what_it_holds(group, name):
     assert config.compose([f"{group}={name}"])[group].name == name
 
 
+@pytest.mark.slow
 def test_every_study_expands_to_experiments_that_parse():
     from benchmark.plan.study import FOLDER, expand
 

@@ -90,6 +90,7 @@ def test_every_number_of_a_measured_life_cycle_knows_its_meter_and_its_board(lab
     assert faults == []
 
 
+@pytest.mark.slow
 def test_a_lost_board_is_nan_with_its_reason_and_never_stops_the_work(lab):
     with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST) as driver:
         driver.set(lost=f"{driver.now_s() + 0.3:.3f}")
@@ -104,6 +105,7 @@ def test_a_lost_board_is_nan_with_its_reason_and_never_stops_the_work(lab):
     assert summary["grade"] == "X"
 
 
+@pytest.mark.slow
 def test_stages_of_one_life_on_two_boards_are_a_fault(lab):
     """Both boards share a profile, so the second run finds the first's record; moving one stage's record shows the check."""
     with FakeDriver(shared_library(), BOARD, gpus=2, processes="self:500", **FAST):
@@ -112,6 +114,7 @@ def test_stages_of_one_life_on_two_boards_are_a_fault(lab):
     assert any("different boards" in finding.what for finding in check(lab.store) if finding.fault)
 
 
+@pytest.mark.slow
 def test_an_estimate_among_measured_rows_is_a_fault(lab):
     with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST):
         lab.run()
@@ -157,6 +160,7 @@ def test_records_are_plain_json_without_nan(lab):
         json.loads(path.read_text(), parse_constant=pytest.fail)
 
 
+@pytest.mark.slow
 def test_the_board_is_taken_before_any_stage_and_given_back(lab, monkeypatch):
     """The other order lets two studies wait for each other for ever."""
     events: list[str] = []

@@ -194,6 +194,10 @@ def test_an_interrupted_stage_books_lost_work_as_repeated(lab, monkeypatch):
     assert not list(lab.store.artifacts.glob("*.checkpoint"))
 
 
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job passes on that it is ignored
+"""
 CHILD = """
 import sys
 from pathlib import Path
@@ -210,9 +214,9 @@ Lab(root).run(tiny_experiment(root, recipe=recipe, scale=scale))
 """
 
 
-def _child(root: Path) -> subprocess.Popen[str]:
+def _child(root: Path, *before: str, code: str = INTERRUPTIBLE + CHILD) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(root)],
+        [*before, sys.executable, "-c", code, str(root)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
@@ -221,20 +225,25 @@ def _child(root: Path) -> subprocess.Popen[str]:
     )
 
 
+def _await_checkpoint(child: subprocess.Popen[str], root: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not list(root.glob("artifacts/*.checkpoint")) and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.05)
+
+
 def _network(root: Path) -> bytes:
     store = Store(root / "results", root / "artifacts")
     (trained,) = (record for record in store.records() if record.fn == "methods.training:train")
     return store.outputs.path(trained.key).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_network(tmp_path, how):
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     child = _child(broken)
-    deadline = time.monotonic() + 60
-    while not list(broken.glob("artifacts/*.checkpoint")) and time.monotonic() < deadline and child.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.05)
+    _await_checkpoint(child, broken)
     child.send_signal(how)
     _, errors = child.communicate(timeout=60)
     assert child.returncode != 0, "the child was done before it could be killed"
@@ -251,6 +260,22 @@ def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_network(tmp_pat
     assert ("was killed: up to" in record.reason) == (how is signal.SIGKILL)
 
 
+@pytest.mark.slow
+def test_a_background_job_ignores_an_interrupt_and_ends_in_order_when_terminated(tmp_path):
+    """What it was started with is meant: a shell's background jobs and nohup's ignore SIGINT, or Ctrl-C would end them."""
+    child = _child(tmp_path, "sh", "-c", 'trap "" INT; exec "$@"', "sh", code=CHILD)
+    _await_checkpoint(child, tmp_path)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert child.poll() is None, "the interrupt should have been ignored"
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode != 0, "the child was done before it could be terminated"
+    assert "interrupted; the same command resumes it" in errors
+    assert not list(tmp_path.glob("results/records/*/*.json"))
+
+
+@pytest.mark.slow
 def test_two_processes_at_once_work_each_stage_once(tmp_path):
     children = [_child(tmp_path) for _ in range(2)]
     errors = [child.communicate(timeout=120)[1] for child in children]

@@ -62,6 +62,7 @@ def test_both_backends_give_the_same_masks(case, net, mode):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "mode"), [("all", "independent"), ("nni_resnet", "dependency_aware")])
 def test_both_backends_agree_on_a_full_size_network(layers, mode):
     """With nni_resnet a member of the first group is left out: neither masks the others."""
@@ -79,6 +80,7 @@ def test_both_backends_agree_on_a_full_size_network(layers, mode):
     assert all(torch.equal(ours[name], smaller[name]) for name in ours)
 
 
+@pytest.mark.slow
 def test_nni_is_quiet_even_where_it_was_imported_before(capfd):
     script = """
 import nni.compression.pruning, nni.compression.speedup  # as another bridge may have done

@@ -170,6 +170,7 @@ def test_the_count_is_cut_in_binary_floating_point(share, count):
     assert (~masks["0"]).sum() == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN["full_size"]["cases"], ids=lambda case: f"{case['net']}-{case['mode']}")
 def test_full_size_networks_are_nnis(case):
     builder = {"VGG16": vgg.vgg16, "ResNet18": resnet.resnet18}[case["net"]]

@@ -58,7 +58,7 @@ def lab(tmp_path_factory):
     return Lab(tmp_path_factory.mktemp("lab"))
 
 
-@pytest.mark.parametrize("backend", ["native", "nni"])
+@pytest.mark.parametrize("backend", ["native", pytest.param("nni", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("criterion", presets.NAMES)
 def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backend):
     if backend == "nni":
@@ -93,6 +93,7 @@ def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backe
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", presets.NAMES)
 def test_the_backends_end_in_the_same_network(lab, criterion):
     pytest.importorskip("nni")
@@ -102,6 +103,7 @@ def test_the_backends_end_in_the_same_network(lab, criterion):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours if not name.endswith("num_batches_tracked"))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_network_and_another_seed_another(lab, tmp_path):
     again = Lab(tmp_path)
     experiment = _experiment(lab.root, "taylorfo")
@@ -270,6 +272,7 @@ def test_what_cannot_be_pruned_is_refused_before_any_training(task, settings, bu
         presets.pruning(**{"name": "l1", **settings}).check(odd)
 
 
+@pytest.mark.slow
 def test_every_network_of_the_zoo_can_be_pruned():
     for name in config.names("model"):
         parsed = config.parse(config.compose([f"model={name}", "method=pruning/l1"]), GPU)[0]

@@ -87,6 +87,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", SIZES.values(), ids=SIZES)
 def test_half_of_the_filters_leaves_the_published_sizes(row):
     builder, pick, parameters, macs = row
@@ -142,7 +143,11 @@ def _masks(model, mode, sparsity=0.5, layers="all"):
 
 
 @pytest.mark.parametrize("mode", ["independent", "dependency_aware"])
-@pytest.mark.parametrize("builder", [vgg.vgg16, resnet.resnet18, resnet.resnet50], ids=lambda b: b.__name__)
+@pytest.mark.parametrize(
+    "builder",
+    [vgg.vgg16, resnet.resnet18, pytest.param(resnet.resnet50, marks=pytest.mark.slow)],
+    ids=lambda b: b.__name__,
+)
 def test_a_shrunk_network_computes_what_the_silenced_masked_one_does(builder, mode):
     model = _random(builder(classes=10))
     masks = _masks(model, mode)
@@ -167,6 +172,7 @@ def _zoo(name, classes=10):
     return words["builder"], {**words.get("kwargs", {}), "classes": classes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["independent", "dependency_aware"])
 @pytest.mark.parametrize("name", ZOO)
 def test_the_zoo_shrinks_and_computes_the_same(name, mode):
@@ -187,6 +193,7 @@ def test_the_zoo_shrinks_and_computes_the_same(name, mode):
         assert torch.equal(loaded(images), shrunk)
 
 
+@pytest.mark.slow
 def test_every_network_of_the_zoo_can_be_followed():
     for name in names("model"):
         builder, kwargs = _zoo(name)

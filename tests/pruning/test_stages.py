@@ -137,6 +137,7 @@ print(len(before), len(known() - before))
 """
 
 
+@pytest.mark.slow
 def test_preparing_imports_all_of_nni_that_is_used():
     pytest.importorskip("nni")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", PREPARES], capture_output=True, text=True, check=True)
@@ -201,6 +202,7 @@ torch.save(network(torch.ones(1, 3, 32, 32)), {logits!r})
 """
 
 
+@pytest.mark.slow
 def test_a_pruned_artifact_loads_without_methods_and_nni(mini, given, tmp_path):
     *_, shrunk = _life(PlainBench(), mini, given)
     assert (
