@@ -35,6 +35,9 @@ test-peers:  ## Zeus and CodeCarbon beside our tracer on one fake GPU, in an env
 gpu-check: $(READY)  ## put the energy meter of this GPU to the test: five minutes, once per device and driver
 	$(BIN)/python scripts/gpu_check.py
 
+gpu-first: $(if $(python),,$(READY))  ## the first hour on a GPU machine, resumable: minutes=27 in all, python= wheels= data= without a network
+	$(or $(python),$(BIN)/python) scripts/gpu_first.py $(foreach name,minutes wheels data results,$(if $($(name)),--$(name) $($(name))))
+
 smoke: $(READY)  ## one life a family at smoke scale: proves that the parts fit, measures nothing worth quoting
 	$(BIN)/python -m benchmark study experiment=smoke $(if $(DATA),paths.data=$(DATA))
 
@@ -56,4 +59,4 @@ check: $(READY)  ## judge every record
 clean:  ## remove the environment and throw-away results; records stay
 	rm -rf $(VENV) results/.smoke artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup lint test test-slow test-peers gpu-check perf smoke bench report check clean
+.PHONY: help setup lint test test-slow test-peers gpu-check gpu-first perf smoke bench report check clean

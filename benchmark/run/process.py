@@ -86,7 +86,8 @@ def _why_unusable(device: Device, told: str) -> str:
             f"its driver {device.driver} supports CUDA up to {speaks}, and {this} is built for CUDA {built}: "
             f"{newer}, or install a torch built for CUDA {speaks.partition('.')[0]}.x"
         )
-    return f"{this}, built for CUDA {built}, sees no GPU: {' '.join(told.split()) or 'it does not say why'}"
+    told = " ".join(told.split()) or "it does not say why (does this process see libcuda.so.1 and /dev/nvidia*?)"
+    return f"{this}, built for CUDA {built}, sees no GPU: {told}"
 
 
 def _why_failed(device: Device, error: RuntimeError) -> str:
