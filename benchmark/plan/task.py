@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 TrainPrecision = Literal["fp32", "tf32", "bf16", "fp16"]
 DeployPrecision = Literal["fp32", "fp16", "int8"]
 Profile = Literal["fast", "published"]
+OriginalName = Literal["nni", "repdistiller"]
 
 TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
 """What a whole data set has, CIFAR and the synthetic one alike."""
@@ -78,6 +79,8 @@ class Recipe(Config):
     stepped every batch; `"cosine"` falls from `lr` towards `final_lr` along half a cosine, stepped once an epoch (so
     that `final_lr` itself is never reached), `"cosine_step"` the same, stepped every batch. All but onecycle may begin
     with `warmup_epochs` in which the rate rises linearly, batch by batch; a cosine takes the epochs that are left.
+    `original` is the published loop the recipe comes from, whose loading, testing and reading back profile=published
+    repeats; recipes of our own take NNI's, the plain one.
     `cutout` is the side, in pixels, of a square of zeros in every training image (0: none). The test set is looked at
     after every `test_every`-th epoch and after the last.
     """
@@ -103,6 +106,7 @@ class Recipe(Config):
     crop_padding: int = Field(default=4, ge=0)
     cutout: int = Field(default=0, ge=0, multiple_of=2)
     test_every: int = Field(default=1, ge=1)
+    original: OriginalName = "nni"
 
     @model_validator(mode="after")
     def _in_range(self) -> Recipe:

@@ -250,14 +250,14 @@ def test_published_reads_back_what_the_originals_did_and_says_how_it_ran(task, m
     read: list[tuple[float, float, float]] = []
     real = published.read_back
     monkeypatch.setattr(training, "read_back", lambda *tensors: read.append(real(*tensors)) or read[-1])
-    task = _longer(task, 2, name="repdistiller240").model_copy(update={"profile": "published"})
+    task = _longer(task, 2, original="repdistiller").model_copy(update={"profile": "published"})
     assert len(data.loaders(task, PlainBench.data_dir, "cpu").test) == 2  # 40 images in batches of 32
     _, history = _train(task, PlainBench())
     assert len(read) == 6
     assert history.execution["workers"] == 8
     assert history.loss[1] == pytest.approx((32 * read[3][0] + 32 * read[4][0] + 16 * read[5][0]) / 80)
     assert history.train_acc_pct[1] == pytest.approx(100 * sum(top1 for _, top1, _ in read[3:]) / 80)
-    _, other = _train(_longer(task, 2, name="nni160"), PlainBench())
+    _, other = _train(_longer(task, 2, original="nni"), PlainBench())
     assert len(read) == 6, "NNI's loop reads no accuracy back"
     assert other.loss == pytest.approx(history.loss)
 

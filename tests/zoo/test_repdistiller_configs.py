@@ -7,6 +7,7 @@ import yaml
 from repdistiller_zoo import GOLDEN, ROOT, ZOO, module_name
 
 from benchmark.plan.task import Model, Recipe
+from benchmark.vision.originals import NNI, REPDISTILLER, original_of
 
 MODELS = ROOT / "configs" / "model" / "repdistiller"
 RECIPES = ROOT / "configs" / "recipe"
@@ -44,9 +45,18 @@ def test_recipes_as_published():
     values = recipe("repdistiller240")
     assert (values.epochs, values.batch_size, values.momentum, values.weight_decay) == (240, 64, 0.9, 5e-4)
     assert (values.nesterov, values.label_smoothing, values.clip_norm, values.schedule) == (False, 0, None, "multistep")
-    assert (values.augment, values.crop_padding) == ("crop_flip", 4)
+    assert (values.augment, values.crop_padding, values.original) == ("crop_flip", 4, "repdistiller")
     assert values.mean == (0.5071, 0.4867, 0.4408)
     assert values.std == (0.2675, 0.2565, 0.2761)
     other = recipe("repdistiller240_mobile_shuffle")
     changed = {"name": "repdistiller240_mobile_shuffle", "lr": 0.01}
     assert other == values.model_copy(update=changed)
+
+
+@pytest.mark.parametrize("name", ["repdistiller240", "repdistiller240_mobile_shuffle"])
+def test_a_recipe_under_another_name_keeps_its_originals_manner(name):
+    """As fine-tuning renames it: workers, test batch and reading back stay RepDistiller's."""
+    renamed = recipe(name).model_copy(update={"name": f"{name}-finetune", "epochs": 20, "schedule": "constant"})
+    assert original_of(renamed) == REPDISTILLER
+    assert original_of(recipe("nni160")) == original_of(recipe("check")) == NNI
+    assert "original" not in recipe("nni160").identity()
