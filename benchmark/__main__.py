@@ -3,6 +3,7 @@ it needs."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except UserError as error:
         return _refuse(str(error))
+    except BrokenPipeError:  # whoever read our lines has seen enough (| head)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it must outlive us: Python flushes it at its end
+        return 1
 
 
 def _refuse(message: str) -> int:

@@ -128,6 +128,7 @@ def device(words: list[str]) -> int:
 def choices() -> int:
     """What `run --help` prints: every name and choice, without Hydra."""
     from benchmark.plan.folders import CONFIGS, groups, names
+    from benchmark.plan.words import ROLES
 
     print("usage: python -m benchmark run [name=value ...]; plan, study, report, check and device take the same names")
     print("  -m                sweep over comma-separated values\n  --cfg job         show the composed configuration")
@@ -135,6 +136,8 @@ def choices() -> int:
     print("choices")
     for group in groups():
         print(f"  {group}={' | '.join(names(group))}")
+    for role, group in ROLES.items():
+        print(f"  {role}=any {group}; null: none")
     print("\ndefaults (configs/config.yaml)")
     print("".join(f"  {line}\n" for line in (CONFIGS / "config.yaml").read_text().splitlines()), end="")
     return 0
@@ -153,8 +156,11 @@ def _hydra(words: list[str]) -> int:
 
     from benchmark.plan.config import CONFIGS, check_words
     from benchmark.plan.folders import search_path
+    from benchmark.plan.words import as_hydra
 
-    check_words([word for word in words if "=" in word and not word.startswith("-")])
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    check_words(overrides)
+    words = [*(word for word in words if word not in overrides), *as_hydra(overrides)]
     configs: list[DictConfig] = []
     sys.argv = ["python -m benchmark run", *words, *search_path()]
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(configs.append)()

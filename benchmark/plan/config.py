@@ -19,6 +19,8 @@ from benchmark.plan.folders import near as near
 from benchmark.plan.folders import search_path
 from benchmark.plan.stage import Plan
 from benchmark.plan.task import Config, Task
+from benchmark.plan.words import ROLES, as_hydra
+from benchmark.plan.words import check_words as check_words
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -95,18 +97,18 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     check_words(overrides)
     for word in overrides:
         name, _, choice = word.partition("=")
-        if name in groups() and "," in choice:
+        if name in (*groups(), *ROLES) and "," in choice:
             raise ConfigError(f"{word}: several choices need a sweep: python -m benchmark run -m {word}")
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return _compose(overrides)
+        return _compose(as_hydra(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         if "Ambiguous value" in str(error):  # Hydra's words for a list without brackets
             remedy = "several values need a sweep (run -m), a list needs brackets"
             raise ConfigError(f"{_first_line(error)}: {remedy}") from error
-        raise ConfigError(_first_line(error) + _near_key(overrides)) from error
+        raise ConfigError(_first_line(error) + _near_key(as_hydra(overrides))) from error
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
@@ -130,19 +132,8 @@ def parse(config: DictConfig, here: Here) -> tuple[Experiment, list[str]]:
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
     notes = _adapt(words, here)
-    task_fields = (
-        "model",
-        "data",
-        "scale",
-        "recipe",
-        "seed",
-        "profile",
-        "train_precision",
-        "deploy_precision",
-        "compile",
-    )
     values = {
-        "task": {name: words.pop(name) for name in task_fields if name in words},
+        "task": {name: words.pop(name) for name in Task.model_fields if name in words},
         **{name: words.pop(name) for name in ("method", "hardware", "inference", "engine", "seeds", "tau", "paths")},
     }
     if words:
@@ -156,8 +147,26 @@ def experiment(values: Mapping[str, Any]) -> Experiment:
         parsed = Experiment.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error, Experiment)) from error
-    parsed.build_method()
+    _check_teacher(parsed)
     return parsed
+
+
+def _check_teacher(parsed: Experiment) -> None:
+    """Refuse a teacher that the method's plan does not ask for, and a plan that cannot be made. Raises ConfigError."""
+    method, task = parsed.build_method(), parsed.task
+    try:
+        plan = method.plan(task)
+    except ValueError as error:
+        raise ConfigError(f"method {parsed.method['name']}: {error}") from error
+    if task.teacher is None:
+        return
+    alone = task.model_copy(update={"teacher": None, "teacher_recipe": None, "teacher_seed": None})
+    try:
+        ignored = method.plan(alone) == plan
+    except ValueError:
+        ignored = False  # it cannot do without
+    if ignored:
+        raise ConfigError(f"method {parsed.method['name']} learns from no teacher: leave out pair= and teacher=")
 
 
 def _adapt(words: dict[str, Any], here: Here) -> list[str]:
@@ -166,17 +175,18 @@ def _adapt(words: dict[str, Any], here: Here) -> list[str]:
     notes = []
     if words.pop("executor") != "local":
         raise ConfigError("executor: only 'local' exists")
-    words.pop(
-        "pair", None
-    )  # a bare `pair=x` was refused by name; the groups come with the first family that pairs networks
     trained_here = words["hardware"].get("train") is None
     if here.device_kind == "cpu" and trained_here and words["train_precision"] in ("tf32", "bf16", "fp16"):
         notes.append(f"train_precision is fp32: {words['train_precision']} needs a GPU")
         words["train_precision"] = "fp32"
     words["engine"] = _engine(words, here)
     longest = words["scale"].get("max_epochs")
-    if longest is not None and words["recipe"]["epochs"] > longest:
-        words["recipe"]["epochs"] = longest
+    for name in ("recipe", "teacher_recipe"):
+        recipe = words.get(name)
+        if longest is not None and recipe is not None and recipe["epochs"] > longest:
+            recipe["epochs"] = longest
+    for name in ("model", "teacher"):
+        (words.get(name) or {}).pop("recipe", None)  # the name of its own recipe: it has been chosen by it
     _choose_results(words)
     return notes
 
@@ -233,40 +243,11 @@ def _method(values: Mapping[str, Any]) -> Method:
         raise ConfigError("method." + _explain(error, kind)) from error
 
 
-def check_words(overrides: Sequence[str]) -> None:
-    """Refuse an override whose name or choice does not exist, before Hydra is even imported. Raises ConfigError."""
-    known = {line.split(":")[0] for line in (CONFIGS / "config.yaml").read_text().splitlines() if line[:1].isalpha()}
-    valid = sorted({*known, *groups(), "pair", "hydra", "inference"} - {"defaults"})
-    chosen: dict[str, str] = {}
-    for override in overrides:
-        word, equals, choice = override.lstrip("+~").partition("=")
-        if not equals:
-            raise ConfigError(f"{override!r} is not an override: write name=value (see python -m benchmark run --help)")
-        top = word.split(".")[0].split("@")[0].split("/")[0]
-        if top not in valid:
-            raise ConfigError(f"unknown name {top!r} in {override!r}{near(top, valid)}")
-        if word in groups() and choice in ("null", ""):
-            raise ConfigError(f"{word} must be chosen{near(choice, names(word))}")
-        if word in (*groups(), "pair") and choice not in ("null", ""):
-            chosen[word] = choice
-            if "(" not in choice:  # a sweep function such as glob() is Hydra's to expand
-                _check_choices(word, choice)
-    if "pair" in chosen and "model" in chosen:
-        raise ConfigError("pair= sets the teacher and the student, model= sets the student: give one of them")
-
-
-def _check_choices(group: str, choice: str) -> None:
-    valid = names(group)
-    for name in choice.split(","):
-        if name.strip() not in valid:
-            raise ConfigError(f"unknown {group} {name.strip()!r}{near(name.strip(), valid)}")
-
-
 def _near_key(overrides: Sequence[str]) -> str:
     """The nearest dotted names of the first override whose dotted name does not exist."""
     from omegaconf import OmegaConf
 
-    choices = [word for word in overrides if word.partition("=")[0] in groups() and "," not in word]
+    choices = [word for word in overrides if word.partition("=")[0].partition("@")[0] in groups() and "," not in word]
     plain = OmegaConf.to_container(_compose(choices))
     keys = list(_flat_keys(plain))
     for override in overrides:

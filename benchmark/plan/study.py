@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.plan.config import CONFIGS, ConfigError, check_words, groups, names, near
+from benchmark.plan.config import CONFIGS, ConfigError, check_words, names, near
 from benchmark.plan.folders import folders
+from benchmark.plan.words import ROLES
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -95,7 +96,7 @@ def _swept(word: str, parsed: Override) -> list[str]:
 
     key, group, value = parsed.get_key_element(), parsed.key_or_group, parsed.value()
     if isinstance(value, Glob):
-        found = value.filter(names(group) if group in groups() else [])
+        found = value.filter(names(ROLES.get(group, group)))
     elif parsed.is_discrete_sweep():
         found = list(parsed.sweep_string_iterator())
     elif parsed.is_sweep_override():

@@ -124,6 +124,7 @@ class Task(Config):
     it.
 
     `compile` has torch.compile fuse the training step of the fast profile: worth its minute on long runs alone.
+    `teacher` is a network to learn from, trained by `teacher_recipe` with `teacher_seed` (None: the seed of the task).
     """
 
     model: Model
@@ -136,6 +137,16 @@ class Task(Config):
     compile: bool = False
     deploy_precision: DeployPrecision = "fp32"
     teacher: Model | None = None
+    teacher_recipe: Recipe | None = None
+    teacher_seed: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _teacher_is_whole(self) -> Task:
+        if (self.teacher is None) != (self.teacher_recipe is None):
+            raise ValueError("a teacher needs a recipe, and a teacher's recipe a teacher: give teacher= or pair=")
+        if self.teacher is None and self.teacher_seed is not None:
+            raise ValueError("teacher_seed= goes with teacher= or pair=")
+        return self
 
     @model_validator(mode="after")
     def _only_fast_compiles(self) -> Task:

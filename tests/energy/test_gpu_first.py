@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
+from tests.harness.helpers import GPU
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -272,7 +273,7 @@ def test_the_overrides_of_the_lives_compose():
     lives = [s.command for s in all_steps(Places("python3", Path("r"), Path("d"), Path("a"))) if "run" in s.command]
     assert len(lives) == 12
     for command in lives:
-        experiment, _ = parse(compose([word for word in command[3:] if word != "hardware=gpu"]), "cuda")
+        experiment, _ = parse(compose([word for word in command[3:] if word != "hardware=gpu"]), GPU)
         experiment.build_method().plan(experiment.task)
         assert experiment.paths.results == Path("r")
 

@@ -19,7 +19,7 @@ def _parse(*overrides, here=GPU):
     return config.parse(config.compose(overrides), here)[0]
 
 
-CHOICES = [(group, name) for group in config.groups() for name in config.names(group)]
+CHOICES = [(group, name) for group in config.groups() if group != "pair" for name in config.names(group)]
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=["=".join(choice) for choice in CHOICES])
@@ -84,11 +84,11 @@ def test_a_wrong_word_is_refused_by_name(word, wanted):
         _parse(word)
 
 
-def test_pair_and_model_exclude_each_other(monkeypatch):
-    names = config.names
-    monkeypatch.setattr(config, "names", lambda group: ["a_b"] if group == "pair" else names(group))
+def test_pair_excludes_model_and_teacher():
     with pytest.raises(ConfigError, match="pair= sets the teacher and the student, model= sets"):
-        config.check_words(["pair=a_b", "model=nni/vgg16"])
+        config.check_words(["pair=resnet14__resnet8", "model=nni/vgg16"])
+    with pytest.raises(ConfigError, match="pair= sets the teacher and the student, teacher= sets"):
+        config.check_words(["pair=resnet14__resnet8", "teacher=nni/vgg16"])
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
@@ -156,6 +156,74 @@ def test_values_are_frozen():
         recipe.epochs = 2
 
 
+# --- recipes belong to networks; teachers ---------------------------------------------------------------------------
+
+LEARNER = ("method._target_=tests.harness.two_steps.Learner",)
+
+
+@pytest.mark.parametrize(
+    ("words", "student", "teacher"),
+    [
+        (["model=nni/vgg16"], "nni160", None),
+        (["model=repdistiller/resnet8"], "repdistiller240", None),
+        (["model=repdistiller/ShuffleV1"], "repdistiller240_mobile_shuffle", None),
+        (["model=repdistiller/ShuffleV1", "recipe=check"], "check", None),
+        ([*LEARNER, "pair=resnet14__resnet8"], "repdistiller240", "repdistiller240"),
+        ([*LEARNER, "model=repdistiller/ShuffleV1", "teacher=repdistiller/ResNet50"],
+         "repdistiller240_mobile_shuffle", "repdistiller240"),
+        ([*LEARNER, "pair=resnet14__resnet8", "recipe=check"], "check", "check"),
+        ([*LEARNER, "pair=resnet14__resnet8", "teacher_recipe=nni160"], "repdistiller240", "nni160"),
+        ([*LEARNER, "pair=resnet14__resnet8", "recipe=check", "teacher_recipe=nni160"], "check", "nni160"),
+    ],
+)  # fmt: skip  # a case a line
+def test_each_network_trains_by_its_own_recipe_unless_another_is_asked_for(words, student, teacher):
+    task = _parse(*words).task
+    assert task.recipe.name == student
+    assert (task.teacher_recipe and task.teacher_recipe.name) == teacher
+
+
+def test_a_pair_is_a_model_and_a_teacher_whose_stage_is_that_of_its_baseline():
+    learner = _parse(*LEARNER, "pair=resnet14__resnet8", "seed=3")
+    assert (learner.task.model.name, learner.task.teacher.name) == ("repdistiller/resnet8", "repdistiller/resnet14")
+    baseline = _parse("model=repdistiller/resnet14", "seed=3")
+    (one,), (other,) = lives(learner, HERE), lives(baseline, HERE)
+    assert one.key(one.plan.steps[0][1]) == other.key(other.plan.steps[0][1])
+    assert one.run_file("").words.teacher == "repdistiller/resnet14"
+    same = _parse(*LEARNER, "model=repdistiller/resnet8", "teacher=repdistiller/resnet14", "seed=3")
+    assert lives(same, HERE)[0].digest == one.digest
+
+
+def test_the_teachers_seed_follows_unless_it_is_given():
+    def seeds(*words):
+        found = _parse(*LEARNER, "pair=resnet14__resnet8", "seeds=2", *words)
+        return [(life.plan.steps[0][1].params.task.seed, life.task.seed) for life in lives(found, HERE)]
+
+    assert seeds("seed=4") == [(4, 4), (5, 5)]
+    assert seeds("seed=4", "teacher_seed=0") == [(0, 4), (0, 5)]
+
+
+def test_the_scale_cuts_both_recipes():
+    task = _parse(*LEARNER, "pair=resnet14__resnet8", "scale=smoke").task
+    assert (task.recipe.epochs, task.teacher_recipe.epochs) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["pair=resnet14__resnet8"], "method baseline learns from no teacher: leave out pair= and teacher="),
+        (["method=pruning/l1", "teacher=nni/vgg19"], "method pruning/l1 learns from no teacher"),
+        ([*LEARNER], "there is no teacher to learn from: give pair= or teacher="),
+        (["teacher=nni/vgg61"], "unknown teacher 'nni/vgg61'; did you mean .*nni/vgg16"),
+        (["teacher_recipe=chek"], "unknown teacher_recipe 'chek'; did you mean check"),
+        (["teacher_seed=3"], "teacher_seed= goes with teacher= or pair="),
+        (["teacher_recipe=check"], "a teacher's recipe a teacher"),
+    ],
+)
+def test_a_teacher_that_nobody_learns_from_and_a_learner_without_one_are_refused(words, wanted):
+    with pytest.raises(ConfigError, match=wanted):
+        _parse(*words)
+
+
 # --- ad-hoc sweeps -------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +243,7 @@ def test_a_sweep_over_methods_takes_a_setting_that_only_they_have():
         ("seed=1,2,1", ["seed=1", "seed=2"]),
         ("method.sparsity=choice(0.3,0.5)", ["method.sparsity=0.3", "method.sparsity=0.5"]),
         ("model=glob(nni/vgg*)", ["model=nni/vgg13", "model=nni/vgg16", "model=nni/vgg19"]),
+        ("teacher=glob(nni/vgg1*)", ["teacher=nni/vgg13", "teacher=nni/vgg16", "teacher=nni/vgg19"]),
         ("inference.batch_sizes=[1,2]", ["inference.batch_sizes=[1,2]"]),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmark.plan.stage import Bench, Output, Phase, Plan, Precision, Stage
 from benchmark.plan.task import Config, Params, Task
-from methods.baseline import base_training
+from methods.baseline import base_training, teacher_training
 
 
 class Looking(Params):
@@ -32,6 +32,19 @@ class TwoSteps(Config):
     def check(self, task: Task) -> None:
         if self.factor < 0:
             raise ValueError(f"factor={self.factor} makes no sense here")
+
+
+class Learner(Config):
+    """Train a teacher, use it."""
+
+    def plan(self, task: Task) -> Plan:
+        teacher = teacher_training(task)
+        used = Stage("tests.harness.two_steps:use", Using(), {"trained": teacher, "looked": teacher})
+        steps = ((Phase.BASE, teacher), (Phase.RETRAIN, used))
+        return Plan(steps=steps, network=used, deploy=Precision(task.deploy_precision))
+
+    def check(self, task: Task) -> None:
+        """Nothing to refuse."""
 
 
 LOOKED: list[str] = []
