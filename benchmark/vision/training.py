@@ -102,7 +102,10 @@ def fast_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
     """Data and sums stay on the device, nothing waits for it within an epoch, and steps are replayed from graphs."""
     totals = torch.zeros(3, dtype=torch.float64, device=bench.device)
     backend = graph_backend(bench.device)
-    graphed = Graphed(partial(_counted_step, run, task, loader, totals), backend, _objection(run.loss, task))
+    work = partial(_counted_step, run, task, loader, totals)
+    # a compilation within a capture would run what must not run there, and leave its choice in the graph
+    capturing = partial(torch.compiler.set_stance, "fail_on_recompile") if task.compile else nullcontext
+    graphed = Graphed(work, backend, _objection(run.loss, task), capturing)
 
     def epoch(number: int) -> tuple[float, float, float]:
         totals.zero_()

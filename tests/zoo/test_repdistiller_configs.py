@@ -63,3 +63,9 @@ def test_a_recipe_under_another_name_keeps_its_originals_manner(name):
     assert original_of(renamed) == REPDISTILLER
     assert original_of(recipe("nni160")) == original_of(recipe("check")) == NNI
     assert "original" not in recipe("nni160").identity()
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_command_may_override_every_field_of_a_recipe(path):
+    """Hydra overrides what a file lists and nothing else."""
+    assert set(yaml.safe_load(path.read_text())) == set(Recipe.model_fields)
