@@ -175,17 +175,18 @@ def quick_end(monkeypatch):
 
 
 @needs_driver
+@pytest.mark.slow  # slices long enough for a Python to start in on a busy machine
 def test_a_resumable_step_is_cut_into_slices_and_goes_on_from_there(driver, hour, tmp_path, quick_end):
     path = tmp_path / "progress"
-    code = COUNTING.format(path=str(path), until=30)
+    code = COUNTING.format(path=str(path), until=140)
     life = python("life", code, resumable=True)
-    status, said, state = hour(life, minutes=1, options=(f"--slice={6.6 / 60}",))
+    status, said, state = hour(life, minutes=3, options=(f"--slice={11.6 / 60}",))
     assert status == 0
-    assert said.count("life: cut off (its time was over after 1 s)") >= 1
+    assert said.count("life: cut off (its time was over after 6 s)") >= 1
     assert said.count("asked to end at") >= 1
     assert state["steps"]["life"]["status"] == "passed"
     assert state["steps"]["life"]["tries"] >= 2
-    assert state["steps"]["life"]["said"] == ["reached 30"]
+    assert state["steps"]["life"]["said"] == ["reached 140"]
 
 
 @needs_driver
