@@ -124,10 +124,12 @@ class Artifacts:
             yield
 
     def unneeded(self, needed: Collection[str]) -> list[Path]:
-        """Every output, checkpoint and lock of a stage that is not among `needed`, but those that a process holds."""
-        return [
-            path for path in sorted(self.folder.glob("*.*")) if _key(path) not in needed and not self._held(_key(path))
-        ]
+        """Every output and checkpoint of a stage that is not among `needed`, but those that a process holds.
+
+        Locks stay: one that is deleted while somebody waits for it would let two processes in.
+        """
+        files = [path for kind in ("safetensors", "checkpoint") for path in sorted(self.folder.glob(f"*.{kind}"))]
+        return [path for path in files if _key(path) not in needed and not self._held(_key(path))]
 
     def _held(self, key: str) -> bool:
         path = self.folder / f"{key}.lock"

@@ -19,7 +19,10 @@ from benchmark.plan.task import Model
 from benchmark.vision import builders, network
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "model"
-MODELS = [yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.rglob("*.yaml"))]
+MODELS = [
+    {name: value for name, value in yaml.safe_load(path.read_text()).items() if name != "recipe"}
+    for path in sorted(CONFIGS.rglob("*.yaml"))
+]
 
 
 @pytest.fixture(autouse=True)
