@@ -29,8 +29,9 @@ needs_driver = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 
 @pytest.fixture
-def driver(monkeypatch):
-    """A fake H100 for every process that is started from now on."""
+def driver(monkeypatch, tmp_path):
+    """A fake H100 for every process that is started from now on, with a lock that no other test holds."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # the command adds to it: undone at the end
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")
