@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def run(words: list[str]) -> int:
     """One experiment, or with -m a sweep of them, to its rows."""
+    again, words = _take(AGAIN, words)
     flags = {word for word in words if word.startswith("-")}
     others = flags - {"-m", "--multirun"}
     if others and others != flags:
@@ -32,10 +33,10 @@ def run(words: list[str]) -> int:
     from benchmark.plan.config import compose
 
     if not flags:
-        return _work([[compose(words)]])
+        return _work([[compose(words)]], again)
     from benchmark.plan.study import sweep
 
-    return _work([[compose(job) for job in sweep([word for word in words if word not in flags])]])
+    return _work([[compose(job) for job in sweep([word for word in words if word not in flags])]], again)
 
 
 def study(words: list[str]) -> int:
@@ -43,6 +44,7 @@ def study(words: list[str]) -> int:
     from benchmark.plan.config import ConfigError, check_words, compose
     from benchmark.plan.study import expand
 
+    again, words = _take(AGAIN, words)
     chosen = [word for word in words if word.startswith("experiment=")]
     if len(chosen) != 1:
         raise ConfigError("a study needs exactly one experiment=NAME (a file of configs/experiment)")
@@ -50,7 +52,7 @@ def study(words: list[str]) -> int:
     check_words(rest)
     blocks = expand(chosen[0].partition("=")[2], rest)
     _say(f"study {chosen[0].partition('=')[2]}: {sum(map(len, blocks))} experiment(s)")
-    return _work([[compose(job) for job in block] for block in blocks])
+    return _work([[compose(job) for job in block] for block in blocks], again)
 
 
 def plan(words: list[str]) -> int:
@@ -94,8 +96,8 @@ def free(words: list[str]) -> int:
     """Delete what no unfinished life needs, or with --dry-run say what that is."""
     from benchmark.run.free import removable
 
-    dry = "--dry-run" in words
-    store, _ = _folders([word for word in words if word != "--dry-run"])
+    dry, words = _take("--dry-run", words)
+    store, _ = _folders(words)
     paths = removable(store)
     size = sum(path.stat().st_size for path in paths)
     for path in paths:
@@ -132,7 +134,7 @@ def choices() -> int:
 
     print("usage: python -m benchmark run [name=value ...]; plan, study, report, check and device take the same names")
     print("  -m                sweep over comma-separated values\n  --cfg job         show the composed configuration")
-    print("  --config-dir DIR  search DIR like configs/, too\n")
+    print("  --config-dir DIR  search DIR like configs/, too\n  --measure-again   measure inference once more\n")
     print("choices")
     for group in groups():
         print(f"  {group}={' | '.join(names(group))}")
@@ -167,7 +169,15 @@ def _hydra(words: list[str]) -> int:
     return _work([configs]) if configs else 0
 
 
-def _work(blocks: Sequence[Sequence[DictConfig]]) -> int:
+AGAIN = "--measure-again"
+
+
+def _take(flag: str, words: list[str]) -> tuple[bool, list[str]]:
+    """Whether a flag was given, and the words without it."""
+    return flag in words, [word for word in words if word != flag]
+
+
+def _work(blocks: Sequence[Sequence[DictConfig]], again: bool = False) -> int:
     """Work blocks of experiments to their rows, then report on them. What is refused or fails stops no other."""
     from benchmark.plan.config import one_place
     from benchmark.run.schedule import refusals
@@ -182,7 +192,7 @@ def _work(blocks: Sequence[Sequence[DictConfig]]) -> int:
     store.check_writable()
     lives = [_lives(experiment, device, store) for experiment in experiments]
     failures: list[str] = []
-    if not all(recorded(life, store) for own in lives for life in own):
+    if again or not all(recorded(life, store) for own in lives for life in own):
         # the method's check is torch's work: nothing that is recorded already pays for it
         refused = refusals([own[0] for own in lives])
         failures += refused.values()
@@ -193,7 +203,8 @@ def _work(blocks: Sequence[Sequence[DictConfig]]) -> int:
     flat = iter(lives)
     planned = [[life for _ in block for life in next(flat)] for block in blocks]
     try:
-        work_all(Worker(Site(device, store, first.paths.data, first.hardware.cpu_tdp_w), _say), planned)
+        site = Site(device, store, first.paths.data, first.hardware.cpu_tdp_w)
+        work_all(Worker(site, _say), planned, measure_again=again)
     except StageError as error:  # the others are done: their rows are worth seeing
         failures.append(str(error))
     status = _tables(store, first.tau) if any(planned) else 1

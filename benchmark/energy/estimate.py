@@ -79,14 +79,14 @@ def tree_cpu_seconds() -> float:
 class TdpLoad:
     """Joules so far = CPU seconds x rated watts / logical cores. A guess with a name: standard deviation 40 %."""
 
-    source = SOURCE
-
     def __init__(self, tdp_w: float | None = None) -> None:
         self.cores = os.cpu_count() or 1
         self.assumed = tdp_w is None
         self.tdp_w = ASSUMED_W_PER_CORE * self.cores if tdp_w is None else float(tdp_w)
         if not self.tdp_w > 0:
             raise ValueError(f"cpu_tdp_w must be positive watts, not {tdp_w}")
+        # a number that rests on another assumption has another source: rows must not mix them unseen
+        self.source = SOURCE if self.assumed else f"{SOURCE}@{self.tdp_w:g}w"
         self._most = 0.0
 
     def read(self) -> float:

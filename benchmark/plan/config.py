@@ -212,7 +212,11 @@ def paths_of(config: DictConfig) -> tuple[Paths, float]:
 
 def _engine(words: Mapping[str, Any], here: Here) -> str:
     """The engine that is meant; ConfigError where there is none of that name, or where it cannot do what is asked."""
-    name, precision = choose_engine(here, str(words["engine"])), words["deploy_precision"]
+    precision = words["deploy_precision"]
+    try:
+        name = choose_engine(here, str(words["engine"]))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     kind = here.kind(name)
     if kind is None:
         raise ConfigError(f"unknown engine {name!r}{near(name, ['auto', *(each.name for each in here.engines)])}")

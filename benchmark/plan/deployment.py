@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import ConfigDict, Field
 
-from benchmark.plan.stage import Bound, EngineFile, Network, Phase, Plan, Precision, Stage
+from benchmark.plan.stage import Bound, EngineFile, Network, Phase, Plan, Precision, Stage, digest_of
 from benchmark.plan.task import Config, Data, DeployPrecision, Params, Scale, Task
 
 
@@ -134,6 +134,13 @@ class Measurement(Params):
     protocol: Inference
 
 
+def asked(measurement: Measurement) -> str:
+    """The digest of what a measurement is asked for: all but the signature and the version. A new field with a default
+    changes it as little as a key."""
+    identity = measurement.identity()
+    return digest_of({name: value for name, value in identity.items() if name not in ("signature", "version")})
+
+
 def with_calibration(plan: Plan, task: Task) -> Plan:
     """The plan as it is, or, where int8 is asked of one that has no scales, with a calibration of its network at its
     end."""
@@ -168,11 +175,15 @@ def measure_stage(measurement: Measurement) -> Stage:
 def choose_engine(here: Here, asked: str) -> str:
     """The name of the engine that `asked` means here: itself, or for 'auto' the preferred one of those installed.
 
-    The precision plays no part: what auto means must not differ between two rows of a study.
+    The precision plays no part: what auto means must not differ between two rows of a study. Raises ValueError where
+    none can run.
     """
     if asked != "auto":
         return asked
     able: Sequence[EngineKind] = [kind for kind in here.engines if not kind.why_unavailable("fp32", here.device_kind)]
+    if not able:
+        reasons = (f"{kind.name}: {kind.why_unavailable('fp32', here.device_kind)}" for kind in here.engines)
+        raise ValueError(f"engine=auto: no engine can run here ({'; '.join(reasons)})")
     return max(able, key=lambda kind: kind.preference).name
 
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from benchmark.plan.config import ConfigError, Experiment
-from benchmark.plan.deployment import Here, Measurement, build_stage, measure_stage, with_calibration, without_search
+from benchmark.plan.deployment import (
+    Here,
+    Measurement,
+    asked,
+    build_stage,
+    measure_stage,
+    with_calibration,
+    without_search,
+)
 from benchmark.plan.run_file import RunFile, RunStage, Words
 from benchmark.plan.stage import TEC_PHASES, Bound, Phase, Plan, Stage, digest_of, kind_of
 from benchmark.plan.task import TEST_IMAGES, TRAIN_IMAGES, Task
@@ -79,8 +87,11 @@ class Life:
 
     @cached_property
     def digest(self) -> str:
-        """What tells plans apart, the seed left out: two seeds of one plan have the same."""
-        return digest_of([self._twin.phase_keys(), self._settings(), vars(self.place)])
+        """What tells plans apart, the seed left out: two seeds of one plan have the same.
+
+        By keys, so that what changes no key changes no plan: a new setting with a default, or a default written out.
+        """
+        return digest_of([self._twin.phase_keys(), self._asked(), vars(self.place)])
 
     @cached_property
     def _twin(self) -> Life:
@@ -102,14 +113,18 @@ class Life:
             train_machine=self.place.train_machine,
             infer_machine=self.place.infer_machine,
             measurement=self._asked(),
+            measurement_version=self._measurement.version,
             stages=tuple(self._run_stage(phase, stage) for phase, stage in self.steps()),
             created=created,
         )
 
-    def _asked(self) -> dict[str, Any]:
+    def _asked(self) -> str:
+        return asked(self._measurement)
+
+    @property
+    def _measurement(self) -> Measurement:
         """What the inference measurement is asked for; the signature comes with the engine."""
-        params = self.measurement({"signature": ""}).params
-        return params.model_dump(mode="json", exclude={"signature", "version"})
+        return cast(Measurement, self.measurement({"signature": ""}).params)
 
     def _run_stage(self, phase: Phase, stage: Stage) -> RunStage:
         return RunStage(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from benchmark.plan.stage import Phase
+from pydantic import model_validator
+
+from benchmark.plan.stage import Phase, kind_of
 from benchmark.plan.task import Config
 
 FORMAT = 1
@@ -15,12 +17,18 @@ class RunStage(Config):
     and the machine whose record of it counts."""
 
     phase: Phase
-    kind: str
+    kind: Literal["TEC", "deploy", "IEC"]
     key: str
     fn: str
     version: int
     inputs: dict[str, str]
     machine: str
+
+    @model_validator(mode="after")
+    def _kind_is_the_phases(self) -> RunStage:
+        if self.kind != kind_of(self.phase):
+            raise ValueError(f"a stage of phase {self.phase} is of kind {kind_of(self.phase)}, not {self.kind}")
+        return self
 
     @property
     def name(self) -> str:
@@ -52,8 +60,9 @@ class RunFile(Config):
     """One experiment with one seed, as planned.
 
     `plan` is the digest of the whole plan without its seed: it groups seeds, and keeps apart what an older version of
-    the code planned. `settings` holds every setting by its dotted name. `measurement` is what the inference measurement
-    is asked for, but for the signature, which is known once the engine is built: its record is found by these values.
+    the code planned. `settings` holds every setting by its dotted name. `measurement` is the digest of what the
+    inference measurement is asked for, but for the signature, which is known once the engine is built: its record names
+    both.
     """
 
     format: int = FORMAT
@@ -64,7 +73,8 @@ class RunFile(Config):
     settings: dict[str, str]
     train_machine: str
     infer_machine: str
-    measurement: dict[str, Any]
+    measurement: str
+    measurement_version: int
     stages: tuple[RunStage, ...]
     created: str
 

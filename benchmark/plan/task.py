@@ -141,6 +141,16 @@ class Task(Config):
     teacher_seed: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
+    def _images_are_there(self) -> Task:
+        if self.data.name == "synthetic":
+            return self  # as many as one likes
+        for name, there in (("train_images", TRAIN_IMAGES), ("test_images", TEST_IMAGES)):
+            asked = getattr(self.scale, name)
+            if asked is not None and asked > there:
+                raise ValueError(f"scale.{name}={asked}: {self.data.name} has {there}")
+        return self
+
+    @model_validator(mode="after")
     def _teacher_is_whole(self) -> Task:
         if (self.teacher is None) != (self.teacher_recipe is None):
             raise ValueError("a teacher needs a recipe, and a teacher's recipe a teacher: give teacher= or pair=")

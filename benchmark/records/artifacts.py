@@ -7,7 +7,9 @@ import fcntl
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from pydantic import ValidationError
 
 from benchmark.plan.stage import EngineFile, Network, Output
 from benchmark.plan.task import Config
-from benchmark.records.files import StoreError, replace
+from benchmark.records.files import StoreError, plain, replace
 
 
 class Stored(NamedTuple):
@@ -55,14 +57,15 @@ class Header(Config):
 
 
 class Artifacts:
-    """The disposable folder of a study: a file per stage, its checkpoints, its locks."""
+    """The disposable folder of a study: a file for each output, checkpoints, locks. Several results folders may share
+    it: a file is named by its stage's key and its own SHA-256, so that two copies of one stage never meet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def path(self, key: str) -> Path:
-        """The file of a stage's output."""
-        return self.folder / f"{key}.safetensors"
+    def path(self, key: str, sha256: str) -> Path:
+        """The file of one copy of a stage's output."""
+        return self.folder / f"{key}-{sha256[:12]}.safetensors"
 
     def save(self, key: str, output: Output) -> Stored:
         """Keep everything that a stage hands on, in one file."""
@@ -74,37 +77,41 @@ class Artifacts:
             "array": output.arrays or {},
             "engine": output.engine.tensors if output.engine else {},
         }
-        tensors = {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
+        # the format takes no other layout (channels_last, say), nor does a stage that rests on the values
+        tensors = {f"{part}.{name}": tensor.contiguous() for part, own in parts.items() for name, tensor in own.items()}
         # a file without tensors would be refused by its own reader
         tensors = tensors or {"nothing": torch.zeros(0)}
         header = {
             "network": output.network and _without_tensors(output.network),
             "engine": output.engine and _without_tensors(output.engine),
-            "values": {name: value if math.isfinite(value) else None for name, value in output.values.items()},
-            "details": dict(output.details),
+            "values": output.values,
+            "details": output.details,
         }
-        content = save(tensors, {"output": json.dumps(header, allow_nan=False)})
-        replace(self.path(key), content)
-        return Stored(hashlib.sha256(content).hexdigest(), len(content))
+        content = save(tensors, {"output": json.dumps(plain(header), allow_nan=False)})
+        stored = Stored(hashlib.sha256(content).hexdigest(), len(content))
+        replace(self.path(key, stored.sha256), content)
+        return stored
 
-    def load(self, key: str, valid: Collection[str]) -> tuple[Output, Stored] | None:
-        """What a stage handed on, if its file is here and its SHA-256 one of `valid`.
+    def load(self, key: str, valid: Sequence[str]) -> tuple[Output, Stored] | None:
+        """What a stage handed on, from the first copy here whose SHA-256 is one of `valid`.
 
-        None where there is no file; StoreError where there is one that no record vouches for, or a damaged one.
+        None where there is no such file; StoreError where its content is not what its name says, or is damaged.
         """
-        path = self.path(key)
+        path = next((path for path in (self.path(key, sha256) for sha256 in valid) if path.is_file()), None)
+        if path is None:
+            return None
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
-            return None
         except OSError as error:
             raise StoreError(f"artifact {path} cannot be read: {error.strerror or error}") from error
         stored = Stored(hashlib.sha256(content).hexdigest(), len(content))
         if stored.sha256 not in valid:
-            raise StoreError(
-                f"artifact {path} is not what any record of its stage handed on (SHA-256 {stored.sha256[:12]})"
-            )
+            raise StoreError(f"artifact {path} is not what any record of its stage handed on: changed or damaged")
         return _output(path, content), stored
+
+    def copies(self, key: str) -> list[Path]:
+        """Every file here that claims to be a stage's output."""
+        return sorted(self.folder.glob(f"{key}-*.safetensors"))
 
     def checkpoint(self, key: str, board: str) -> Path:
         """Where an unfinished stage keeps its state on one board: joules of two boards must not meet in one record."""
@@ -114,22 +121,51 @@ class Artifacts:
     def working_on(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold a stage for this process; `waiting` is called once where another process has it. The lock dies with
         its holder."""
-        path = self.folder / f"{key}.lock"
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(file, fcntl.LOCK_EX)
+        handle = self._lock(key, waiting)
+        try:
             yield
+        finally:
+            os.close(handle)
+
+    def _lock(self, key: str, waiting: Callable[[], None]) -> int:
+        """The handle of the lock that lies at its place now: one that somebody deleted meanwhile locks nobody out."""
+        path, told = self.folder / f"{key}.lock", False
+        while True:
+            try:
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            except OSError as error:
+                raise StoreError(f"cannot lock {path}: {error.strerror or error}") from error
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    waiting()
+                told = True
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+                return handle
+            os.close(handle)
+
+    def register(self, results: Path) -> None:
+        """Note that a results folder keeps its outputs here, so that `free` on behalf of another leaves them alone."""
+        words = str(results.resolve())
+        path = self.folder / "used_by" / hashlib.sha256(words.encode()).hexdigest()[:12]
+        if not path.is_file():
+            replace(path, words.encode())
+
+    def users(self) -> list[Path]:
+        """The results folders that keep their outputs here."""
+        return [Path(path.read_text()) for path in sorted((self.folder / "used_by").glob("[0-9a-f]*"))]
 
     def unneeded(self, needed: Collection[str]) -> list[Path]:
         """Every output and checkpoint of a stage that is not among `needed`, but those that a process holds.
 
-        Locks stay: one that is deleted while somebody waits for it would let two processes in.
+        Files that are named otherwise are somebody else's. Locks stay: one that is deleted while somebody waits for it
+        lets nobody in, but costs a turn.
         """
-        files = [path for kind in ("safetensors", "checkpoint") for path in sorted(self.folder.glob(f"*.{kind}"))]
-        return [path for path in files if _key(path) not in needed and not self._held(_key(path))]
+        found = [(path, _OURS.fullmatch(path.name)) for path in sorted(self.folder.glob("*.*"))]
+        ours = [(path, match["key"]) for path, match in found if match]
+        return [path for path, key in ours if key not in needed and not self._held(key)]
 
     def _held(self, key: str) -> bool:
         path = self.folder / f"{key}.lock"
@@ -143,8 +179,7 @@ class Artifacts:
         return False
 
 
-def _key(path: Path) -> str:
-    return path.name.partition(".")[0]
+_OURS = re.compile(r"(?P<key>[0-9a-f]{20})(-[0-9a-f]{12}\.safetensors|\.[0-9a-f]{8}\.checkpoint)")
 
 
 def _without_tensors(part: Network | EngineFile) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from benchmark.plan.run_file import RunFile, RunStage
 from benchmark.plan.stage import Phase
 from benchmark.records.files import StoreError
-from benchmark.records.record import Record
+from benchmark.records.record import Record, faults, read_record
 from benchmark.records.store import Store, read_run
 
 Where = tuple[str, str]
@@ -17,10 +17,7 @@ Where = tuple[str, str]
 
 @dataclass
 class Book:
-    """Runs and records by where they lie. `unreadable` names the files of runs that say nothing.
-
-    Raises StoreError at a file that is no record.
-    """
+    """Runs and records by where they lie. `unreadable` names the files that say nothing, or nothing that can be."""
 
     runs: list[RunFile] = field(default_factory=list)
     firsts: dict[Where, Record] = field(default_factory=dict)
@@ -30,9 +27,18 @@ class Book:
 
     @classmethod
     def read(cls, store: Store) -> Book:
-        """Read a results folder."""
+        """Read a results folder; what is no record, no run, or cannot be, is left out and named in `unreadable`."""
         book = cls()
-        for record in store.records():
+        for path in store.record_paths():
+            try:
+                record = read_record(path)
+            except StoreError as error:
+                book.unreadable.append(str(error))
+                continue
+            found = list(faults(record))
+            if found:
+                book.unreadable.append(f"{path}: {'; '.join(found)}")
+                continue
             where = (record.machine, record.key)
             if record.repeat:
                 book.repeats.setdefault(where, []).append(record)
@@ -64,14 +70,14 @@ class Book:
     def inference(self, run: RunFile) -> Record | None:
         """The newest measurement of what the run's engine executes, found by what was measured and how."""
         built = self.engine(run)
-        if built is None:
+        signature = None if built is None else built.details.get("signature")
+        if signature is None:
             return None
-        wanted = {**run.measurement, "signature": built.details.get("signature")}
+        wanted = {"measurement": run.measurement, "engine_version": run.words.engine_version}
         found = [
             record
-            for record in self.measured.get((run.infer_machine, str(wanted["signature"])), [])
-            if record.details.get("engine_version") == run.words.engine_version
-            and all(record.params.get(name) == value for name, value in wanted.items())
+            for record in self.measured.get((run.infer_machine, str(signature)), [])
+            if wanted.items() <= {name: record.details.get(name) for name in wanted}.items()
         ]
         return max(found, key=lambda record: record.created, default=None)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,34 @@ class StoreError(UserError):
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises StoreError."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), parse_constant=_no_number)
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {error}; restore it, or remove it to measure again") from error
     if not isinstance(value, dict):
         raise StoreError(f"{path} holds no JSON object; restore it, or remove it to measure again")
     return value
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
+def plain(value: Any) -> Any:
+    """Data as JSON can say it: a number that is none becomes null, numpy's scalars numbers, tuples lists.
+
+    Raises TypeError for what is no data at all.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "item"):  # a scalar of numpy or torch
+        return plain(value.item())
+    raise TypeError(f"a {type(value).__name__} is no data that a record can hold")
 
 
 def replace(path: Path, content: bytes, durable: bool = True) -> None:

@@ -54,12 +54,4 @@ def versions() -> dict[str, str]:
 
 def provenance() -> dict[str, Any]:
     """Everything a record says of the software and host it was made by."""
-    return {"commit": commit(), "versions": versions(), "machine": platform.machine()}
-
-
-def package_version(name: str) -> str:
-    """An installed package's version, or 'absent'."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
+    return {"commit": commit(), "versions": versions(), "architecture": platform.machine()}

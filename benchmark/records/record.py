@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator
 
+from benchmark.energy.reading import GRADES
 from benchmark.plan.task import Config
 from benchmark.records.files import StoreError, read_json
 
@@ -82,6 +83,29 @@ def read_record(path: Path) -> Record:
     except ValidationError as error:
         finding = error.errors()[0]
         raise StoreError(f"{path} is no record: {'.'.join(map(str, finding['loc']))}: {finding['msg']}") from error
+
+
+def faults(record: Record) -> Iterator[str]:
+    """What of a record cannot be: whoever reads it for a table must leave it out, and say so."""
+    if record.joules <= 0 or record.seconds <= 0:
+        yield f"{record.joules} J in {record.seconds} s: nothing costs nothing"
+    if record.repeated_joules < 0 or record.ci95_joules < 0:
+        yield f"repeated energy {record.repeated_joules} J or interval {record.ci95_joules} J is negative"
+    if record.grade not in GRADES:
+        yield f"unknown grade {record.grade!r}"
+    for name, value in record.values.items():
+        if name.endswith("_pct") and not (math.isnan(value) or 0 <= value <= 100):
+            yield f"{name} {value} is no percentage"
+        if name.endswith("_joules") and name != "iec_dynamic_joules" and value < 0:
+            yield f"{name} {value} is negative"
+    versions, limit = record.provenance.get("versions", {}), record.provenance.get("power_limit_w")
+    if not isinstance(versions, dict) or not isinstance(limit, int | float | None):
+        yield "its provenance says something else than versions and a power limit"
+    if record.fn == BUILD and not isinstance(record.details.get("signature"), str):
+        yield "it is of an engine, and has no signature"
+
+
+BUILD = "benchmark.deploy.build:build_engine"
 
 
 def digest(content: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -42,6 +43,7 @@ class Store:
             free = shutil.disk_usage(folder).free
             if free < 200e6:
                 raise StoreError(f"only {free / 1e6:.0f} MB are free under {folder}: make room (200 MB at least) first")
+        self.outputs.register(self.results)
 
     # --- records ---------------------------------------------------------------------------------------------------
 
@@ -111,13 +113,23 @@ class Store:
     # --- runs ------------------------------------------------------------------------------------------------------
 
     def add_run(self, run: RunFile) -> None:
-        """Remember that a life was asked for; the same one twice is one file."""
+        """Remember that a life was asked for; the same one twice is one file, the first that can be read."""
         path = self.results / "runs" / run.infer_machine / f"{run.name}.json"
-        create(path, json.dumps(run.model_dump(mode="json"), indent=1).encode())
+        content = json.dumps(run.model_dump(mode="json"), indent=1).encode()
+        if create(path, content):
+            return
+        try:
+            read_run(path)
+        except StoreError:
+            replace(path, content)
 
     def runs(self) -> list[RunFile]:
-        """Every life that was ever asked for. Raises StoreError at a file that is none."""
-        return [read_run(path) for path in self.run_paths()]
+        """Every life that was ever asked for; files that are no runs are left out (`check` names them)."""
+        found = []
+        for path in self.run_paths():
+            with contextlib.suppress(StoreError):
+                found.append(read_run(path))
+        return found
 
     def run_paths(self) -> list[Path]:
         """The files of all runs."""
@@ -134,8 +146,8 @@ class Store:
     def device(self, board: str, driver: str) -> dict[str, Any] | None:
         """The newest probe of a board (its UUID) under this driver, or None: another driver may show other meters."""
         found = [read_json(path) for path in sorted((self.results / "devices").glob("*/*.json"))]
-        own = [facts for facts in found if (facts["device"]["uuid"], facts["device"]["driver"]) == (board, driver)]
-        return max(own, key=lambda facts: str(facts["created"]), default=None)
+        own = [facts for facts in found if _board_of(facts) == (board, driver)]
+        return max(own, key=lambda facts: str(facts.get("created")), default=None)
 
     def choice(self, machine: str, what: str) -> str | None:
         """What was chosen on a machine, once and for all, about `what`; or None."""
@@ -149,6 +161,11 @@ class Store:
     def _choice_path(self, machine: str, what: str) -> Path:
         name = hashlib.sha256(what.encode()).hexdigest()[:12]
         return self.results / "devices" / machine / "choices" / f"{name}.json"
+
+
+def _board_of(facts: Mapping[str, Any]) -> tuple[Any, Any]:
+    device = facts.get("device")
+    return (device.get("uuid"), device.get("driver")) if isinstance(device, dict) else (None, None)
 
 
 def read_run(path: Path) -> RunFile:

@@ -48,7 +48,22 @@ class LifeRow:
 
 
 @dataclass(frozen=True)
-class StageRow(LifeRow):
+class MeasuredRow(LifeRow):
+    """What was found out: further columns that stages.csv and summary.csv share."""
+
+    acc_pct: float = column("%", "top-1 accuracy on the test images: at the end of the stage; of the deployed engine")
+    iec_wh: float = column("W.h", "IEC: energy of one inference (one image), best batch size, idle power included")
+    iec_ci95_wh: float = column("W.h", "half-width of the 95 % interval of iec_wh")
+    iec_dynamic_wh: float = column("W.h", "IEC without what the idle device draws in that time")
+    single_stream_wh: float = column("W.h", "energy of one inference at batch size 1, each awaited")
+    params: float = column("", "parameters of the network")
+    macs: float = column("", "multiply-accumulates of one inference (convolutions and linear layers)")
+    energy_source: str = column("", "the meter; estimate:... where there is none; several are joined by +")
+    grade: str = column("", "how far to trust the energy: A to D a GPU's meter, R a CPU's, E an estimate, X none")
+
+
+@dataclass(frozen=True)
+class StageRow(MeasuredRow):
     """A row for each stage of each life that has a record, inference included. A number that is not known is empty."""
 
     seed: int = column("", "seed of the life")
@@ -64,19 +79,10 @@ class StageRow(LifeRow):
     repeated_wh: float = column("W.h", "energy spent on the stage once more: lost epochs, lost artifacts")
     seconds: float = column("s", "duration of the stage's useful part; of the windows that count in an IEC row")
     mean_power_w: float = column("W", "mean power over these seconds")
-    iec_wh: float = column("W.h", "energy of one inference (one image) at the best batch size, idle power included")
-    iec_ci95_wh: float = column("W.h", "half-width of the 95 % interval of iec_wh")
-    iec_dynamic_wh: float = column("W.h", "energy of one inference without what the idle device draws in that time")
-    single_stream_wh: float = column("W.h", "energy of one inference at batch size 1, each awaited")
     measuring_wh: float = column("W.h", "energy of the windows that iec_wh comes from; no part of any life cycle")
     n_inferences: float = column("", "images in these windows")
     batch_size: float = column("", "the best batch size: that of iec_wh")
     measured_engine: str = column("", "key of the engine that was measured: it stands for all of its shape")
-    acc_pct: float = column("%", "top-1 accuracy on the test images at the end of the stage")
-    params: float = column("", "parameters of the network")
-    macs: float = column("", "multiply-accumulates of one inference (convolutions and linear layers)")
-    energy_source: str = column("", "the meter, or estimate:... where there is none")
-    grade: str = column("", "how far to trust the energy: A to D a GPU's meter, R a CPU's, E an estimate, X none")
     reason: str = column("", "why a number is missing, an attempt was lost, or a window does not count")
     gpu_wh: float = column("W.h", "energy of the GPU in the window")
     cpu_wh: float = column("W.h", "energy of the CPU package in the window")
@@ -217,25 +223,39 @@ def frame(rows: Sequence[DataclassInstance], kind: type[DataclassInstance]) -> p
 
 
 def tell_apart(runs: Sequence[RunFile]) -> list[str]:
-    """For each run the settings, by name and value, in which it differs from others that have its words; '' where none
-    does.
+    """For each run the settings, by name and value, in which its experiment differs from others that have its words; ''
+    where none does.
 
-    Versions of stages count as settings here (`version.train=2`): an older plan is another row.
+    Versions of stages count as settings here (`version.train=2`): an older plan is another row. Plans that differ in
+    nothing that has a name are told apart by their digests.
     """
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for number, run in enumerate(runs):
+    newest: dict[str, RunFile] = {}
+    for run in sorted(runs, key=lambda run: run.created):
+        newest[run.experiment] = run
+    alike: dict[tuple[Any, ...], list[RunFile]] = {}
+    for run in newest.values():
         words = (*run.words.model_dump().values(), run.train_machine, run.infer_machine)
-        alike.setdefault(words, []).append(number)
-    found = [""] * len(runs)
-    for group in alike.values():
-        values = [_settings(runs[number]) for number in group]
-        differing = [
-            name for name in dict.fromkeys(name for own in values for name in own)
-            if len({own.get(name) for own in values}) > 1
-        ]  # fmt: skip  # reads as it is said
-        for number, own in zip(group, values, strict=True):
-            found[number] = " ".join(f"{name}={own[name]}" for name in differing if name in own)
-    return found
+        alike.setdefault(words, []).append(run)
+    said = {name: text for group in alike.values() for name, text in _apart(group).items()}
+    return [said[run.experiment] for run in runs]
+
+
+def _apart(group: Sequence[RunFile]) -> dict[str, str]:
+    """By experiment, in what the runs of a group differ."""
+    values = {run.experiment: _settings(run) for run in group}
+    names = dict.fromkeys(name for own in values.values() for name in own)
+    differing = [name for name in names if len({own.get(name) for own in values.values()}) > 1]
+    said = {
+        experiment: " ".join(f"{name}={own[name]}" for name in differing if name in own)
+        for experiment, own in values.items()
+    }
+    uses = Counter(said.values())
+    return {
+        run.experiment: said[run.experiment]
+        if uses[said[run.experiment]] == 1
+        else " ".join(filter(None, (said[run.experiment], f"plan={run.plan[:8]}")))
+        for run in group
+    }
 
 
 def _settings(run: RunFile) -> dict[str, str]:

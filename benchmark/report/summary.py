@@ -13,7 +13,7 @@ from benchmark.plan.run_file import RunFile
 from benchmark.records.book import Book
 from benchmark.report.columns import column
 from benchmark.report.greeness import TAU, Uncertain, greeness, greeness_ci95, rank_ranges
-from benchmark.report.rows import LifeRow, StageRow, about
+from benchmark.report.rows import MeasuredRow, StageRow, about
 
 RIVALS = (
     "data", "classes", "train_images", "test_images", "max_epochs", "profile", "train_precision", "train_machine",
@@ -27,11 +27,10 @@ GRADED_SHARE = 0.95
 
 
 @dataclass(frozen=True)
-class SummaryRow(LifeRow):
+class SummaryRow(MeasuredRow):
     """A row for each experiment: means over its complete seeds. One without a complete seed names what is missing."""
 
     n_seeds: int = column("", "complete seeds")
-    acc_pct: float = column("%", "top-1 accuracy of the deployed engine on the test images")
     acc_ci95_pct: float = column("%", "half-width of the 95 % interval over seeds; empty with one seed")
     network_acc_pct: float = column("%", "top-1 accuracy of the network before its engine was built")
     tec_wh: float = column("W.h", "TEC: base training, compression or search, re-training; shared stages in full")
@@ -39,10 +38,6 @@ class SummaryRow(LifeRow):
     base_wh: float = column("W.h", "the part of TEC in phase base")
     compress_wh: float = column("W.h", "the part of TEC in phase compress")
     retrain_wh: float = column("W.h", "the part of TEC in phase retrain")
-    iec_wh: float = column("W.h", "IEC: energy of one inference (one image), best batch size, idle power included")
-    iec_ci95_wh: float = column("W.h", "half-width of the 95 % interval of iec_wh")
-    iec_dynamic_wh: float = column("W.h", "IEC without what the idle device draws in that time")
-    single_stream_wh: float = column("W.h", "energy of one inference at batch size 1, each awaited")
     g_500m: float = column("percent^tau per W.h", "Greeness at half a billion inferences")
     g_500m_ci95: float = column("percent^tau per W.h", "half-width of the 95 % interval of g_500m")
     rank_500m: str = column("", "rank among rivals by g_500m; a range such as 1-3 is a tie")
@@ -50,15 +45,11 @@ class SummaryRow(LifeRow):
     g_1b_ci95: float = column("percent^tau per W.h", "half-width of the 95 % interval of g_1b")
     rank_1b: str = column("", "rank among rivals by g_1b")
     tau: float = column("", "exponent of accuracy in G")
-    params: float = column("", "parameters of the network")
-    macs: float = column("", "multiply-accumulates of one inference (convolutions and linear layers)")
     deploy_wh: float = column("W.h", "energy of building the engine; no part of TEC or G")
     spent_making_wh: float = column(
         "W.h", "really spent on TEC and engine: each record once, over all seeds, repeats too"
     )
     spent_measuring_wh: float = column("W.h", "energy of the windows that IEC comes from, each measurement once")
-    energy_source: str = column("", "the meters, joined by +; estimate:... where there is none")
-    grade: str = column("", "the worst grade of the inference and of the stages that hold 95 % of TEC")
     missing: str = column("", "what has no record yet, by seed")
     notes: str = column("", "what a reader must know, for instance that a chain mixes copies of one stage")
 
@@ -67,10 +58,10 @@ EMPTY = {each.name: "" if each.type == "str" else math.nan for each in fields(Su
 
 
 def summarise(book: Book, stages: Sequence[StageRow], tau: float = TAU) -> list[SummaryRow]:
-    """A row per plan: the seeds of one plan are one experiment; an older plan is another."""
+    """A row per experiment: the seeds of one plan under one name; an older plan is another experiment."""
     wanted: dict[str, list[RunFile]] = {}
     for run in book.runs:
-        wanted.setdefault(run.plan, []).append(run)
+        wanted.setdefault(run.experiment, []).append(run)
     own: dict[str, list[StageRow]] = {}
     for row in stages:
         own.setdefault(row.experiment, []).append(row)

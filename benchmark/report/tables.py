@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmark.records.book import Book
 from benchmark.records.files import replace
@@ -61,7 +62,7 @@ def show(summary: Sequence[SummaryRow], console: Console) -> None:
     """
     narrow = console.width < NARROW
     varied = [name for name in SETTING if len({_said(name, row) for row in summary}) > 1]
-    console.print(f"Full-cycle energy: {_title(summary, varied)}", highlight=False, soft_wrap=True)
+    console.print(f"Full-cycle energy: {_title(summary, varied)}", markup=False, highlight=False, soft_wrap=True)
     varied += ["settings"] if any(row.settings for row in summary) else []
     numbers = ["acc %", "TEC W.h", "IEC W.h", "G(1B)"]
     if not narrow:
@@ -75,7 +76,9 @@ def show(summary: Sequence[SummaryRow], console: Console) -> None:
     for row in summary:
         cells, apart = _cells(row), [_said(name, row) for name in varied]
         first = [cells["method"], cells["model"], *apart]
-        table.add_row(*([" ".join(filter(None, first))] if narrow else first), *(cells[name] for name in numbers))
+        told = [" ".join(filter(None, first))] if narrow else first
+        # as texts: a name with brackets is a name, and no markup
+        table.add_row(*map(Text, told), *(Text(cells[name]) for name in numbers))
     console.print(table)
     for line in footnotes(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from benchmark.plan.life import Life
 from benchmark.plan.stage import Phase, Stage
-from benchmark.records.record import Record
+from benchmark.records.record import Record, faults
 from benchmark.records.store import Store
 from benchmark.run.progress import clock
 from benchmark.run.state import measured, measurement, redone, steps
@@ -24,7 +24,7 @@ class Forecast(NamedTuple):
 
 def table(store: Store, planned: Sequence[Life]) -> Iterator[str]:
     """Lines for people: every stage of every life cycle, then the sums of what is left."""
-    past, runs = list(store.records()), store.runs()
+    past, runs = [record for record in store.records() if not list(faults(record))], store.runs()
     left: dict[str, Forecast] = {}
     for life in planned:
         yield f"{life.name} seed {life.task.seed}"
@@ -78,14 +78,21 @@ def _forecast(stage: Stage, machine: str, past: Sequence[Record]) -> Forecast:
     like = [r for r in past if r.fn == stage.fn and r.machine == machine and _without_seed(r.params) == wanted]
     if not like:
         return Forecast(math.nan, math.nan, math.nan)
-    spent = [(r.details.get("spent") or {"joules": r.joules, "seconds": r.seconds}) for r in like]
-    joules = [math.nan if each["joules"] is None else each["joules"] for each in spent]
+    spent = [_spent(record) for record in like]
     count = len(like)
     return Forecast(
-        math.fsum(joules) / count,
-        math.fsum(each["seconds"] for each in spent) / count,
+        math.fsum(joules for joules, _ in spent) / count,
+        math.fsum(seconds for _, seconds in spent) / count,
         sum(r.artifact_bytes for r in like) / count,
     )
+
+
+def _spent(record: Record) -> tuple[float, float]:
+    """Joules and seconds of the whole stage; of a measurement, all its windows and not only those that count."""
+    spent = record.details.get("spent")
+    known = spent if isinstance(spent, dict) else {}
+    joules, seconds = known.get("joules", record.joules), known.get("seconds", record.seconds)
+    return (float(joules) if isinstance(joules, int | float) else math.nan), float(seconds or 0.0)
 
 
 def _without_seed(params: Any) -> Any:

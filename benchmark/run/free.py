@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmark.records.book import Book
+from benchmark.records.files import StoreError
 from benchmark.records.store import Store
 
 
@@ -12,9 +13,13 @@ def removable(store: Store) -> list[Path]:
     """Files under artifacts/ that no life which was asked for and is not finished can still ask for.
 
     A life is finished once every stage and its inference have a record: rows need records alone. What a newer version
-    of the code would plan differently counts as it was asked for.
+    of the code would plan differently counts as it was asked for; so does every results folder that ever used these
+    artifacts. Raises StoreError where one of them holds what cannot be read.
     """
-    book = Book.read(store)
-    unfinished = [run for run in book.runs if book.missing(run)]
-    needed = {stage.key for run in unfinished for stage in run.stages}
+    needed: set[str] = set()
+    for results in {store.results.resolve(), *store.outputs.users()}:
+        book = Book.read(Store(results, store.artifacts))
+        if book.unreadable:  # what it asks for is not known: nothing of it may go
+            raise StoreError(f"{book.unreadable[0]}: mend or remove it first, then free")
+        needed |= {stage.key for run in book.runs if book.missing(run) for stage in run.stages}
     return store.outputs.unneeded(needed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from benchmark.energy import DeviceError
 from benchmark.errors import UserError
 from benchmark.plan.life import Life
 from benchmark.plan.stage import Phase
@@ -26,22 +27,29 @@ def work(worker: Worker, blocks: Sequence[Sequence[Life]], measure_again: bool =
     StoreError or DeviceError at once, for without a place to keep results or a device there is no going on. Everything
     measured until then is kept.
     """
-    store = worker.site.store
     failures: list[str] = []
-    with worker, terminable():
-        _announce(worker, blocks)
-        for block in blocks:
-            pending: dict[str, Pending] = {}
-            for life in block:
-                failure = _advance(worker, life, pending, measure_again)
-                failures += [failure] if failure else []
-                if len(pending) >= GROUP:
-                    failures += _measure(worker, pending)
-            while pending:
-                failures += _measure(worker, pending)
-        store.check_writable()
+    try:
+        with worker, terminable():
+            _announce(worker, blocks)
+            for block in blocks:
+                _work_block(worker, block, failures, measure_again)
+    except (StoreError, DeviceError) as error:
+        if failures:
+            raise type(error)("; ".join([str(error), *failures])) from error
+        raise
     if failures:
         raise StageError("; ".join(dict.fromkeys(failures)))
+
+
+def _work_block(worker: Worker, block: Sequence[Life], failures: list[str], measure_again: bool) -> None:
+    pending: dict[str, Pending] = {}
+    for life in block:
+        failure = _advance(worker, life, pending, measure_again)
+        failures += [failure] if failure else []
+        if len(pending) >= GROUP:
+            failures += _measure(worker, pending)
+    while pending:
+        failures += _measure(worker, pending)
 
 
 def _announce(worker: Worker, blocks: Sequence[Sequence[Life]]) -> None:
@@ -88,12 +96,17 @@ def _measure(worker: Worker, pending: dict[str, Pending]) -> list[str]:
     return []
 
 
+def _words(error: Exception) -> str:
+    plain = isinstance(error, ValueError | UserError)
+    return str(error) if plain else f"its check failed: {type(error).__name__}: {error}"
+
+
 def refusals(lives: Sequence[Life]) -> dict[int, str]:
     """Why some of these lives cannot be worked at all, by position: their methods' own check, before any work."""
     found: dict[int, str] = {}
     for number, life in enumerate(lives):
         try:
             life.experiment.build_method().check(life.task)
-        except (ValueError, UserError) as error:
-            found[number] = f"{life.experiment.method['name']} on {life.task.model.name}: {error}"
+        except Exception as error:  # a check may fail in any way; all of them refuse this life and no other
+            found[number] = f"{life.experiment.method['name']} on {life.task.model.name}: {_words(error)}"
     return found

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from benchmark.plan.life import Life
 from benchmark.plan.run_file import RunFile, RunStage
 from benchmark.plan.stage import Phase, Stage
-from benchmark.records.record import Record
+from benchmark.records.files import StoreError
+from benchmark.records.record import Record, faults
 from benchmark.records.store import Store
 
 
@@ -31,9 +32,16 @@ def steps(life: Life, store: Store) -> list[Step]:
 
 
 def measurement(life: Life, store: Store) -> Stage | None:
-    """The inference measurement of a life; None until its engine is built."""
+    """The inference measurement of a life; None until its engine is built. Raises StoreError where its record cannot be
+    true."""
     built = store.record(life.place.infer_machine, life.key(life.build))
-    return None if built is None else life.measurement(built.details)
+    if built is None:
+        return None
+    if list(faults(built)):
+        raise StoreError(
+            f"the record of engine {built.key} cannot be ({'; '.join(faults(built))}): remove it and run again"
+        )
+    return life.measurement(built.details)
 
 
 def measured(life: Life, store: Store) -> bool:
@@ -48,27 +56,42 @@ def recorded(life: Life, store: Store) -> bool:
 
 
 def redone(life: Life, store: Store, runs: Iterable[RunFile]) -> Iterator[str]:
-    """Which stages of a life are recorded under an earlier plan, one of `runs`, and would be worked again, and why; a
-    line each."""
+    """What of a life is recorded under an earlier plan, one of `runs`, and would be worked again, and why; a line each.
+
+    Earlier is the newest plan that was asked for in the same words; stages are paired by function, in their order.
+    """
     run = life.run_file("")
-    earlier = [other for other in runs if _same_words(run, other) and other.plan != run.plan]
+    earlier = [other for other in runs if _same_words(run, other) and _plan(other) != _plan(run)]
     if not earlier:
         return
     before = max(earlier, key=lambda other: other.created)
+    waiting: dict[str, list[RunStage]] = {}
+    for stage in before.stages:
+        waiting.setdefault(stage.fn, []).append(stage)
     changed: dict[str, str] = {}
-    for number, stage in enumerate(run.stages):
-        was = before.stages[number] if number < len(before.stages) else None
-        if was is None or was.fn != stage.fn or was.key == stage.key:
+    for stage in run.stages:
+        was = waiting[stage.fn].pop(0) if waiting.get(stage.fn) else None
+        if was is None or was.key == stage.key:
             continue
         changed[stage.key] = stage.name
         if store.record(was.machine, was.key) is not None and store.record(stage.machine, stage.key) is None:
             yield f"{stage.name} {was.key} is recorded, but is worked again as {stage.key}: {_why(stage, was, changed)}"
+    if run.measurement_version != before.measurement_version:
+        versions = f"from {before.measurement_version} to {run.measurement_version}"
+        yield f"inference is measured again: its version was raised {versions}"
+
+
+def _plan(run: RunFile) -> tuple[str, int]:
+    return run.plan, run.measurement_version
 
 
 def _same_words(one: RunFile, other: RunFile) -> bool:
-    """Whether two runs were asked for in the same words, whatever the code made of them."""
-    names = ("words", "settings", "seed", "train_machine", "infer_machine")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+    """Whether two runs were asked for in the same words and settings, as far as both know them, whatever the code made
+    of them."""
+    names = ("words", "seed", "train_machine", "infer_machine")
+    common = one.settings.keys() & other.settings.keys()
+    same = all(one.settings[name] == other.settings[name] for name in common)
+    return same and all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _why(stage: RunStage, was: RunStage, changed: dict[str, str]) -> str:

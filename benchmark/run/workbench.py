@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmark.errors import UserError
 from benchmark.plan.stage import Cost
-from benchmark.records.files import StoreError, replace
+from benchmark.records.files import replace
 from benchmark.records.provenance import now
 from benchmark.records.store import Store
 from benchmark.run.progress import Progress
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 CHECKPOINT_S = 60.0
 JOURNAL_S = 5.0
 SHOW_S = 0.2
+
+
+class CheckpointError(UserError):
+    """What an interrupted stage left cannot be read; the message names the file."""
 
 
 class Account(NamedTuple):
@@ -89,7 +94,7 @@ class Workbench:
     @contextlib.contextmanager
     def metered(self) -> Iterator[None]:
         """The one window of the stage: everything inside is on the meter."""
-        with self._tracer.window(self._key) as window:
+        with self._tracer.window(self._key or "measurement") as window:
             self._window = window
             self._began = time.monotonic()
             self._journal(closed=False)
@@ -129,7 +134,7 @@ class Workbench:
         self._last_checkpoint = time.monotonic()
 
     def resume(self) -> Mapping[str, Any] | None:
-        """The state that an interrupted attempt left, or None. Raises StoreError where its file is damaged."""
+        """The state that an interrupted attempt left, or None. Raises CheckpointError where its file is damaged."""
         path = self._site.checkpoint(self._key)
         if not path.is_file():
             return None
@@ -138,7 +143,9 @@ class Workbench:
         try:
             left = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load fails in as many ways as a file can be damaged
-            raise StoreError(f"checkpoint {path} is damaged ({error}): delete it to start the stage again") from error
+            raise CheckpointError(
+                f"checkpoint {path} is damaged ({error}): delete it to start the stage again"
+            ) from error
         self._useful = left["useful"]
         state: Mapping[str, Any] = left["state"]
         return state
@@ -227,6 +234,8 @@ class Workbench:
         return joules, watts, end - self._began - self._paused_s
 
     def _journal(self, closed: bool) -> None:
+        if not self._key:
+            return  # a measurement is no part of any life: nothing is booked for one that ended early
         now_s = time.monotonic()
         self._longest_gap_s = max(self._longest_gap_s, now_s - self._last_journal)
         self._last_journal = now_s

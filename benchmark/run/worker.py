@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 from benchmark.energy import DeviceBusy, DeviceLock, EnergyTracer, Options, Reading
 from benchmark.errors import UserError
-from benchmark.plan.deployment import Measurement
+from benchmark.plan.deployment import Measurement, asked
 from benchmark.plan.life import Life
 from benchmark.plan.stage import Output, Phase, Stage
 from benchmark.records.artifacts import Stored
-from benchmark.records.files import StoreError
+from benchmark.records.files import StoreError, plain
 from benchmark.records.provenance import now, provenance
 from benchmark.records.record import Record
 from benchmark.run.process import ready, words
@@ -97,6 +100,8 @@ class Worker:
                 found = None
             if found is not None:
                 return Given(found[0], found[1].sha256)
+            for path in store.outputs.copies(key):
+                self.say(f"artifact {path} is not taken: no record of its stage here vouches for it")
             self._may_work(life, stage)
             self.say(f"the artifact of {stage.name} {key} is lost: it is worked again and booked as repeated")
             return self._work(life, stage)
@@ -146,42 +151,64 @@ class Worker:
     def measure(self, group: Mapping[str, Pending]) -> None:
         """Measure some engines together, their windows taking turns, a record each by its key.
 
-        What an early end leaves unmeasured is measured by the next run. Raises StageError.
+        An engine that cannot be had or loaded is left out. What an early end leaves unmeasured is measured by the next
+        run. Raises StageError, with what was left out and why.
         """
-        from benchmark.deploy.measure import measure_group, subject  # here: torch
+        from benchmark.deploy.measure import measure_group  # here: torch
 
         self._take_board()
-        for life, stage in group.values():
-            self._may_work(life, stage)
-        engines = {key: self.obtain(life, life.build) for key, (life, _) in group.items()}
-        name = f"{now()}/{next(iter(group))[:6]}"
-        bench, progress = self._bench(f"{Phase.INFER:<8} {len(group)} network shape(s)", "measurement")
+        bench, progress = self._bench(f"{Phase.INFER:<8} {len(group)} network shape(s)", "")
+        name, left_out = f"{now()}/{next(iter(group))[:6]}", {}
+        ready_ones: dict[str, _Measured] = {}
+        for key, pending in group.items():
+            try:
+                ready_ones[key] = self._subject(bench, pending)
+            except StageError as error:
+                left_out[key] = str(error)
+        if not ready_ones:
+            progress.close("none of them can be measured")
+            raise StageError("; ".join(left_out.values()))
         try:
-            subjects = {
-                key: subject(bench, cast(Measurement, stage.params), engines[key].output)
-                for key, (_, stage) in group.items()
-            }
             with bench.metered():
-                outputs = measure_group(bench, subjects)
+                outputs = measure_group(bench, {key: each.subject for key, each in ready_ones.items()})
         except BaseException as error:
-            bench.close()
             progress.close(f"stopped ({words(error)}); {self._wh(bench.spent_joules)} were spent on measuring")
             if isinstance(error, Exception):
                 raise StageError(f"the inference measurement failed: {words(error)}") from error
             raise
-        samples = _samples(bench.reading)
-        for key, (life, stage) in group.items():
-            output, used = outputs[key], {"engine": engines[key].artifact}
+        self._keep(name, {key: (ready_ones[key], output) for key, output in outputs.items()}, _samples(bench.reading))
+        progress.close(f"done, {self._wh(bench.spent_joules)} spent on measuring")
+        if left_out:
+            raise StageError("; ".join(left_out.values()))
+
+    def _subject(self, bench: Workbench, pending: Pending) -> _Measured:
+        """An engine, loaded and ready to be measured. Raises StageError."""
+        from benchmark.deploy.measure import subject  # here: torch
+
+        life, stage = pending
+        self._may_work(life, stage)
+        given = self.obtain(life, life.build)
+        try:
+            return _Measured(pending, given, subject(bench, cast(Measurement, stage.params), given.output))
+        except Exception as error:
+            raise StageError(f"the engine {life.key(life.build)} cannot be loaded: {words(error)}") from error
+
+    def _keep(self, name: str, measured: Mapping[str, tuple[_Measured, Output]], samples: bytes) -> None:
+        """A record for each measurement of a group; its readings lie beside the first."""
+        for each, output in measured.values():
+            life, stage = each.pending
             account = Account.of_windows(output.details["account"])
             kept = {part: value for part, value in output.details.items() if part != "account"}
-            kept["engine_key"] = life.key(life.build)  # the one engine, of all with this signature, that was measured
+            # the one engine, of all with this signature, that was measured; and by what rows will find it
+            kept["engine_key"] = life.key(life.build)
             kept["engine_version"] = life.place.engine_version
-            made = _Made(Output(values=output.values, details=kept), account, Stored("", 0), used)
+            kept["measurement"] = asked(cast(Measurement, stage.params))
+            made = _Made(
+                Output(values=output.values, details=kept), account, Stored("", 0), {"engine": each.given.artifact}
+            )
             record = self._record(stage, life, made)
             self.site.store.add(record.model_copy(update={"group": name}), samples)
-            samples = b""  # one window around the group: its readings lie beside the first of its records
-        self.site.store.clear_attempts(self.site.device.machine, "measurement")
-        progress.close(f"done, {self._wh(bench.spent_joules)} spent on measuring")
+            samples = b""  # one window around the group
 
     # --- what both need --------------------------------------------------------------------------------------------
 
@@ -238,8 +265,8 @@ class Worker:
             input_artifacts=made.given,
             **made.account.fields(),
             values=dict(made.output.values),
-            details=dict(made.output.details),
-            provenance={**self._provenance, **board},
+            details=plain(made.output.details),
+            provenance={**self._provenance, **board, **_outside(stage.fn)},
             device_name=device.name,
             machine=device.machine,
             commit=self._provenance["commit"],
@@ -261,6 +288,14 @@ class Worker:
         return f"{about}{joules / 3600:.4g} W.h" if joules == joules else "an unknown amount of energy"
 
 
+class _Measured(NamedTuple):
+    """An engine under measurement: what is pending, where the engine came from, and the loaded subject."""
+
+    pending: Pending
+    given: Given
+    subject: Any
+
+
 class _Made(NamedTuple):
     """What came of working a stage: its output, its cost, its artifact, and the artifacts it was given, by input."""
 
@@ -268,6 +303,15 @@ class _Made(NamedTuple):
     account: Account
     stored: Stored
     given: dict[str, str]
+
+
+def _outside(fn: str) -> dict[str, Any]:
+    """The SHA-256 of the file that a stage function lies in, where no commit of ours holds it."""
+    module = fn.partition(":")[0]
+    path = getattr(sys.modules.get(module), "__file__", None)
+    if module.partition(".")[0] in ("benchmark", "methods") or path is None:
+        return {}
+    return {"outside": {module: hashlib.sha256(Path(path).read_bytes()).hexdigest()}}
 
 
 def _trust(life: Life) -> None:

@@ -1,4 +1,4 @@
-"""Whether two modules are the same network: the same answers to the bit, the same ties; and if not, why."""
+"""Whether two modules are the same network: the same answers to the bit, the same ties and training; if not, why."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def agree(module: nn.Module, twin: nn.Module) -> None:
             ) from error
     if not _same(ours, theirs):
         raise ValueError(f"loaded again it gives other answers{_because(module, twin)}")
-    if _ties(module) != _ties(twin):
+    if _ties(module) != _ties(twin) or _trained(module) != _trained(twin) or _numbers(module) != _numbers(twin):
         raise ValueError(f"loaded again it would train otherwise{_because(module, twin)}")
 
 
@@ -96,6 +96,22 @@ def _ties(module: nn.Module) -> set[frozenset[str]]:
     return {frozenset(group) for group in names.values() if len(group) > 1}
 
 
+def _trained(module: nn.Module) -> dict[str, bool]:
+    """Which parameters a later stage would train."""
+    return {name: parameter.requires_grad for name, parameter in module.named_parameters(remove_duplicate=False)}
+
+
+def _numbers(module: nn.Module) -> dict[str, Any]:
+    """The numbers and texts that modules hold beside their tensors: a dropout's share, a batch norm's momentum."""
+    plain = set(vars(nn.Module()))
+    return {
+        f"{name}.{field}": value
+        for name, part in module.named_modules()
+        for field, value in vars(part).items()
+        if field not in plain and isinstance(value, str | int | float)
+    }
+
+
 def _because(module: nn.Module, twin: nn.Module) -> str:
     """What differs between the two, and the remedy; words for the end of a sentence."""
     found = list(_differences(module, twin))
@@ -109,6 +125,9 @@ def _differences(module: nn.Module, twin: nn.Module) -> Iterator[str]:
     for name, part in parts.items():
         if name in others:
             yield from _differing_attributes(name, part, others[name])
+    ours, theirs = _trained(module), _trained(twin)
+    for name in sorted(name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]):
+        yield f"{name} is {'trained' if ours[name] else 'frozen'} in the one and not in the other"
     for group in sorted(map(sorted, _ties(module) ^ _ties(twin))):
         yield f"{' and '.join(group)} are tied in one of them alone"
 

@@ -6,19 +6,20 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.plan.stage import Bench
-from benchmark.plan.task import Task
+from benchmark.plan.task import Recipe, Task
 from benchmark.vision.data import Loader, Loaders
 from benchmark.vision.evaluation import accuracy
 from benchmark.vision.graph import Graphed, graph_backend
+from benchmark.vision.learning_rate import rate
 from benchmark.vision.loss import CrossEntropy, Loss, loss_of
 from benchmark.vision.originals import original_of
 from benchmark.vision.published import read_back, worker_batches
-from benchmark.vision.schedule import rate
 from benchmark.vision.switches import set_precision, switches
 from benchmark.vision.training_step import (
     History,
@@ -110,7 +111,7 @@ def fast_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
     def epoch(number: int) -> tuple[float, float, float]:
         totals.zero_()
         with backend.stream() if backend else nullcontext():
-            _run_steps(bench, run, task, loader, (number, graphed))
+            _run_steps(bench, _Steps(run, task.recipe, loader, graphed), number)
             total_loss, hits, seen = totals.tolist()
         if seen != loader.count:
             raise TrainingError(
@@ -142,14 +143,22 @@ def _counted_step(run: Run, task: Task, loader: Loader, totals: Tensor, rows: Te
     totals.add_(torch.stack([value.double() * count, hits.double(), count]))
 
 
-def _run_steps(bench: Bench, run: Run, task: Task, loader: Loader, epoch: tuple[int, Graphed]) -> None:
-    """The steps of an epoch: its number, and what works its rows. Never waits for the device once graphs are there."""
-    number, graphed = epoch
-    steps = len(loader)
+class _Steps(NamedTuple):
+    """What the steps of an epoch are made of: the training, its recipe, its images, and what works their rows."""
+
+    run: Run
+    recipe: Recipe
+    loader: Loader
+    work: Graphed
+
+
+def _run_steps(bench: Bench, steps: _Steps, number: int) -> None:
+    """The steps of epoch `number`. Never waits for the device once graphs are there."""
+    loader, recipe, count = steps.loader, steps.recipe, len(steps.loader)
     for done, rows in enumerate(torch.split(loader.choices(number), loader.batch_size)):
-        run.set_rate(rate(task.recipe, number * steps + done, steps))
-        graphed(rows)
-        bench.progress(number + (done + 1) / steps, task.recipe.epochs)
+        steps.run.set_rate(rate(recipe, number * count + done, count))
+        steps.work(rows)
+        bench.progress(number + (done + 1) / count, recipe.epochs)
 
 
 def _objection(loss: Loss, task: Task) -> str:

@@ -70,7 +70,7 @@ def train_on(bench: Bench, params: Epoch, trained: Output) -> Output:
     with bench.paused():  # reading files is not training
         batches = loaders(task, bench.data_dir, bench.device, params.first_epoch)
     history = fit(bench, model, batches, loss_of(task.recipe), task)
-    return _output(model, task, {"acc_before_pct": trained.values["acc_pct"], **history.values()})
+    return _output(bench, model, task, {"acc_before_pct": trained.values["acc_pct"], **history.values()})
 
 
 def average(bench: Bench, params: Averaging, **visited: Output) -> Output:
@@ -96,7 +96,7 @@ def average(bench: Bench, params: Averaging, **visited: Output) -> Output:
     with bench.paused():
         best = max(output.values["acc_pct"] for output in visited.values())
         values = {"acc_pct": accuracy(model, batches.test), "acc_best_of_averaged_pct": best}
-    return _output(model, task, values)
+    return _output(bench, model, task, values)
 
 
 def _load(given: Output) -> nn.Module:
@@ -106,10 +106,11 @@ def _load(given: Output) -> nn.Module:
     return load(given.network)
 
 
-def _output(model: nn.Module, task: Task, values: dict[str, Any]) -> Output:
+def _output(bench: Bench, model: nn.Module, task: Task, values: dict[str, Any]) -> Output:
     from benchmark.vision.macs import count
     from benchmark.vision.network import freeze
 
-    parameters, macs = count(model)
-    network = freeze(model, task.model, task.data.classes, task.recipe)
+    with bench.paused():  # proving and counting a network is the suite's work, not the method's
+        parameters, macs = count(model)
+        network = freeze(model, task.model, task.data.classes, task.recipe)
     return Output(network=network, values={**values, "params": parameters, "macs": macs})

@@ -23,7 +23,7 @@ def run(*stages: RunStage) -> RunFile:
     """A run with these stages on the machine `here`."""
     return RunFile(
         experiment="e", plan="p", seed=0, words=WORDS, settings={}, train_machine="here", infer_machine="here",
-        measurement={}, stages=stages, created="2026-01-01",
+        measurement="", measurement_version=1, stages=stages, created="2026-01-01",
     )  # fmt: skip  # same
 
 
@@ -60,7 +60,7 @@ def test_a_good_record_is_no_fault(store):
             {"joules": 30_000.0, "provenance": {"versions": {"python": "3", "torch": "2"}, "power_limit_w": 700}},
             "above the limit of 700",
         ),
-        ({"repeated_joules": -1.0}, "repeated energy is negative"),
+        ({"repeated_joules": -1.0}, "is negative"),
         ({"commit": "unknown"}, "commit is unknown"),
         ({"source": ""}, "no source"),
         ({"device_name": ""}, "no device_name"),

@@ -47,11 +47,17 @@ class MeasuredLab:
 
     def run(self, board: int = 0, **task) -> str:
         device = dataclasses.replace(find_device(f"cuda:{board}"), torch_name="cpu")
+        self.work(device, self.experiment(**task))
+        return device.uuid
+
+    def experiment(self, **task):
         scale = {"name": "test", "train_images": 3000, "test_images": 64}
         recipe = {"name": "t", "epochs": 3, "batch_size": 16, "lr": 0.05, "mean": (0.5,) * 3, "std": (0.25,) * 3}
-        experiment = tiny_experiment(self.root, **{"scale": scale, "recipe": recipe, **task}, inference=PROTOCOL)
-        self.work(device, experiment)
-        return device.uuid
+        return tiny_experiment(self.root, **{"scale": scale, "recipe": recipe, **task}, inference=PROTOCOL)
+
+    def name(self, experiment, device) -> str:
+        (life,) = lives_of(experiment, device, self.store)
+        return life.name
 
     def work(self, device, experiment) -> None:
         work_all(self.root, device, lives_of(experiment, device, self.store))
@@ -106,12 +112,21 @@ def test_a_lost_board_is_nan_with_its_reason_and_never_stops_the_work(lab):
 
 
 @pytest.mark.slow
-def test_stages_of_one_life_on_two_boards_are_a_fault(lab):
-    """Both boards share a profile, so the second run finds the first's record; moving one stage's record shows the check."""
+def test_stages_of_one_life_on_two_boards_are_a_fault_and_seeds_on_two_boards_are_none(lab):
+    """Both boards are one machine, so a life that was begun on one may go on on the other."""
+
+    def faults():
+        return [finding.where for finding in check(lab.store) if "different boards" in finding.what and finding.fault]
+
     with FakeDriver(shared_library(), BOARD, gpus=2, processes="self:500", **FAST):
         lab.run(board=0)
         lab.run(board=1, seed=1)
-    assert any("different boards" in finding.what for finding in check(lab.store) if finding.fault)
+        assert faults() == []
+        device = dataclasses.replace(find_device("cuda:1"), torch_name="cpu")
+        steps = {"_target_": "tests.harness.two_steps.TwoSteps", "name": "two_steps"}
+        longer = lab.experiment().model_copy(update={"method": steps})
+        lab.work(device, longer)  # rests on what board 0 trained
+    assert faults() == [lab.name(longer, device)]
 
 
 @pytest.mark.slow

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import shutil
 
 import pytest
+from rich.console import Console
 
 from benchmark.energy import find_device
+from benchmark.errors import UserError
+from benchmark.plan.deployment import Inference
 from benchmark.plan.life import Life
 from benchmark.records.book import Book
+from benchmark.records.files import StoreError
+from benchmark.records.record import digest, read_record
 from benchmark.records.store import Store
 from benchmark.report import rows
 from benchmark.report.checks import check
 from benchmark.report.columns import names
 from benchmark.report.document import document
-from benchmark.report.summary import SummaryRow, grade, summarise
+from benchmark.report.summary import RIVALS, SummaryRow, grade, ranked, summarise
+from benchmark.report.tables import show
+from benchmark.run.forecast import table
 from benchmark.run.free import removable
+from benchmark.run.schedule import refusals
 from benchmark.run.worker import StageError
 from methods.baseline import Training
 from tests.harness import two_steps
@@ -120,6 +129,62 @@ def test_records_that_no_run_reaches_are_named(lab):
     assert lab.rows() == []
 
 
+class Cooler(Inference):
+    """The protocol with one field more."""
+
+    cool_down_s: float = 0.0
+
+
+def test_a_new_field_with_a_default_changes_no_row(lab, monkeypatch):
+    """Neither of the protocol nor of a method: keys leave defaults out, and so must all that finds records by them."""
+    lab.run(lab.experiment({}))
+    experiment = lab.experiment({"factor": 1.0})  # a default, written out
+    cooler = Cooler(**experiment.inference.model_dump())
+    said = lab.run(experiment.model_copy(update={"inference": cooler}))
+    assert all(line.endswith("recorded") for line in said)
+    (row,) = lab.summary()
+    assert row.n_seeds == 1
+    assert row.settings == ""
+
+
+def test_two_names_of_one_plan_are_two_experiments(lab):
+    lab.run(lab.experiment({}), lab.experiment({"name": "other"}))
+    assert sorted((row.method, row.n_seeds) for row in lab.summary()) == [("other", 1), ("two_steps", 1)]
+
+
+def test_plans_that_differ_in_nothing_that_has_a_name_are_told_apart(lab, monkeypatch):
+    lab.run(lab.experiment({}))
+    monkeypatch.setattr(two_steps.Using.model_fields["factor"], "default", 3.0)
+    two_steps.Using.model_rebuild(force=True)
+    try:
+        lab.run(lab.experiment({}))
+    finally:
+        monkeypatch.undo()
+        two_steps.Using.model_rebuild(force=True)
+    said = [row.settings for row in lab.summary()]
+    assert len(set(said)) == 2
+    assert all(text.startswith("plan=") for text in said)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"engine_version": "0.1"}, {"measurement": "of another protocol"}, {"signature": "another"}, {"machine": "there"},
+    ],
+)  # fmt: skip  # a case a line
+def test_a_measurement_joins_a_run_by_all_that_was_measured(lab, changed):
+    lab.run(lab.experiment())
+    (path,) = (path for path in lab.store.record_paths() if read_record(path).group)
+    record = read_record(path)
+    path.unlink()
+    details = {**record.details, **{name: value for name, value in changed.items() if name in record.details}}
+    params = {**record.params, **{name: value for name, value in changed.items() if name in record.params}}
+    machine = changed.get("machine", record.machine)
+    lab.store.add(record.model_copy(update={"details": details, "params": params, "machine": machine}))
+    (row,) = lab.summary()
+    assert row.missing == "seed 0: inference"
+
+
 # --- whatever a stage hands on is kept --------------------------------------------------------------------------------
 
 
@@ -148,7 +213,7 @@ def test_what_no_unfinished_life_needs_can_be_freed_and_rows_stay(lab):
     needed = {open_life.key(stage) for _, stage in open_life.steps()}
     paths = removable(lab.store)
     assert paths
-    assert not {path.name.partition(".")[0] for path in paths} & needed
+    assert not {path.name[:20] for path in paths} & needed
     for path in paths:
         path.unlink()
     lab.run(lab.experiment({"factor": 2.0}))
@@ -162,18 +227,36 @@ def test_what_no_unfinished_life_needs_can_be_freed_and_rows_stay(lab):
     )
 
 
+def test_what_another_results_folder_needs_is_not_freed(lab, tmp_path):
+    lab.run(lab.experiment({}))
+    other = Store(tmp_path / "elsewhere", lab.store.artifacts)
+    other.check_writable()
+    assert len(removable(other)) > 0
+    other.add_run(lab.lives(lab.experiment({"factor": 2.0}))[0].run_file("now"))
+    needed = {stage.key for run in other.runs() for stage in run.stages}
+    assert not {path.name[:20] for path in removable(lab.store)} & needed
+
+
+def test_nothing_is_freed_while_a_run_cannot_be_read(lab):
+    lab.run(lab.experiment({}))
+    lab.store.run_paths()[0].write_text("{}")
+    with pytest.raises(StoreError, match="mend or remove it first, then free"):
+        removable(lab.store)
+
+
 # --- what a stage rests on is checked --------------------------------------------------------------------------------
 
 
-def _network_path(lab: Lab, life: Life):
-    return lab.store.outputs.path(life.key(life.plan.network))
+def _artifact(lab: Lab, life: Life):
+    """The file of a life's base network."""
+    (path,) = lab.store.outputs.copies(life.key(life.plan.steps[0][1]))
+    return path
 
 
 def test_another_seeds_network_under_the_same_name_is_not_taken(lab):
     lab.run(lab.experiment({}), lab.experiment({}, seed=1))
     first, second = lab.lives(lab.experiment({}), lab.experiment({}, seed=1))
-    base = [life.plan.steps[0][1] for life in (first, second)]
-    shutil.copy(lab.store.outputs.path(second.key(base[1])), lab.store.outputs.path(first.key(base[0])))
+    shutil.copy(_artifact(lab, second), _artifact(lab, first))
     said = lab.run(lab.experiment({"factor": 2.0}))
     assert any("is not what any record of its stage handed on" in line for line in said)
     assert any("is lost: it is worked again" in line for line in said)
@@ -182,10 +265,19 @@ def test_another_seeds_network_under_the_same_name_is_not_taken(lab):
     assert used[0].values["acc_pct"] == by_seed[0]
 
 
+def test_a_file_of_another_name_is_not_taken_and_said(lab):
+    lab.run(lab.experiment({}))
+    (life,) = lab.lives(lab.experiment({}))
+    path = _artifact(lab, life)
+    path.rename(path.with_name(f"{path.name[:20]}-{'0' * 12}.safetensors"))
+    said = lab.run(lab.experiment({"factor": 2.0}))
+    assert any("is not taken: no record of its stage here vouches for it" in line for line in said)
+
+
 def test_flipped_bits_are_not_taken(lab):
     lab.run(lab.experiment({}))
     (life,) = lab.lives(lab.experiment({}))
-    path = lab.store.outputs.path(life.key(life.plan.steps[0][1]))
+    path = _artifact(lab, life)
     content = bytearray(path.read_bytes())
     content[-5] ^= 64
     path.write_bytes(content)
@@ -222,6 +314,57 @@ def test_a_run_file_that_names_code_is_refused_and_nothing_is_imported(lab, tmp_
     assert lab.book().unreadable
     assert any("is no run file" in finding.what for finding in check(lab.store) if finding.fault)
     assert not (tmp_path / "ran").exists()
+
+
+def _edit(lab: Lab, path, *way, value) -> None:
+    """Change one value of a record or run, and seal it again, as a stranger would."""
+    words = json.loads(path.read_text())
+    inner = words
+    for name in way[:-1]:
+        inner = inner[name]
+    inner[way[-1]] = value
+    if "digest" in words:
+        words["digest"] = digest(words)
+    path.write_text(json.dumps(words))
+
+
+@pytest.mark.parametrize(
+    ("kind", "way", "value"),
+    [
+        ("train", ("values", "acc_pct"), 101.0),
+        ("train", ("joules",), -1.0),
+        ("train", ("grade",), "Z"),
+        ("train", ("provenance", "versions"), []),
+        ("train", ("provenance", "power_limit_w"), "much"),
+        ("build_engine", ("details", "signature"), None),
+        ("build_engine", ("values", "acc_pct"), -3),
+        ("inference", ("values", "iec_joules"), -1.0),
+        ("inference", ("details", "spent"), {"x": 1}),
+        ("run", ("stages", 0, "kind"), "IEC"),
+        ("run", ("stages",), []),
+        ("run", ("words", "method"), "[/x]"),
+        ("run", ("seed",), "one"),
+    ],
+)
+def test_a_strangers_folder_crashes_no_command(lab, kind, way, value, capsys):
+    """Each ends in a table, a finding or one clear error."""
+    lab.run(lab.experiment({}))
+    if kind == "run":
+        (path,) = lab.store.run_paths()
+    else:
+        (path,) = (path for path in lab.store.record_paths() if read_record(path).fn.endswith(kind))
+    _edit(lab, path, *way, value=value)
+    (lab.store.results / "devices" / "x").mkdir(parents=True)
+    (lab.store.results / "devices" / "x" / "y.json").write_text("{}")
+    check(lab.store)
+    rows_now = lab.summary()
+    if rows_now:
+        show(rows_now, Console(width=200))
+    lives = lab.lives(lab.experiment({}))
+    for work in (lambda: list(table(lab.store, lives)), lambda: lab.run(lab.experiment({}))):
+        with contextlib.suppress(UserError):
+            work()
+    assert check(lab.store) is not None
 
 
 def test_a_stages_name_in_a_file_chooses_no_code(lab):
@@ -277,6 +420,16 @@ def test_every_value_in_which_rows_differ_shows_and_unlike_tasks_are_no_rivals(l
     assert {row.rank_1b for row in found} == {"1"}, "none of them is another's rival"
 
 
+@pytest.mark.parametrize("name", RIVALS)
+def test_rows_that_differ_in_one_of_these_values_have_no_rank_among_each_other(lab, name):
+    lab.run(lab.experiment())
+    (row,) = lab.summary()
+    value = getattr(row, name)
+    other = dataclasses.replace(row, **{name: f"{value}x" if isinstance(value, str) else 7})
+    assert [each.rank_1b for each in ranked([row, other])] == ["1", "1"]
+    assert [each.rank_1b for each in ranked([row, row])] == ["1-2", "1-2"]
+
+
 def test_recipes_are_settings_and_their_rows_are_rivals(lab):
     recipe = {"name": "t", "epochs": 1, "batch_size": 32, "lr": 0.05, "mean": (0.5,) * 3, "std": (0.25,) * 3}
     lab.run(lab.experiment(), lab.experiment(recipe=recipe))
@@ -311,6 +464,42 @@ def test_measurements_are_taken_when_enough_wait_not_all_at_the_end(lab, monkeyp
     }
     assert measured[0] < trained["w2"], "the first two were measured before the third was trained"
     assert {row.model: row.n_seeds for row in lab.summary()} == {"w0": 1, "w1": 1, "w2": 1, "broken": 0}
+
+
+def test_an_engine_that_cannot_be_loaded_keeps_no_other_from_being_measured(lab, monkeypatch):
+    from benchmark.deploy import measure
+
+    original = measure.subject
+
+    def fail_for_the_wide(bench, params, built):
+        if built.engine.tensors["0.weight"].shape[0] == 16:
+            raise RuntimeError("no such kernel")
+        return original(bench, params, built)
+
+    monkeypatch.setattr(measure, "subject", fail_for_the_wide)
+    wide = {"name": "wide", "builder": "tests.tiny:tiny", "kwargs": {"width": 16}}
+    with pytest.raises(StageError, match="cannot be loaded: RuntimeError: no such kernel"):
+        lab.run(lab.experiment(), lab.experiment(model=wide))
+    assert {row.model: row.n_seeds for row in lab.summary()} == {"tiny": 1, "wide": 0}
+
+
+def test_a_damaged_checkpoint_stops_no_other_life(lab):
+    (life,) = lab.lives(lab.experiment())
+    lab.store.check_writable()
+    lab.store.outputs.checkpoint(life.key(life.plan.network), lab.device.uuid).write_bytes(b"rubbish")
+    with pytest.raises(StageError, match=r"is damaged .* delete it to start the stage again"):
+        lab.run(lab.experiment(), lab.experiment(seed=1))
+    assert [row.n_seeds for row in lab.summary()] == [1]
+
+
+def test_a_check_that_crashes_refuses_its_own_life_alone(lab, monkeypatch):
+    def crash(self, task):
+        raise RuntimeError("meta tensors cannot do this")
+
+    monkeypatch.setattr(two_steps.TwoSteps, "check", crash)
+    found = refusals(lab.lives(lab.experiment({}), lab.experiment()))
+    assert list(found) == [0]
+    assert "its check failed: RuntimeError: meta tensors cannot do this" in found[0]
 
 
 # --- typed rows ---------------------------------------------------------------------------------------------------

@@ -235,7 +235,7 @@ def _await_checkpoint(child: subprocess.Popen[str], root: Path) -> None:
 def _network(root: Path) -> bytes:
     store = Store(root / "results", root / "artifacts")
     (trained,) = (record for record in store.records() if record.fn == "methods.training:train")
-    return store.outputs.path(trained.key).read_bytes()
+    return store.outputs.path(trained.key, trained.artifact).read_bytes()
 
 
 @pytest.mark.slow

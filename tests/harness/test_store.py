@@ -135,7 +135,7 @@ def test_everything_of_an_output_survives_the_artifact(store):
     stored = store.outputs.save("key", output)
     back, found = store.outputs.load("key", [stored.sha256])
     assert found == stored
-    assert stored.size == store.outputs.path("key").stat().st_size
+    assert stored.size == store.outputs.path("key", stored.sha256).stat().st_size
     assert torch.equal(back.network.tensors["w"], NETWORK.tensors["w"])
     assert (back.network.builder, back.network.kwargs, back.network.mean) == ("a:b", {"classes": 3}, (0.1, 0.2, 0.3))
     assert torch.equal(back.arrays["mask"], output.arrays["mask"])
@@ -158,21 +158,29 @@ def test_an_artifact_that_is_not_here_is_none(store):
 
 def test_an_artifact_that_no_record_vouches_for_is_refused(store):
     stored = store.outputs.save("key", Output(arrays={"a": torch.zeros(100)}))
-    path = store.outputs.path("key")
+    (path,) = store.outputs.copies("key")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"key\.safetensors is not what any record"):
+    with pytest.raises(StoreError, match=r"key-\w+\.safetensors is not what any record"):
         store.outputs.load("key", [stored.sha256])
+
+
+def _stored(store, content: bytes) -> str:
+    """An artifact `key` with this content, under the name that is its own; returns its SHA-256."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    store.artifacts.mkdir(parents=True, exist_ok=True)
+    store.outputs.path("key", sha256).write_bytes(content)
+    return sha256
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-50], lambda content: b"", lambda content: b"\0" * 100])
 def test_a_damaged_artifact_is_named_even_if_its_record_vouches_for_it(store, damage):
     store.outputs.save("key", Output(arrays={"a": torch.zeros(100)}))
-    path = store.outputs.path("key")
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(StoreError, match=r"key\.safetensors is damaged.*delete it"):
-        store.outputs.load("key", [hashlib.sha256(path.read_bytes()).hexdigest()])
+    (path,) = store.outputs.copies("key")
+    sha256 = _stored(store, damage(path.read_bytes()))
+    with pytest.raises(StoreError, match=r"safetensors is damaged.*delete it"):
+        store.outputs.load("key", [sha256])
 
 
 @pytest.mark.parametrize(
@@ -188,11 +196,32 @@ def test_a_header_that_says_something_else_is_damage(store, change):
     from safetensors.torch import save
 
     header = {"network": None, "engine": None, "values": {}, "details": {}, **change}
-    content = save({"nothing": torch.zeros(0)}, {"output": json.dumps(header)})
-    store.artifacts.mkdir(parents=True)
-    store.outputs.path("key").write_bytes(content)
+    sha256 = _stored(store, save({"nothing": torch.zeros(0)}, {"output": json.dumps(header)}))
     with pytest.raises(StoreError, match="is damaged"):
-        store.outputs.load("key", [hashlib.sha256(content).hexdigest()])
+        store.outputs.load("key", [sha256])
+
+
+def test_two_copies_of_a_stage_never_meet(store):
+    """Two machines, or two results folders, that share artifacts: each finds its own."""
+    one = store.outputs.save("key", Output(values={"acc_pct": 1.0}))
+    other = store.outputs.save("key", Output(values={"acc_pct": 2.0}))
+    assert store.outputs.load("key", [one.sha256])[0].values == {"acc_pct": 1.0}
+    assert store.outputs.load("key", [other.sha256])[0].values == {"acc_pct": 2.0}
+    assert store.outputs.load("key", ["0" * 64]) is None
+    assert len(store.outputs.copies("key")) == 2
+
+
+def test_what_a_finished_stage_hands_on_is_never_refused_for_its_form(store):
+    import numpy as np
+
+    turned = torch.arange(6.0).reshape(2, 3).t()
+    details = {"curve": [math.nan, np.float32(1.5), np.int64(2)], "where": (1, 2), "flag": np.bool_(True)}
+    stored = store.outputs.save("key", Output(arrays={"a": turned}, values={"x": np.float64(2)}, details=details))
+    back, _ = store.outputs.load("key", [stored.sha256])
+    assert torch.equal(back.arrays["a"], turned)
+    assert back.details == {"curve": [None, 1.5, 2], "where": [1, 2], "flag": True}
+    with pytest.raises(TypeError, match="a object is no data"):
+        store.outputs.save("key", Output(details={"x": object()}))
 
 
 def test_the_copies_that_records_vouch_for_are_the_first_and_its_repeats(store):
@@ -204,13 +233,74 @@ def test_the_copies_that_records_vouch_for_are_the_first_and_its_repeats(store):
     assert store.copies("here", "m" * 20) == []
 
 
+A, B, C = ("a" * 20, "b" * 20, "c" * 20)
+
+
 def test_what_is_not_needed_is_listed_but_never_what_a_process_holds(store):
-    for key in ("a", "b", "c"):
+    for key in (A, B, C):
         store.outputs.save(key, Output(values={"x": 1.0}))
-    with store.outputs.working_on("b", lambda: None):
-        found = store.outputs.unneeded({"a"})
-        assert {path.name for path in found} == {"c.safetensors"}
-    assert {path.name for path in store.outputs.unneeded({"a"})} == {"b.safetensors", "c.safetensors"}
+    checkpoint = store.outputs.checkpoint(C, "board")
+    checkpoint.write_bytes(b"")
+    with store.outputs.working_on(B, lambda: None):
+        found = store.outputs.unneeded({A})
+        assert set(found) == {*store.outputs.copies(C), checkpoint}
+    assert set(store.outputs.unneeded({A})) == {*store.outputs.copies(B), *store.outputs.copies(C), checkpoint}
+
+
+@pytest.mark.parametrize("name", ["thesis.docx", f".{C}-000000000000.safetensors.tmp1", "x.safetensors", f"{C}.lock"])
+def test_files_that_are_somebody_elses_are_never_listed(store, name):
+    store.artifacts.mkdir(parents=True)
+    (store.artifacts / name).write_text("mine")
+    (store.artifacts / "a.folder").mkdir()
+    assert store.outputs.unneeded(set()) == []
+
+
+def test_a_folder_of_artifacts_knows_who_uses_it(store, tmp_path):
+    other = Store(tmp_path / "elsewhere", store.artifacts)
+    for each in (store, other, store):
+        each.check_writable()
+    assert {path.name for path in store.outputs.users()} == {"results", "elsewhere"}
+
+
+def test_a_lock_follows_no_link_and_empties_no_file(store, tmp_path):
+    store.artifacts.mkdir(parents=True)
+    precious = tmp_path / "precious.txt"
+    precious.write_text("all I have")
+    (store.artifacts / f"{A}.lock").symlink_to(precious)
+    with pytest.raises(StoreError, match="cannot lock"), store.outputs.working_on(A, lambda: None):
+        pass
+    assert precious.read_text() == "all I have"
+
+
+def test_a_lock_that_was_deleted_locks_nobody_out_and_lets_nobody_in(store):
+    import threading
+
+    store.artifacts.mkdir(parents=True)
+    inside, waited = [], threading.Event()
+
+    def second() -> None:
+        with store.outputs.working_on(A, waited.set):
+            inside.append("second")
+
+    with store.outputs.working_on(A, lambda: None):
+        (store.artifacts / f"{A}.lock").unlink()
+        (store.artifacts / f"{A}.lock").touch()
+        with store.outputs.working_on(A, lambda: None):  # the lock that lies there now
+            worker = threading.Thread(target=second)
+            worker.start()
+            assert waited.wait(10)
+            assert inside == []
+    worker.join(10)
+    assert inside == ["second"]
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_json_is_refused(store, word):
+    store.add(record())
+    (path,) = store.record_paths()
+    path.write_text(path.read_text().replace('"seconds": 36.0', f'"seconds": {word}'))
+    with pytest.raises(StoreError, match="is no JSON"):
+        read_record(path)
 
 
 def test_a_choice_is_made_once_a_machine(store):
