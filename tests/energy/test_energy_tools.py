@@ -194,8 +194,16 @@ def test_simple_meters_fit_the_seam():
     before = meter.read()
     sum(i * i for i in range(100_000))
     assert meter.read() > before
-    assert meter.source == "estimate:tdp_load"
+    assert meter.source == "estimate:tdp_load@65w"
 
 
 def test_labels_are_utc():
     assert utc_label(0) == "1970-01-01T00:00:00.000+00:00"
+
+
+def test_an_estimate_that_rests_on_another_assumption_has_another_source():
+    from benchmark.energy.estimate import TdpLoad
+
+    assert [TdpLoad(watts).source for watts in (None, 15.0, 400.0)] == [
+        "estimate:tdp_load", "estimate:tdp_load@15w", "estimate:tdp_load@400w",
+    ]  # fmt: skip  # a list reads best in rows

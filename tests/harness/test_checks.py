@@ -209,3 +209,18 @@ def test_the_layout_of_the_file_is_no_edit(store):
     words = json.loads(path.read_text())
     path.write_text(json.dumps(dict(reversed(words.items()))))
     assert check(store) == []
+
+
+def test_estimates_under_different_assumptions_in_one_experiment_are_a_fault(store):
+    store.add_run(run(stage("s" * 20)).model_copy(update={"seed": 1}))
+    estimate = {"grade": "E", "joules": 1.0}
+    store.add(record(source="estimate:tdp_load", **estimate))
+    store.add(record(key="s" * 20, source="estimate:tdp_load@15w", **estimate))
+    assert any("rest on different assumptions" in what for what in _faults(store))
+
+
+def test_code_outside_our_commits_is_a_warning(store):
+    store.add(record(provenance={"versions": {"python": "3", "torch": "2"}, "outside": {"mine": "0" * 64}}))
+    (finding,) = check(store)
+    assert not finding.fault
+    assert "was made by mine, which lies in no commit of ours" in finding.what

@@ -77,6 +77,8 @@ def test_every_study_expands_to_experiments_that_parse():
         ("executor=ray", "only 'local'"),
         ("tau=0", "tau: "),
         ("seed", "write name=value"),
+        ("+scale.train_images=60000", "scale.train_images=60000: cifar100 has 50000"),
+        ("+scale.test_images=20000", "scale.test_images=20000: cifar100 has 10000"),
     ],
 )
 def test_a_wrong_word_is_refused_by_name(word, wanted):

@@ -46,6 +46,12 @@ def test_auto_is_the_preferred_engine_that_is_installed_whatever_the_precision()
     assert choose_engine(GPU, "auto") == "torch"
 
 
+def test_auto_without_an_engine_that_can_run_says_why():
+    nothing = Here(device_kind="cpu", machine="m", engines=(Fake(),))
+    with pytest.raises(ConfigError, match=r"engine=auto: no engine can run here \(fake: fake needs a GPU\)"):
+        _life(here=nothing)
+
+
 def test_a_precision_the_engine_lacks_is_refused_with_its_reason_and_not_replaced():
     with pytest.raises(ConfigError, match="deploy_precision=int8 with engine=torch: the torch engine runs fp32"):
         _life("deploy_precision=int8", "engine=torch")

@@ -201,3 +201,21 @@ def test_tied_tensors_stored_with_two_shapes_are_refused(recipe):
     tensors["second.weight"] = torch.zeros(4, 5, 1, 1)
     with pytest.raises(ValueError, match=r"second.weight is tied to a tensor that is stored with another shape"):
         network.load(Network(model.builder, {"classes": 10}, tensors, recipe.mean, recipe.std))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda network: setattr(network[3], "p", 0.9), "the plain attribute 3.p differs"),
+        (lambda network: setattr(network[1], "momentum", 0.001), "the plain attribute 1.momentum differs"),
+        (lambda network: network[0].weight.requires_grad_(False), "0.weight is frozen in the one and not in the other"),
+    ],
+)
+def test_what_a_later_stage_would_train_by_is_proved_too(change, said, recipe):
+    """In eval mode these answer alike; trained on, they would not."""
+    model = Model(name="tiny", builder="tests.tiny:tiny")
+    net = network.build_model(model, 10)
+    network.freeze(net, model, 10, recipe)
+    change(net)
+    with pytest.raises(ValueError, match=f"would train otherwise.*{said}"):
+        network.freeze(net, model, 10, recipe)
