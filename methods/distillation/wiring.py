@@ -1,0 +1,103 @@
+"""From a method's words to its modules, and its rehearsal: does this method exist for this pair of networks?"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from benchmark.vision.models.repdistiller.interface import FeatureNetwork
+from methods.distillation.objective import INITIAL, Objective
+from methods.distillation.params import Choice, TermChoice
+from methods.distillation.teacher import PlainTeacher
+from methods.distillation.term import Scene, Shape, Term, View
+
+IMAGES = 2
+"""In a rehearsal; batch normalisation of 1x1 maps and the relations within a batch need two."""
+
+
+def shapes_of(network: nn.Module) -> tuple[Shape, ...]:
+    """The shapes of a network's features of a 32x32 image, found on the meta device; none where it shows none."""
+    if not isinstance(network, FeatureNetwork):
+        return ()
+    twin: Any = copy.deepcopy(network).to("meta").eval()
+    features, _ = twin.features(torch.zeros(1, 3, 32, 32, device="meta"))
+    return tuple(tuple(feature.shape[1:]) for feature in features)
+
+
+def kind_of(name: str) -> type[Term]:
+    """The term class that `module:Class` names. Raises ValueError where there is none."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise ValueError(f"term {name}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Term)):
+        raise ValueError(f"term {name}: {module} has no term of that name")
+    return found
+
+
+def build_term(choice: TermChoice, scene: Scene) -> Term:
+    """The chosen term for a scene, its modules fresh from torch's global generator.
+
+    Raises ValueError for settings that it does not know, and for a pair of networks that it cannot serve.
+    """
+    kind = kind_of(choice.kind)
+    try:
+        settings = kind.Settings.model_validate(choice.settings)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise ValueError(f"settings of {choice.kind}: {found}") from error
+    views = {"student": (kind.student_view, scene.student), "teacher": (kind.teacher_view, scene.teacher)}
+    for side, (view, shapes) in views.items():
+        if view is not View.LOGITS and not shapes:
+            raise ValueError(f"{choice.kind} needs features, and the {side} shows none: choose one of repdistiller/")
+    return cast(Any, kind)(scene, settings)  # type: ignore[no-any-return] # every term is built alike
+
+
+def freeze_but(network: nn.Module, trained: list[nn.Module]) -> None:
+    """Let only the `trained` modules of a network require a gradient, in place."""
+    network.requires_grad_(False)
+    for module in trained:
+        module.requires_grad_(True)
+
+
+def trained_at_first(term: Term, student: nn.Module) -> list[nn.Module]:
+    """The modules of the student that an initial term trains: stem and stages, or none for a term that does not look
+    at it."""
+    return cast(FeatureNetwork, student).feature_modules() if term.uses_student else []
+
+
+def handed_on(term: Term) -> Mapping[str, torch.Tensor]:
+    """What the main term needs of an initial one, on the CPU."""
+    return {name: tensor.detach().cpu() for name, tensor in term.state_dict().items()} if term.hands_on else {}
+
+
+def rehearse(student: nn.Module, teacher: nn.Module, choice: Choice, scene: Scene) -> None:
+    """Build the terms for two networks and send images through, all on the meta device. Raises ValueError with the
+    reason where that is impossible.
+
+    `scene` must not be `published`, whose draws need real numbers.
+    """
+    ours, theirs = (copy.deepcopy(network).to("meta").train() for network in (student, teacher))
+    if choice.initial is not None:
+        with torch.device("meta"):
+            initial = build_term(choice.initial, scene)
+        _send(ours, Objective(PlainTeacher(theirs), initial, INITIAL))
+        scene = replace(scene, prepared=dict(initial.state_dict()) if initial.hands_on else {})
+    with torch.device("meta"):
+        term = build_term(choice.term, scene)
+    _send(ours, Objective(PlainTeacher(theirs), term, choice.weights))
+
+
+def _send(student: nn.Module, objective: Objective) -> None:
+    objective.to("meta").train()
+    images = torch.zeros(IMAGES, 3, 32, 32, device="meta")
+    numbers = torch.zeros(IMAGES, dtype=torch.long, device="meta")
+    objective(student, images, numbers, numbers)
