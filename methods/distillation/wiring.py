@@ -26,7 +26,7 @@ def shapes_of(network: nn.Module) -> tuple[Shape, ...]:
     """The shapes of a network's features of a 32x32 image, found on the meta device; none where it shows none."""
     if not isinstance(network, FeatureNetwork):
         return ()
-    twin: Any = copy.deepcopy(network).to("meta").eval()
+    twin: Any = copy.deepcopy(network).to("meta", torch.float32).eval()
     features, _ = twin.features(torch.zeros(1, 3, 32, 32, device="meta"))
     return tuple(tuple(feature.shape[1:]) for feature in features)
 
@@ -85,7 +85,7 @@ def rehearse(student: nn.Module, teacher: nn.Module, choice: Choice, scene: Scen
 
     `scene` must not be `published`, whose draws need real numbers.
     """
-    ours, theirs = (copy.deepcopy(network).to("meta").train() for network in (student, teacher))
+    ours, theirs = (copy.deepcopy(network).to("meta", torch.float32).train() for network in (student, teacher))
     if choice.initial is not None:
         with torch.device("meta"):
             initial = build_term(choice.initial, scene)
@@ -97,7 +97,7 @@ def rehearse(student: nn.Module, teacher: nn.Module, choice: Choice, scene: Scen
 
 
 def _send(student: nn.Module, objective: Objective) -> None:
-    objective.to("meta").train()
+    objective.to("meta", torch.float32).train()
     images = torch.zeros(IMAGES, 3, 32, 32, device="meta")
     numbers = torch.zeros(IMAGES, dtype=torch.long, device="meta")
     objective(student, images, numbers, numbers)
