@@ -26,9 +26,10 @@ def full_precision(formula: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(formula)
     def careful(*args: P.args, **kwargs: P.kwargs) -> R:
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if not tensors or not torch.is_autocast_enabled(tensors[0].device.type):
+        kind = tensors[0].device.type
+        if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
             return formula(*args, **kwargs)
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        with torch.autocast(kind, enabled=False):
             widened, named = tree_map(_widened, (args, kwargs))
             return formula(*widened, **named)
 

@@ -38,9 +38,12 @@ class Objective(nn.Module):
 
     def __init__(self, teacher: AnsweringTeacher, term: Term, weights: Weights, no_waste: bool = False) -> None:
         super().__init__()
+        if weights.term is None:
+            raise ValueError("the term has no weight: Choice.for_pair gives it the pair's")
         self.teacher = teacher
         self.term = term
         self.weights = weights
+        self.weight = weights.term
         self.kd = None if no_waste and not weights.kd else weights.kd
         self.asks_student = term.uses_student or weights.ce is not None or not no_waste
         self.asks_teacher = term.uses_teacher or self.kd is not None
@@ -60,7 +63,7 @@ class Objective(nn.Module):
         """The loss, a scalar, and the student's logits."""
         teacher = self._teacher(images) if self.asks_teacher else NOTHING
         student = look(model, images, self.term.student_view) if self.asks_student else Answers([], teacher.logits)
-        value = self.weights.term * self.ramp * self.term(student, teacher, Batch(labels, index))
+        value = self.weight * self.ramp * self.term(student, teacher, Batch(labels, index))
         if self.weights.ce is not None:
             value = value + self.weights.ce * functional.cross_entropy(student.logits, labels)
         if self.kd is not None:

@@ -13,10 +13,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from benchmark.vision.models.repdistiller.interface import FeatureNetwork
-from methods.distillation.objective import INITIAL, Objective
 from methods.distillation.params import Choice, TermChoice
-from methods.distillation.teacher import PlainTeacher
-from methods.distillation.term import Scene, Shape, Term, View
+from methods.distillation.term import Answers, Batch, Scene, Shape, Term, View
 
 IMAGES = 2
 """In a rehearsal; batch normalisation of 1x1 maps and the relations within a batch need two."""
@@ -79,25 +77,28 @@ def handed_on(term: Term) -> Mapping[str, torch.Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in term.state_dict().items()} if term.hands_on else {}
 
 
-def rehearse(student: nn.Module, teacher: nn.Module, choice: Choice, scene: Scene) -> None:
-    """Build the terms for two networks and send images through, all on the meta device. Raises ValueError with the
-    reason where that is impossible.
+def rehearse(choice: Choice, scene: Scene, classes: int) -> None:
+    """Build a method's terms for a scene and have each look at features of its shapes, all on the meta device. Raises
+    ValueError with the reason where the method does not exist for this pair.
 
     `scene` must not be `published`, whose draws need real numbers.
     """
-    ours, theirs = (copy.deepcopy(network).to("meta", torch.float32).train() for network in (student, teacher))
     if choice.initial is not None:
-        with torch.device("meta"):
-            initial = build_term(choice.initial, scene)
-        _send(ours, Objective(PlainTeacher(theirs), initial, INITIAL))
+        initial = _try(choice.initial, scene, classes)
         scene = replace(scene, prepared=dict(initial.state_dict()) if initial.hands_on else {})
+    _try(choice.term, scene, classes)
+
+
+def _try(choice: TermChoice, scene: Scene, classes: int) -> Term:
     with torch.device("meta"):
-        term = build_term(choice.term, scene)
-    _send(ours, Objective(PlainTeacher(theirs), term, choice.weights))
-
-
-def _send(student: nn.Module, objective: Objective) -> None:
-    objective.to("meta", torch.float32).train()
-    images = torch.zeros(IMAGES, 3, 32, 32, device="meta")
-    numbers = torch.zeros(IMAGES, dtype=torch.long, device="meta")
-    objective(student, images, numbers, numbers)
+        term = build_term(choice, scene).to("meta").train()
+        student, teacher = (
+            Answers([torch.zeros(IMAGES, *shape) for shape in shapes], torch.zeros(IMAGES, classes))
+            for shapes in (scene.student, scene.teacher)
+        )
+        numbers = torch.zeros(IMAGES, dtype=torch.long)
+        try:
+            term(student, teacher, Batch(numbers, numbers))
+        except RuntimeError as error:  # what no constructor foresaw; torch's words are all there is
+            raise ValueError(f"{choice.kind} cannot compare these networks: {error}") from error
+    return term
