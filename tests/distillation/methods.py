@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from methods.distillation.params import Choice, TermChoice, Weights
 
 PAIRS = [
@@ -19,6 +21,15 @@ PAIRS = [
     ("resnet32x4", "ShuffleV2"),
     ("wrn_40_2", "ShuffleV1"),
 ]
+
+
+def mostly_slow(every, quick):
+    """Parameters of which only some run in `make test`."""
+    return [one if one in quick else pytest.param(*_row(one), marks=pytest.mark.slow) for one in every]
+
+
+def _row(one):
+    return one if isinstance(one, tuple) else (one,)
 
 
 def term(kind: str, **settings) -> TermChoice:

@@ -17,6 +17,7 @@ from methods.distillation.term import Scene
 from methods.distillation.wiring import build_term, freeze_but, shapes_of, trained_at_first
 from tests.data import golden_inputs
 from tests.distillation.golden import NETWORKS, NEWER, OLDER, TARGETS, close, filled, images, network
+from tests.distillation.methods import mostly_slow
 
 KINDS = {
     "kd": "kd:KD",
@@ -34,11 +35,7 @@ KINDS = {
 EXTRA = {"hint": "hint", "correlation": "correlation", "vid": "vid", "crd": "crd"}
 RECIPE = OLDER["pairs"]["_recipe"]
 PAIRS = [name for name in OLDER["pairs"] if name != "_recipe"]
-QUICK = ["resnet14->resnet8", "wrn_16_2->wrn_16_1", "vgg13->MobileNetV2"]
-
-
-def _slow(names):
-    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+QUICK = ["resnet14->resnet8"]
 
 
 @cache
@@ -93,7 +90,7 @@ def _main_term(pair: str, name: str, published: bool) -> nn.Module:
     return term
 
 
-@pytest.mark.parametrize("pair", _slow(PAIRS))
+@pytest.mark.parametrize("pair", mostly_slow(PAIRS, QUICK))
 @pytest.mark.parametrize("name", KINDS)
 def test_main_terms(pair, name):
     wanted = OLDER["pairs"][pair]
@@ -107,7 +104,7 @@ def test_main_terms(pair, name):
         assert _size(term) == wanted["extra_module_params"]["factor_translator"]
 
 
-@pytest.mark.parametrize("pair", _slow(PAIRS))
+@pytest.mark.parametrize("pair", mostly_slow(PAIRS, QUICK))
 def test_cross_entropy_and_weights(pair):
     wanted = OLDER["pairs"][pair]["expected"]
     term = build_term(_choice("kd:KD"), _scene(pair))
@@ -122,7 +119,7 @@ def test_cross_entropy_and_weights(pair):
 INITIAL_KINDS = {"ab_init": "ab:AB", "factor_init": "ft:Paraphrasing", "fsp_init": "fsp:FSP"}
 
 
-@pytest.mark.parametrize("pair", _slow(PAIRS))
+@pytest.mark.parametrize("pair", mostly_slow(PAIRS, QUICK))
 @pytest.mark.parametrize("name", INITIAL_KINDS)
 def test_initial_terms(pair, name):
     wanted = OLDER["pairs"][pair]
@@ -153,7 +150,7 @@ NEWER_KINDS = {
 }
 
 
-@pytest.mark.parametrize("pair", _slow([name for name in NEWER["pairs"] if name != "_recipe"]))
+@pytest.mark.parametrize("pair", mostly_slow([name for name in NEWER["pairs"] if name != "_recipe"], QUICK))
 @pytest.mark.parametrize("name", NEWER_KINDS)
 def test_newer_terms(pair, name):
     wanted = NEWER["pairs"][pair]
@@ -190,8 +187,6 @@ def test_what_the_initial_stage_trains():
 
 
 def test_review_fuses_every_level_but_the_coarsest():
-    scene = _scene("vgg13->MobileNetV2")
-    term = build_term(_choice("reviewkd:ReviewKD"), scene)
+    term = build_term(_choice("reviewkd:ReviewKD"), _scene("resnet14->resnet8"))
     assert isinstance(term, reviewkd.ReviewKD)
-    assert [fusion.attention is None for fusion in term.fusions] == [False] * 4 + [True]
-    assert _size(term) == 9_640_712
+    assert [fusion.attention is None for fusion in term.fusions] == [False, False, False, True]

@@ -16,7 +16,7 @@ from methods.distillation.objective import INITIAL, Objective
 from methods.distillation.teacher import PlainTeacher
 from methods.distillation.term import Answers, Batch, Scene
 from methods.distillation.wiring import build_term, freeze_but, handed_on, shapes_of, trained_at_first
-from tests.distillation.methods import METHODS, term
+from tests.distillation.methods import METHODS, mostly_slow, term
 
 LABELS = torch.tensor([1, 0, 4, 2, 2, 3])
 
@@ -146,7 +146,7 @@ def _objective(name: str, teacher, student, no_waste: bool = False, published: b
     return Objective(PlainTeacher(teacher), build_term(choice.term, scene), choice.weights, no_waste).train()
 
 
-def _batch(count: int = 8):
+def _batch(count: int = 5):
     torch.manual_seed(1)
     return torch.randn(count, 3, 32, 32), torch.arange(count) % 10, torch.arange(count)
 
@@ -169,7 +169,7 @@ def test_gradients_reach_student_and_own_modules_and_the_teacher_stays(name):
     for _ in range(2):
         value, logits = objective(student, *_batch())
         assert value.shape == ()
-        assert logits.shape == (8, 10)
+        assert logits.shape == (5, 10)
         optimiser.zero_grad()
         value.backward()
         assert torch.isfinite(value)
@@ -201,7 +201,7 @@ def test_initial_stages_train_their_own_modules_alone(name):
     first = build_term(METHODS[name].initial, _scene(teacher, student))
     freeze_but(student, trained_at_first(first, student))
     value, logits = Objective(PlainTeacher(teacher), first, INITIAL)(student, *_batch())
-    assert logits.shape == (8, 10)
+    assert logits.shape == (5, 10)
     value.backward()
     with_gradient = {n for n, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     stages = {n for n, _ in student.named_parameters() if not n.startswith("classifier")}
@@ -221,7 +221,7 @@ def test_the_paraphraser_arrives_as_it_was_trained_and_stays():
     assert all(p.requires_grad for p in main.translator.parameters())
 
 
-@pytest.mark.parametrize("name", ["nst", "crd", "crd_kd", "kd"])
+@pytest.mark.parametrize("name", ["nst", "crd"])
 def test_the_originals_own_work_gives_the_same_losses(name):
     teacher, student = _networks()
     losses = []
@@ -229,15 +229,15 @@ def test_the_originals_own_work_gives_the_same_losses(name):
         torch.manual_seed(0)
         twin, objective = copy.deepcopy(student), _objective(name, teacher, student, published=published)
         objective.double()
-        if name.startswith("crd"):
-            contrast = torch.randint(0, 40, (8, 17))
+        if name == "crd":
+            contrast = torch.randint(0, 40, (5, 17))
             del objective.term.draw
             objective.term.draw = lambda labels, position, drawn=contrast: drawn
         images, labels, position = _batch()
         value, _ = objective(twin.double(), images.double(), labels, position)
         value.backward()
         losses.append([value, *(p.grad for p in twin.parameters())])
-        assert objective.capturable == (name not in ("crd", "crd_kd") or not published)
+        assert objective.capturable == (name != "crd" or not published)
     for one, other in zip(*losses, strict=True):
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
 
@@ -249,7 +249,7 @@ def test_fsp_too():
     assert values[0] == pytest.approx(values[1], rel=1e-12)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", mostly_slow(METHODS, ("sp", "nst", "crd", "dist", "kd_ls")))
 def test_under_autocast_formulas_stay_in_float32(name):
     teacher, student = _networks()
     objective, batch = _objective(name, teacher, student), _batch()

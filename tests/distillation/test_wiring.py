@@ -13,7 +13,7 @@ from methods.distillation.params import Choice, TermChoice, Tuned, Weights
 from methods.distillation.term import Scene
 from methods.distillation.wiring import build_term, rehearse, shapes_of
 from tests.distillation.golden import network
-from tests.distillation.methods import METHODS, PAIRS, term
+from tests.distillation.methods import METHODS, PAIRS, mostly_slow, term
 
 # of each pair: regressor of FitNet, VID, CC, connectors of AB, translator and paraphraser of FT, ReviewKD
 # sources: distillation.md, section 3, and newer_methods.md, section 4 (None: not measured there)
@@ -56,7 +56,10 @@ def _size(kind: str, scene: Scene) -> int:
         return sum(p.numel() for p in build_term(term(kind), scene).parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize(("teacher", "student"), PAIRS)
+QUICK = [("wrn_40_2", "wrn_40_1"), ("vgg13", "vgg8"), ("resnet32x4", "ShuffleV2")]
+
+
+@pytest.mark.parametrize(("teacher", "student"), mostly_slow(PAIRS, QUICK))
 def test_extra_modules_have_the_published_sizes(teacher, student):
     scene = _scene(_meta(teacher), _meta(student))
     kinds = ("fitnet:FitNet", "vid:VID", "cc:CC", "ab:AB", None, "ft:Paraphrasing", "reviewkd:ReviewKD")
@@ -75,7 +78,7 @@ def _rehearse(teacher: str, student: str, method: str) -> None:
     rehearse(METHODS[method], _scene(_meta(teacher), _meta(student)), 100)
 
 
-@pytest.mark.parametrize(("teacher", "student"), [("resnet14", "resnet8"), *PAIRS])
+@pytest.mark.parametrize(("teacher", "student"), mostly_slow([("resnet14", "resnet8"), *PAIRS], QUICK))
 def test_every_method_exists_for_every_pair_but_fsp(teacher, student):
     for method in METHODS:
         if method == "fsp" and f"{teacher}__{student}" not in {*SAME_CHANNELS, "resnet14__resnet8"}:
