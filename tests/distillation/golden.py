@@ -45,7 +45,7 @@ def take(module: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
     return module
 
 
-def close(found, wanted, tolerance: float = FLOAT64) -> None:
+def assert_close(found, wanted, tolerance: float = FLOAT64) -> None:
     """Compare a tensor or number with a number, a list, or one of the two kinds of summary of a tensor."""
     if isinstance(wanted, dict) and "weighted" in wanted:
         for name, value in golden_inputs.checksum(found.detach().numpy()).items():
@@ -62,7 +62,7 @@ def close(found, wanted, tolerance: float = FLOAT64) -> None:
     elif isinstance(wanted, list):
         assert len(found) == len(wanted)
         for one, other in zip(found, wanted, strict=True):
-            close(one, other, tolerance)
+            assert_close(one, other, tolerance)
     else:
         assert (found.item() if isinstance(found, torch.Tensor) else found) == _about(wanted, tolerance)
 

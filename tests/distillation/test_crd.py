@@ -8,7 +8,7 @@ import torch
 from methods.distillation import crd
 from methods.distillation.contrast import DrawOnDevice, DrawOnHost
 from methods.distillation.term import Answers, Batch, Scene
-from tests.distillation.golden import CASES, FLOAT32, case, close, expected
+from tests.distillation.golden import CASES, FLOAT32, assert_close, case, expected
 
 TOLERANCE = 1e-6  # the file's, though the temperature's rounding is ours too
 WAYS = pytest.mark.parametrize("published", [False, True], ids=["dense", "gathered"])
@@ -55,19 +55,19 @@ def test_golden_values_gradients_and_memories_of_two_calls(published):
         before = {name: getattr(term, f"memory_{name}").clone() for name in ("student", "teacher")}
         loss = _call(term, given, number)
         assert loss.shape == ()
-        close(loss, call["loss"], TOLERANCE)
-        close(term.z_student, call["Z_student"], TOLERANCE)
-        close(term.z_teacher, call["Z_teacher"], TOLERANCE)
+        assert_close(loss, call["loss"], TOLERANCE)
+        assert_close(term.z_student, call["Z_student"], TOLERANCE)
+        assert_close(term.z_teacher, call["Z_teacher"], TOLERANCE)
         slopes = torch.autograd.grad(loss, [feature, term.embed_student.weight, term.embed_teacher.weight])
         for slope, name in zip(slopes, ("feat_s", "embed_s_weight", "embed_t_weight"), strict=True):
-            close(slope, call[f"grad_{name}"], TOLERANCE)
+            assert_close(slope, call[f"grad_{name}"], TOLERANCE)
         for name in ("student", "teacher"):
-            close(getattr(term, f"memory_{name}"), call[f"memory_{name}_after"], TOLERANCE)
+            assert_close(getattr(term, f"memory_{name}"), call[f"memory_{name}_after"], TOLERANCE)
         z_s = crd.unit(term.embed_student(feature))
-        close(list(z_s[0, :3].detach()), call["embed_s_row0_first3"], TOLERANCE)
+        assert_close(list(z_s[0, :3].detach()), call["embed_s_row0_first3"], TOLERANCE)
         contrast = given[f"contrast_idx_call{number}"]
         scores = ((before["teacher"][contrast[0]] @ z_s[0]) / term.temperature).exp() / term.z_student
-        close(list(scores.detach()), call["scores_student_row0"], TOLERANCE)
+        assert_close(list(scores.detach()), call["scores_student_row0"], TOLERANCE)
 
 
 @WAYS
@@ -80,7 +80,7 @@ def test_both_halves(published):
     ):
         anchor = crd.unit(getattr(term, f"embed_{ours}")(given[f"feat_{ours[0]}_call1"]))
         memory, z = getattr(term, f"memory_{other}"), torch.tensor(-1.0, dtype=torch.float64)
-        close(score(anchor, memory, given["contrast_idx_call1"], z, term.temperature), wanted[key], TOLERANCE)
+        assert_close(score(anchor, memory, given["contrast_idx_call1"], z, term.temperature), wanted[key], TOLERANCE)
 
 
 @WAYS
@@ -88,7 +88,7 @@ def test_float32(published):
     given = case("crd", torch.float32)
     loss = _call(_drawable(given, published), given, 1)
     assert loss.dtype == torch.float32
-    close(loss, CASES["crd"]["expected_float32_loss"], FLOAT32)
+    assert_close(loss, CASES["crd"]["expected_float32_loss"], FLOAT32)
 
 
 def test_the_two_ways_agree_also_where_a_negative_is_drawn_twice():

@@ -16,7 +16,7 @@ from methods.distillation.teacher import PlainTeacher
 from methods.distillation.term import Scene
 from methods.distillation.wiring import build_term, freeze_but, shapes_of, trained_at_first
 from tests.data import golden_inputs
-from tests.distillation.golden import NETWORKS, NEWER, OLDER, TARGETS, close, filled, images, network
+from tests.distillation.golden import NETWORKS, NEWER, OLDER, TARGETS, assert_close, filled, images, network
 from tests.distillation.methods import mostly_slow
 
 KINDS = {
@@ -97,7 +97,7 @@ def test_main_terms(pair, name):
     ways = (False, True) if name == "crd" or (name == "nst" and pair == QUICK[0]) else (False,)
     for published in ways:
         term = _main_term(pair, name, published)
-        close(_value(pair, term), wanted["expected"][name], NETWORKS)
+        assert_close(_value(pair, term), wanted["expected"][name], NETWORKS)
     if name in EXTRA:
         assert _size(term) == wanted["extra_module_params"][EXTRA[name]]
     if name == "factor":
@@ -108,12 +108,12 @@ def test_main_terms(pair, name):
 def test_cross_entropy_and_weights(pair):
     wanted = OLDER["pairs"][pair]["expected"]
     term = build_term(_choice("kd:KD"), _scene(pair))
-    close(_value(pair, term, Weights(ce=1, term=0)), wanted["ce"], NETWORKS)
+    assert_close(_value(pair, term, Weights(ce=1, term=0)), wanted["ce"], NETWORKS)
     hinton = Weights(ce=0.1, term=0.9)
-    close(_value(pair, term, hinton), 0.1 * wanted["ce"] + 0.9 * wanted["kd"], NETWORKS)
+    assert_close(_value(pair, term, hinton), 0.1 * wanted["ce"] + 0.9 * wanted["kd"], NETWORKS)
     relational = build_term(_choice("rkd:RKD"), _scene(pair))
     beside = Weights(ce=1, kd=0.5, term=2)
-    close(_value(pair, relational, beside), wanted["ce"] + 0.5 * wanted["kd"] + 2 * wanted["rkd"], NETWORKS)
+    assert_close(_value(pair, relational, beside), wanted["ce"] + 0.5 * wanted["kd"] + 2 * wanted["rkd"], NETWORKS)
 
 
 INITIAL_KINDS = {"ab_init": "ab:AB", "factor_init": "ft:Paraphrasing", "fsp_init": "fsp:FSP"}
@@ -135,7 +135,7 @@ def test_initial_terms(pair, name):
     objective = Objective(PlainTeacher(teacher), term, INITIAL)
     with torch.no_grad():
         value = objective(student, images(), TARGETS, TARGETS)[0]
-    close(value, wanted["expected"][name], NETWORKS)
+    assert_close(value, wanted["expected"][name], NETWORKS)
     sizes = {"ab_init": "ab_connector", "factor_init": "factor_paraphraser"}
     if name in sizes:
         assert _size(term) == wanted["extra_module_params"][sizes[name]]
@@ -156,13 +156,13 @@ def test_newer_terms(pair, name):
     wanted = NEWER["pairs"][pair]
     kind, settings = NEWER_KINDS[name]
     term = filled(build_term(_choice(kind, **settings), _scene(pair))).train()
-    close(_value(pair, term), wanted["expected"][name], NETWORKS)
+    assert_close(_value(pair, term), wanted["expected"][name], NETWORKS)
     if name == "reviewkd":
         assert _size(term) == wanted["extra_module_params"]
         student = _networks(pair)[1]
         with torch.no_grad():
             outputs = term.review(look(student, images(), term.student_view).features)
-        close(outputs, wanted["expected"]["reviewkd_abf_outputs_fine_to_coarse"], NETWORKS)
+        assert_close(outputs, wanted["expected"]["reviewkd_abf_outputs_fine_to_coarse"], NETWORKS)
 
 
 @pytest.mark.parametrize("pair", QUICK[:1])
@@ -174,7 +174,7 @@ def test_stages_of_sums(pair):
     with torch.no_grad():
         ours, theirs = student.features(images())[0], teacher.features(images())[0]
         stages = [r(s, t) for r, s, t in zip(term.regressors, ours[1:-1], theirs[1:-1], strict=True)]
-    close(stages, wanted["vid_stages"], NETWORKS)
+    assert_close(stages, wanted["vid_stages"], NETWORKS)
 
 
 def test_what_the_initial_stage_trains():

@@ -14,7 +14,7 @@ from methods.distillation import ab, at, cc, crd, dist, dkd, fitnet, fsp, ft, kd
 from methods.distillation.logit_standardisation import standardise
 from methods.distillation.objective import INITIAL, Objective
 from methods.distillation.teacher import PlainTeacher
-from methods.distillation.term import Answers, Batch, Scene
+from methods.distillation.term import Answers, Scene
 from methods.distillation.wiring import build_term, freeze_but, handed_on, shapes_of, trained_at_first
 from tests.distillation.methods import METHODS, mostly_slow, term
 
@@ -263,9 +263,8 @@ def test_under_autocast_formulas_stay_in_float32(name):
     assert value.item() == pytest.approx(exact.item(), rel=0.1)
 
 
-def test_memories_in_the_answers_of_no_feature():
+def test_middle_leaves_out_stem_and_pooled_vector():
     answers = Answers([torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4), torch.zeros(2, 3)], torch.zeros(2, 5))
     assert [m.shape for m in answers.middle] == [(2, 3, 4, 4)]
     assert torch.equal(answers.middle[0], torch.ones(2, 3, 4, 4))
     assert answers.pooled.shape == (2, 3)
-    assert Batch(torch.zeros(2), torch.ones(2)).position.sum() == 2
