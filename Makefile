@@ -1,4 +1,5 @@
 # Every target sets up what it needs. VENV and PYTHON can be given: make test PYTHON=python3.12
+# So can a study and a folder of data: make bench EXPERIMENT=smoke DATA=/folder/with/cifar-100-python/in/it
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,10 +8,12 @@ READY := $(VENV)/.ready
 help:  ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
+	@echo "setting up $(VENV): a virtual environment, then torch, nni and the tools (minutes, and about 2 GB, the first time)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+	@echo "$(VENV) is ready"
 
 setup: $(READY)  ## virtual environment with the package and the tools
 
@@ -23,8 +26,8 @@ lint: $(READY)  ## style, types, and who may import whom
 test: $(READY)  ## the tests: CPU, no network, a few minutes
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
-test-slow: $(READY)  ## every test that this machine can run
-	$(BIN)/python -m pytest -n 2
+test-slow: $(READY)  ## what `make test` leaves out: whole lives, sweeps, the wheel
+	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
 
 test-peers:  ## Zeus and CodeCarbon beside our tracer on one fake GPU, in an environment of their own
 	sh scripts/peers.sh $(PYTHON)
@@ -32,11 +35,14 @@ test-peers:  ## Zeus and CodeCarbon beside our tracer on one fake GPU, in an env
 gpu-check: $(READY)  ## put the energy meter of this GPU to the test: five minutes, once per device and driver
 	$(BIN)/python scripts/gpu_check.py
 
-smoke: $(READY)  ## the study at smoke scale: proves that the parts fit, measures nothing worth quoting
-	$(BIN)/python -m benchmark study experiment=baselines scale=smoke $(if $(DATA),paths.data=$(DATA))
+gpu-first: $(if $(python),,$(READY))  ## the first hour on a GPU machine, resumable: minutes=27 in all, python= wheels= data= without a network
+	$(or $(python),$(BIN)/python) scripts/gpu_first.py $(foreach name,minutes wheels data results,$(if $($(name)),--$(name) $($(name))))
 
-bench: $(READY)  ## the main job: the study on a GPU; on a machine without one, the smoke study
-	@VENV=$(VENV) sh scripts/bench.sh
+smoke: $(READY)  ## one life a family at smoke scale: proves that the parts fit, measures nothing worth quoting
+	$(BIN)/python -m benchmark study experiment=smoke $(if $(DATA),paths.data=$(DATA))
+
+bench: $(READY)  ## the main job: a study (EXPERIMENT=baselines, DATA=data) on a GPU; without one, at smoke scale
+	@VENV=$(VENV) EXPERIMENT=$(EXPERIMENT) DATA=$(DATA) sh scripts/bench.sh
 
 report: $(READY)  ## tables from the records
 	$(BIN)/python -m benchmark report
@@ -53,4 +59,4 @@ check: $(READY)  ## judge every record
 clean:  ## remove the environment and throw-away results; records stay
 	rm -rf $(VENV) results/.smoke artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup lint test test-slow test-peers gpu-check perf smoke bench report check clean
+.PHONY: help setup lint test test-slow test-peers gpu-check gpu-first perf smoke bench report check clean

@@ -31,11 +31,22 @@ def base_training(task: Task) -> Stage:
     plain = task.model_copy(
         update={
             "teacher": None,
+            "teacher_recipe": None,
+            "teacher_seed": None,
             "deploy_precision": Task.model_fields["deploy_precision"].default,
             "data": task.data.model_copy(update={"search": type(task.data).model_fields["search"].default}),
         }
     )
     return Stage("methods.training:train", Training(task=plain))
+
+
+def teacher_training(task: Task) -> Stage:
+    """The training of `task.teacher`: the very stage of a baseline with that model, its recipe and the teacher's seed,
+    so that it is worked once for all who learn from it. Raises ValueError where the task has no teacher."""
+    if task.teacher is None or task.teacher_recipe is None:
+        raise ValueError("there is no teacher to learn from: give pair= or teacher=")
+    seed = task.seed if task.teacher_seed is None else task.teacher_seed
+    return base_training(task.model_copy(update={"model": task.teacher, "recipe": task.teacher_recipe, "seed": seed}))
 
 
 def check_builds(task: Task) -> None:

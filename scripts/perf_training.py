@@ -30,9 +30,10 @@ from benchmark.vision.data import Images, Loader, load
 from benchmark.vision.download import import_torchvision
 from benchmark.vision.loss import CrossEntropy
 from benchmark.vision.network import build_model
+from benchmark.vision.switches import set_precision
 from benchmark.vision.teacher import Teacher
 from benchmark.vision.training import fast_epochs
-from benchmark.vision.training_step import set_precision, start
+from benchmark.vision.training_step import start
 
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
 ON_GPU = DEVICE != "cpu"
@@ -80,6 +81,9 @@ class Bench:
 
     def resume(self) -> None:
         return None
+
+    def once(self, what: str, decide: Callable[[], str]) -> str:
+        return decide()
 
     def cost(self, call: Callable[[], object], n: int) -> Cost:
         raise NotImplementedError

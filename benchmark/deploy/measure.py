@@ -18,19 +18,18 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmark.deploy.engines import Engine, open_engine
+from benchmark.deploy.engines import kind_named
 from benchmark.deploy.quality import plain, rejection, settled, total
 from benchmark.energy.reading import worst
 from benchmark.energy.stats import Interval, mean_ci95
-from benchmark.plan.deployment import Inference, Measurement
-from benchmark.plan.stage import Bench, Cost, Network, Output
-from benchmark.plan.task import Task
+from benchmark.plan.deployment import Engine, Inference, Measurement
+from benchmark.plan.stage import Bench, Cost, Output
+from benchmark.plan.task import Scale
 from benchmark.vision.data import Images, load, normalise
 
 BUFFERS = 4
@@ -78,11 +77,19 @@ class Subject:
         return [self.engine.prepare(normalise(self.pixels.pixels[pick], self.mean, self.std)) for pick in picks]
 
 
-def subject(network: Network, params: Measurement, task: Task, data_dir: Path, device: str) -> Subject:
-    """A network ready to be measured on the test images of its task."""
-    _, test = load(task.data, data_dir, task.scale)
-    engine = open_engine(params.engine, network, params.precision, device)
-    return Subject(engine, params.protocol, test, network.mean, network.std)
+def inference(bench: Bench, params: Measurement, engine: Output) -> Output:
+    """Measure the inference of one engine by itself; the harness measures several in turns, by the same protocol."""
+    return measure_group(bench, {"it": subject(bench, params, engine)})["it"]
+
+
+def subject(bench: Bench, params: Measurement, built: Output) -> Subject:
+    """A built engine, loaded, ready to be measured on the test images of its data set."""
+    if built.engine is None:
+        raise ValueError("the stage to measure hands on no engine")
+    images = Scale(name="measurement", train_images=1, test_images=params.test_images)
+    _, test = load(params.data, bench.data_dir, images)
+    engine = kind_named(params.engine).load(built.engine, bench.device)
+    return Subject(engine, params.protocol, test, built.engine.mean, built.engine.std)
 
 
 def measure_group(bench: Bench, subjects: Mapping[str, Subject], seed: int = 0) -> dict[str, Output]:
@@ -120,7 +127,7 @@ def _images(each: Subject, scenario: str) -> int:
 
 def _idle(bench: Bench, each: Subject) -> None:
     """What the device draws with its context open and nothing to do."""
-    _synchronise(bench)
+    each.engine.synchronise()
     each.idle.append(each.cost(bench, lambda: time.sleep(each.protocol.idle_s), 1))
 
 
@@ -135,12 +142,12 @@ def _warm_up(bench: Bench, each: Subject) -> None:
         if time.monotonic() - began > each.protocol.warmup_cap_s:
             each.thermal = f"not settled after {each.protocol.warmup_cap_s:g} s of warm-up"
             return
-        warm.append(each.cost(bench, call, _calls(bench, call, slice_s)))
+        warm.append(each.cost(bench, call, _calls(each, call, slice_s)))
 
 
 def _curve_point(bench: Bench, each: Subject, batch: int) -> None:
     call = each.caller(batch)
-    cost = each.cost(bench, call, _calls(bench, call, each.protocol.curve_window_s))
+    cost = each.cost(bench, call, _calls(each, call, each.protocol.curve_window_s))
     point = {"batch_size": batch, "joules": cost.joules / batch, "seconds": cost.seconds / batch, "grade": cost.grade}
     each.curve.append({**point, "n": cost.n * batch, "reason": cost.reason})
 
@@ -158,10 +165,10 @@ def _window(bench: Bench, each: Subject, scenario: str, seconds: float) -> Cost:
 
     def awaited() -> None:
         plain_call()
-        _synchronise(bench)  # single stream: the next image comes when this one is answered
+        each.engine.synchronise()  # single stream: the next image comes when this one is answered
 
     call = plain_call if scenario == "offline" else awaited
-    calls = _calls(bench, call, seconds)
+    calls = _calls(each, call, seconds)
     cost = each.cost(bench, call, calls)
     for _ in range(3):
         lasted = cost.seconds * cost.n
@@ -172,23 +179,18 @@ def _window(bench: Bench, each: Subject, scenario: str, seconds: float) -> Cost:
     return cost
 
 
-def _calls(bench: Bench, call: Callable[[], object], seconds: float) -> int:
+def _calls(each: Subject, call: Callable[[], object], seconds: float) -> int:
     """How many calls fill `seconds`, by a pilot that queues them as the window will."""
     calls = 2
     while True:
         began = time.perf_counter()
         for _ in range(calls):
             call()
-        _synchronise(bench)
+        each.engine.synchronise()
         lasted = time.perf_counter() - began
         if lasted > 0.05 * seconds:
             return max(1, math.ceil(1.05 * seconds * calls / lasted))
         calls *= 2
-
-
-def _synchronise(bench: Bench) -> None:
-    if bench.device.startswith("cuda"):
-        torch.cuda.synchronize(bench.device)
 
 
 def _summary(each: Subject) -> Output:
@@ -222,6 +224,7 @@ def _summary(each: Subject) -> Output:
 def _details(each: Subject, rejected: Mapping[str, list[str]]) -> dict[str, Any]:
     return {
         "scenario": "offline",
+        "executes": dict(each.engine.executes),
         "thermal": each.thermal or "settled",
         "curve": [{name: _plain(value) for name, value in point.items()} for point in each.curve],
         "windows": {
@@ -234,7 +237,7 @@ def _details(each: Subject, rejected: Mapping[str, list[str]]) -> dict[str, Any]
 
 def _account(each: Subject, offline: list[Cost], iec: Interval, rejected: Mapping[str, list[str]]) -> dict[str, Any]:
     """The energy of the windows that count, as one reading: sums over windows, the worst of their grades."""
-    names = ("gpu_joules", "cpu_joules", "dram_joules", "paper_compat_joules", "paper_compat_period_joules")
+    names = ("gpu_joules", "cpu_joules", "dram_joules", "polled_joules", "polled_period_joules")
     inferences = sum(cost.n for cost in offline) * each.best
     out = sum(bool(why) for why in rejected["offline"])
     reasons = dict.fromkeys(why for why in rejected["offline"] if why)

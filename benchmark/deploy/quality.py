@@ -1,5 +1,9 @@
-"""Which windows of a measurement may count: section by section, why one is rejected. Rejected windows stay in the
-record."""
+"""Which windows of a measurement may count: section by section, why one is rejected, and what is only noted. Rejected
+windows stay in the record.
+
+A board that keeps to its power limit is noted: that is the steady state of many (L4, T4, A10, most PCIe boards), and
+what it does in use. One slowed down by heat or by its hardware is rejected: it is not what the board does.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +30,14 @@ def rejection(cost: Cost) -> str:
     seen = reading.get("provenance") or {}
     seconds = cost.seconds * cost.n
     found = []
-    for cause in ("power", "thermal"):
-        share = _number(seen.get(f"throttle_{cause}_ns")) / 1e9 / seconds if seconds else math.nan
-        if share > THROTTLED_SHARE:
-            found.append(f"throttled ({cause}) for {100 * share:.1f} % of the window")
-    low, high, middle = (_number(seen.get(f"sm_clock_mhz_p{p}")) for p in (5, 95, 50))
-    if middle and (high - low) / middle > CLOCK_SPREAD:
-        found.append(f"SM clock moved from {low:.0f} to {high:.0f} MHz")
+    hot = _number(seen.get("throttle_thermal_ns")) / 1e9 / seconds if seconds else math.nan
+    if hot > THROTTLED_SHARE:
+        found.append(f"throttled (thermal) for {100 * hot:.1f} % of the window")
+    if seen.get("slowdown_samples"):
+        found.append(f"slowed down by heat or hardware in {_of_readings(seen, 'slowdown_samples')}")
+    moved = _clock_moved(seen)
+    if moved and not _capped_share(cost):  # a board at its power limit holds power, not clocks
+        found.append(moved)
     if seen.get("foreign_pids"):
         found.append(f"foreign processes on the GPU: {', '.join(map(str, seen['foreign_pids']))}")
     lost = _number(reading.get("unmeasured_s"))
@@ -42,6 +47,41 @@ def rejection(cost: Cost) -> str:
     if apart > DISAGREEMENT:
         found.append(f"counter and samples disagree by {100 * apart:.1f} %")
     return "; ".join(found)
+
+
+def noted(cost: Cost) -> str:
+    """What a reader should know of a window that may count; empty where there is nothing."""
+    seen = cost.reading.get("provenance") or {}
+    found: list[str] = []
+    share = _capped_share(cost)
+    if share:
+        found += filter(None, (f"at its power limit for {100 * share:.0f} % of the window", _clock_moved(seen)))
+    if seen.get("resident_pids"):
+        found.append(f"on the GPU since before this process: {', '.join(map(str, seen['resident_pids']))}")
+    if seen.get("hidden_pids"):
+        found.append(f"processes on the GPU that cannot be told from ours: {seen['hidden_pids']}")
+    return "; ".join(found)
+
+
+def _capped_share(cost: Cost) -> float:
+    """The share of the window in which the board kept to its power limit, by the driver's total, else by the readings;
+    0 where it is below a percent or unknown."""
+    seen = cost.reading.get("provenance") or {}
+    seconds = cost.seconds * cost.n
+    counted = _number(seen.get("throttle_power_ns")) / 1e9 / seconds if seconds else math.nan
+    read = _number(seen.get("capped_samples")) / (_number(seen.get("slow_samples")) or math.nan)
+    share = max((value for value in (counted, read) if math.isfinite(value)), default=0.0)
+    return min(1.0, share) if share > THROTTLED_SHARE else 0.0
+
+
+def _clock_moved(seen: Mapping[str, Any]) -> str:
+    low, high, middle = (_number(seen.get(f"sm_clock_mhz_p{p}")) for p in (5, 95, 50))
+    moved = bool(middle) and (high - low) / middle > CLOCK_SPREAD
+    return f"SM clock moved from {low:.0f} to {high:.0f} MHz" if moved else ""
+
+
+def _of_readings(seen: Mapping[str, Any], name: str) -> str:
+    return f"{seen[name]} of {seen.get('slow_samples', '?')} readings"
 
 
 def settled(warm: Sequence[Cost]) -> bool:
@@ -75,7 +115,7 @@ def _number(value: Any) -> float:
 def plain(cost: Cost, rejected: str) -> Mapping[str, Any]:
     """A window as plain data for the record: per call, with the provenance that differs between windows."""
     seen = cost.reading.get("provenance") or {}
-    kept = ("sm_clock_mhz_p50", "temp_start_c", "temp_end_c", "counter_ticks", "aligned")
+    kept = ("sm_clock_mhz_p50", "temp_start_c", "temp_end_c", "counter_ticks", "aligned", "event_reasons")
     numbers = {"joules": cost.joules, "ci95_joules": cost.ci95_joules, "seconds": cost.seconds}
     return {
         **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
@@ -83,5 +123,6 @@ def plain(cost: Cost, rejected: str) -> Mapping[str, Any]:
         "grade": cost.grade,
         "reason": cost.reason,
         "rejected": rejected,
+        "noted": noted(cost),
         **{name: seen[name] for name in kept if name in seen},
     }

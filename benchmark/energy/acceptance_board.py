@@ -136,9 +136,16 @@ def sanity(trial: Trial) -> Iterator[Verdict]:
 
 def alone(trial: Trial) -> Iterator[Verdict]:
     """No foreign process computed on the board meanwhile."""
-    foreign = sorted({pid for _, r in trial.readings for pid in r.provenance.get("foreign_pids", ())})
-    text = f"foreign processes computed on the GPU: {foreign}" if foreign else "no foreign process was seen"
-    yield Verdict("alone", "FAIL" if foreign else "PASS", text, {"foreign_pids": foreign})
+    seen = [r.provenance for _, r in trial.readings]
+    foreign, resident = (
+        sorted({pid for each in seen for pid in each.get(f"{kind}_pids", ())}) for kind in ("foreign", "resident")
+    )
+    hidden = max((each.get("hidden_pids", 0) for each in seen), default=0)
+    words = [f"foreign processes computed on the GPU: {foreign}" if foreign else "no foreign process was seen"]
+    words += [f"there before our context: {resident}"] if resident else []
+    words += [f"{hidden} that cannot be told from ours"] if hidden else []
+    numbers = {"foreign_pids": foreign, "resident_pids": resident, "hidden_pids": hidden}
+    yield Verdict("alone", "FAIL" if foreign else "PASS", "; ".join(words), numbers)
 
 
 def zeus(trial: Trial) -> Iterator[Verdict]:

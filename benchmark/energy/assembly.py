@@ -20,9 +20,9 @@ from benchmark.energy.facts import (
     host_facts,
     host_provenance,
     mean_of,
-    paper_compat,
+    polled_energies,
     sampling,
-    slow_within,
+    slow_around,
     versions,
 )
 from benchmark.energy.reading import RawSlice, Reading, worst
@@ -34,7 +34,7 @@ from benchmark.energy.window import Window
 
 MEASURED = (
     "joules", "ci95_joules", "paused_joules", "gpu_joules", "cpu_joules", "dram_joules", "cross_joules",
-    "gpu_util_pct", "mem_util_pct", "paper_compat_joules", "paper_compat_period_joules", "mean_power_w", "max_power_w",
+    "gpu_util_pct", "mem_util_pct", "polled_joules", "polled_period_joules", "mean_power_w", "max_power_w",
 )  # fmt: skip  # one name a line would hide the next function
 MIG = "a MIG slice has no power or energy reading of its own"
 
@@ -119,7 +119,7 @@ def _gpu(window: Window, device: Device, recorder: GpuRecorder, sync_method: str
         provenance={
             **_common(window, sync_method),
             **gpu_provenance(recorder, span, best, aligned, window.step_period_s),
-            "paper_compat": {"period_s": PAPER_PERIOD_S, "query_s": PAPER_QUERY_S},
+            "polled_period": {"period_s": PAPER_PERIOD_S, "query_s": PAPER_QUERY_S},
         },
         raw=(RawSlice(device.uuid, recorder.raw, span.start_ns, span.end_ns, len(recorder.raw.t)),),
         marks=_marks(window),
@@ -128,16 +128,16 @@ def _gpu(window: Window, device: Device, recorder: GpuRecorder, sync_method: str
 
 def _sampled(recorder: GpuRecorder, span: Span) -> dict[str, Any]:
     """The fields of a reading that come from sampling alone, whatever its source."""
-    slows = slow_within(recorder, span)
+    slows = slow_around(recorder, span)
     watts = [w for a, b in span.segments() for w in recorder.power.w[recorder.power.between(a, b)]]
-    compat, compat_period = paper_compat(recorder, span)
+    polled, polled_period = polled_energies(recorder, span)
     facts = sampling(recorder, span)
     return {
         "max_power_w": max(watts, default=math.nan),
         "gpu_util_pct": mean_of(slows, "gpu_util_pct"),
         "mem_util_pct": mean_of(slows, "mem_util_pct"),
-        "paper_compat_joules": compat,
-        "paper_compat_period_joules": compat_period,
+        "polled_joules": polled,
+        "polled_period_joules": polled_period,
         "n_samples": int(facts["n_samples"]),
         "max_gap_s": float(facts["max_gap_ms"]) / 1000,
     }
@@ -192,8 +192,8 @@ def _sum(window: Window, each: list[Reading]) -> Reading:
         max_power_w=math.fsum(one.max_power_w for one in each),
         gpu_util_pct=math.fsum(one.gpu_util_pct for one in each) / len(each),
         mem_util_pct=math.fsum(one.mem_util_pct for one in each) / len(each),
-        paper_compat_joules=math.fsum(one.paper_compat_joules for one in each),
-        paper_compat_period_joules=math.fsum(one.paper_compat_period_joules for one in each),
+        polled_joules=math.fsum(one.polled_joules for one in each),
+        polled_period_joules=math.fsum(one.polled_period_joules for one in each),
         cross_source="+".join(sorted({one.cross_source for one in each})),
         cross_joules=math.fsum(one.cross_joules for one in each),
         cross_rel_diff=(math.fsum(one.cross_joules for one in each) - joules) / joules if joules else math.nan,

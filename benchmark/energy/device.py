@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,11 @@ from benchmark.energy import estimate
 from benchmark.energy.nvml import POWER_SOURCES, Gpu, Nvml, NvmlError, load_nvml
 from benchmark.energy.rapl import POWERCAP, open_rapl
 from benchmark.errors import UserError
+
+NO_METER = (
+    "nvml: a MIG slice has no power or energy reading of its own: use a whole GPU "
+    "(beside a slice CUDA shows none: name it alone in CUDA_VISIBLE_DEVICES)"
+)
 
 
 class DeviceError(UserError, RuntimeError):
@@ -69,29 +74,71 @@ class _Visible:
     gpu: Gpu | None
     mig_uuid: str = ""
 
+    @property
+    def is_slice(self) -> bool:
+        """Whether CUDA would show a MIG slice here."""
+        return bool(self.mig_uuid) or (self.gpu is not None and bool(self.gpu.identity().get("mig")))
+
 
 def _visible(nvml: Nvml, setting: str | None) -> list[_Visible]:
-    """What CUDA would show under CUDA_VISIBLE_DEVICES: the list ends at the first entry that names nothing, as CUDA's
-    does."""
+    """What CUDA would show under CUDA_VISIBLE_DEVICES, in its order.
+
+    CUDA shows one MIG slice at most, and no whole GPU beside it (NVIDIA, MIG user guide, CUDA device enumeration).
+    """
     gpus = nvml.gpus()
-    if setting is None:
-        return [_Visible(gpu) for gpu in gpus]
-    uuids = {str(gpu.identity()["uuid"]): gpu for gpu in gpus}
-    found: list[_Visible] = []
-    for entry in (word.strip() for word in setting.split(",")):
-        if entry.startswith("MIG-"):
-            parent = nvml.mig_parent(entry)
-            found.append(_Visible(None if parent is None else gpus[parent], entry))
-        elif entry.startswith("GPU-"):
-            matches = [gpu for uuid, gpu in uuids.items() if uuid.startswith(entry)]
-            if len(matches) != 1:
-                break
-            found.append(_Visible(matches[0]))
-        elif entry.isdigit() and int(entry) < len(gpus):
-            found.append(_Visible(gpus[int(entry)]))
-        else:
+    found = [_Visible(gpu) for gpu in gpus] if setting is None else _named(nvml, gpus, setting)
+    return next(([entry] for entry in found if entry.is_slice), found)
+
+
+def _named(nvml: Nvml, gpus: Sequence[Gpu], setting: str) -> list[_Visible]:
+    """What the entries of CUDA_VISIBLE_DEVICES name, up to the first that names no GPU or several; nothing at all where
+    two name the same."""
+    entries = _entries(setting)
+    if setting.startswith("MIG-"):
+        parents = [_slice_parent(nvml, gpus, entry) for entry in entries]
+        return [_Visible(None if n is None else gpus[n], entry) for n, entry in zip(parents, entries, strict=True)]
+    places: list[int] = []
+    for entry in entries:
+        matches = _places_of(entry, gpus)
+        if len(matches) != 1:
             break
+        if matches[0] in places:
+            return []
+        places += matches
+    return [_Visible(gpus[place]) for place in places]
+
+
+def _entries(setting: str) -> list[str]:
+    """The entries as CUDA and torch read them: all of the first one's kind (UUIDs, MIG slices, or numbers, of which the
+    leading digits count), up to the first that is not; none where one comes twice."""
+    kind = next((prefix for prefix in ("GPU-", "MIG-") if setting.startswith(prefix)), "")
+    found: list[str] = []
+    for word in setting.split(","):
+        number = re.match(r"\+?([0-9]+)", word.strip())
+        entry = word if kind else str(int(number[1])) if number else ""
+        if entry and entry in found:
+            return []
+        if not entry.startswith(kind) or not entry:
+            return found
+        found.append(entry)
     return found
+
+
+def _places_of(entry: str, gpus: Sequence[Gpu]) -> list[int]:
+    """The GPUs that a number, or the beginning of a UUID, may mean."""
+    if entry.startswith("GPU-"):
+        return [place for place, gpu in enumerate(gpus) if str(gpu.identity()["uuid"]).startswith(entry)]
+    return [int(entry)] if int(entry) < len(gpus) else []
+
+
+def _slice_parent(nvml: Nvml, gpus: Sequence[Gpu], entry: str) -> int | None:
+    """The GPU that a MIG slice is part of: named in the older form MIG-GPU-<uuid>/<instance>/<compute instance>, else
+    known to NVML."""
+    whole = entry.removeprefix("MIG-").partition("/")[0]
+    if whole.startswith("GPU-"):
+        matches = _places_of(whole, gpus)
+        return matches[0] if len(matches) == 1 else None
+    return nvml.mig_parent(entry)
 
 
 def _supports(call: Callable[..., object], *args: object) -> str:
@@ -129,10 +176,7 @@ def _gpu_device(nvml: Nvml, position: int, entry: _Visible) -> Device:
     )
     versions = nvml.versions()
     mig = bool(entry.mig_uuid) or bool(identity.get("mig"))
-    if entry.gpu is None or mig:
-        meter = ("", "X", ("nvml: a MIG slice has no power or energy reading of its own: use a whole GPU",))
-    else:
-        meter = _best_meter(entry.gpu)
+    meter = ("", "X", (NO_METER,)) if entry.gpu is None or mig else _best_meter(entry.gpu)
     return Device(
         kind="cuda",
         torch_name=f"cuda:{position}",
@@ -165,9 +209,9 @@ def cpu_device(why: tuple[str, ...] = (), powercap: Path = POWERCAP) -> Device:
 def find_device(wish: str = "auto", *, nvml: Nvml | None = None, powercap: Path = POWERCAP) -> Device:
     """The device for a wish: 'auto', 'cpu', 'cuda', 'cuda:1' or 'GPU-<uuid or its beginning>'.
 
-    'auto' is the first visible GPU, else the CPU. CUDA_VISIBLE_DEVICES is honoured (indices, UUIDs, empty, MIG). A GPU
-    that was asked for and is not there raises DeviceError. NVML counts in PCI order; set CUDA_DEVICE_ORDER=PCI_BUS_ID
-    on machines with unlike GPUs.
+    'auto' is the first visible GPU, else the CPU. CUDA_VISIBLE_DEVICES is honoured (indices, UUIDs or their beginnings,
+    empty, MIG). A GPU that was asked for and is not there raises DeviceError. NVML counts in PCI order: on machines
+    with unlike GPUs set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA is initialised (benchmark.run.process.ready does).
     """
     if wish == "cpu":
         return cpu_device(("nvml: not asked, the CPU was chosen",), powercap)

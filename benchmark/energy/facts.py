@@ -3,16 +3,18 @@ versions."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 import os
 import sys
 from bisect import bisect_left, bisect_right
-from functools import cache
 from typing import Any
 
 from benchmark.energy import estimate
 from benchmark.energy.evaluate import Aligned, Evaluation, is_aliased
+from benchmark.energy.neighbours import neighbours
 from benchmark.energy.nvml import Slow
 from benchmark.energy.recorder import GpuRecorder, HostRecorder
 from benchmark.energy.span import Span
@@ -22,13 +24,17 @@ SCHEMA = 1
 TRACER_VERSION = "1.0"
 GAIN = 0.05
 """Absolute error of a board's power readings that no averaging removes; it cancels in ratios on one board."""
+POWER_CAP = 0x4
+"""The bit of NVML's clock event reasons for a board that keeps to its power limit: many boards' steady state."""
+SLOWDOWN = 0x8 | 0x20 | 0x40 | 0x80
+"""The bits for a board in trouble: hardware slowdown, software thermal, hardware thermal, power brake."""
 PAPER_PERIOD_S = 0.1
 PAPER_QUERY_S = 0.08
 """The 2021 tracer slept 0.1 s and then launched `nvidia-smi -q -x`; what the launch took is not published, 0.08 s
 reproduces its P100 row."""
 
 
-@cache
+@functools.cache
 def host_facts() -> dict[str, Any]:
     """Host, CPU, Python: the same for every window of a process."""
     return {
@@ -52,11 +58,27 @@ def _stamp(entry: tuple[int, Slow]) -> int:
     return entry[0]
 
 
-def slow_within(recorder: GpuRecorder, span: Span) -> list[Slow]:
-    """The slow readings inside the window and the nearest one on either side (short windows have none of their own)."""
+def _around(recorder: GpuRecorder, span: Span) -> list[tuple[int, Slow]]:
     low = bisect_left(recorder.slow, span.start_ns, key=_stamp)
     high = bisect_right(recorder.slow, span.end_ns, key=_stamp)
-    return [slow for _, slow in recorder.slow[max(0, low - 1) : high + 1]]
+    return recorder.slow[max(0, low - 1) : high + 1]
+
+
+def slow_around(recorder: GpuRecorder, span: Span) -> list[Slow]:
+    """The slow readings of the window and the nearest one on either side: for what changes slowly (temperature), is a
+    mean over the time before (utilisation), or must not be missed (other processes)."""
+    return [slow for _, slow in _around(recorder, span)]
+
+
+def slow_inside(recorder: GpuRecorder, span: Span) -> list[Slow]:
+    """The slow readings of the window's useful time alone; a short window may have none. A clock read just before the
+    work began is an idle clock, and says nothing about the work."""
+    inside: list[Slow] = []
+    for start_ns, end_ns in span.segments():
+        low = bisect_left(recorder.slow, start_ns, key=_stamp)
+        high = bisect_right(recorder.slow, end_ns, key=_stamp)
+        inside += [slow for _, slow in recorder.slow[low:high]]
+    return inside
 
 
 def mean_of(slows: list[Slow], name: str) -> float:
@@ -65,38 +87,45 @@ def mean_of(slows: list[Slow], name: str) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _throttled(slows: list[Slow]) -> dict[str, int | None]:
-    """Nanoseconds throttled by cause, from the first to the last slow reading; None where the device does not count
-    them."""
+def _throttled(recorder: GpuRecorder, span: Span) -> dict[str, int | None]:
+    """Nanoseconds of the useful time throttled by cause, None where the device does not count them."""
     found: dict[str, int | None] = {}
     for cause in ("power", "thermal", "board_limit", "reliability"):
-        values = [slow.throttle_ns[cause] for slow in slows if cause in slow.throttle_ns]
-        found[f"throttle_{cause}_ns"] = values[-1] - values[0] if len(values) > 1 else None
+        totals = [(t, slow.throttle_ns[cause]) for t, slow in _around(recorder, span) if cause in slow.throttle_ns]
+        grown = [_total_at(totals, end) - _total_at(totals, start) for start, end in span.segments()]
+        found[f"throttle_{cause}_ns"] = round(math.fsum(grown)) if len(totals) > 1 else None
     return found
 
 
-def strangers(slows: list[Slow]) -> tuple[list[int], int]:
-    """(compute processes that are not ours, how many more have a pid that this pid namespace cannot see)."""
-    seen = {pid for slow in slows for pid in slow.compute_pids}
-    if seen <= {os.getpid()}:
-        return [], 0
-    ours = {os.getpid(), *estimate.descendants(os.getpid())}
-    others = seen - ours
-    foreign = sorted(pid for pid in others if os.path.exists(f"/proc/{pid}"))
-    hidden = len(others) - len(foreign)
-    if hidden and not seen & ours:
-        hidden -= 1  # inside a container the driver shows our own process under a pid that we cannot know
-    return foreign, hidden
+def _total_at(totals: list[tuple[int, int]], t_ns: int) -> float:
+    """A running total at a time: on the line through the two readings around it, or nearest to it. A window's edges lie
+    between readings a second apart, and what came outside of it is not its own."""
+    if len(totals) < 2:
+        return math.nan
+    place = min(max(1, bisect_right(totals, t_ns, key=lambda entry: entry[0])), len(totals) - 1)
+    (before_ns, low), (after_ns, high) = totals[place - 1], totals[place]
+    return low + (high - low) * (t_ns - before_ns) / max(1, after_ns - before_ns)
 
 
-def _clocks(slows: list[Slow]) -> dict[str, float]:
+def _clocks(slows: list[Slow]) -> dict[str, Any]:
+    """Clocks, and what held them down, by the readings of the window itself; NaN and None where it has none."""
     sm = [float(s.sm_clock_mhz) for s in slows if s.sm_clock_mhz is not None]
-    temps = [float(s.temp_c) for s in slows if s.temp_c is not None]
+    reasons = [s.event_reasons for s in slows if s.event_reasons is not None]
     return {
+        "slow_samples": len(slows),
         "sm_clock_mhz_p5": quantile(sm, 0.05),
         "sm_clock_mhz_p50": quantile(sm, 0.5),
         "sm_clock_mhz_p95": quantile(sm, 0.95),
         "mem_clock_mhz": mean_of(slows, "mem_clock_mhz"),
+        "event_reasons": functools.reduce(operator.or_, reasons) if reasons else None,
+        "slowdown_samples": sum(bool(bits & SLOWDOWN) for bits in reasons) if reasons else None,
+        "capped_samples": sum(bool(bits & POWER_CAP) for bits in reasons) if reasons else None,
+    }
+
+
+def _temperatures(slows: list[Slow]) -> dict[str, float]:
+    temps = [float(s.temp_c) for s in slows if s.temp_c is not None]
+    return {
         "temp_start_c": temps[0] if temps else math.nan,
         "temp_end_c": temps[-1] if temps else math.nan,
         "temp_max_c": max(temps, default=math.nan),
@@ -126,12 +155,9 @@ def gpu_provenance(
     recorder: GpuRecorder, span: Span, best: Evaluation, aligned: Aligned | None, step_s: float | None
 ) -> dict[str, Any]:
     """Everything about a GPU's number."""
-    slows = slow_within(recorder, span)
-    foreign, hidden = strangers(slows)
+    slows = slow_around(recorder, span)
+    beside = neighbours(slows, str(recorder.identity.get("uuid", "")))
     sensor = recorder.sensor
-    reasons = 0
-    for slow in slows:
-        reasons |= slow.event_reasons or 0
     return {
         **recorder.identity,
         "source_scope": "module" if best.source.endswith(".module") else "gpu",
@@ -150,12 +176,13 @@ def gpu_provenance(
         "step_period_ms": None if step_s is None else 1000 * step_s,
         "alias_flag": best.alias or bool(is_aliased(step_s, sensor.period_s, span.useful_s) and sensor.coverage < 0.9),
         **sampling(recorder, span),
-        **_clocks(slows),
+        **_clocks(slow_inside(recorder, span)),
+        **_temperatures(slows),
         "pstate": next((s.pstate for s in reversed(slows) if s.pstate is not None), None),
-        "event_reasons": reasons,
-        **_throttled(slows),
-        "foreign_pids": foreign,
-        "hidden_pids": hidden,
+        **_throttled(recorder, span),
+        "foreign_pids": beside.foreign,
+        "resident_pids": beside.resident,
+        "hidden_pids": beside.hidden,
         "xid_seen": None,  # NVML tells XIDs only to event listeners; the kernel log needs root
     }
 
@@ -171,12 +198,11 @@ def host_provenance(recorder: HostRecorder) -> dict[str, Any]:
     }
 
 
-def paper_compat(recorder: GpuRecorder, span: Span) -> tuple[float, float]:
-    """(mean sampled power x time, nominal-period sum) in joules: what the paper's two readings of its own samples would
-    have given.
+def polled_energies(recorder: GpuRecorder, span: Span) -> tuple[float, float]:
+    """Joules as two kinds of polling script book them: (mean sampled power x time, nominal period x sum of powers).
 
     The second walks as the 2021 tracer did, a query of PAPER_QUERY_S and a sleep of PAPER_PERIOD_S, and books each
-    power for the sleep alone.
+    power for the sleep alone. Which of the two the paper's tables hold cannot be told from its text.
     """
     watts = [w for a, b in span.segments() for w in recorder.power.w[recorder.power.between(a, b)]]
     if not watts:

@@ -106,13 +106,13 @@ class Nvml(Protocol):
     """The library: how many devices there are, and which driver speaks."""
 
     def versions(self) -> dict[str, str]:
-        """driver and nvml version."""
+        """driver, nvml, and cuda_driver: the newest CUDA that the driver serves ('' where it does not say)."""
 
     def gpus(self) -> list[Gpu]:
         """Every device, in NVML's order (PCI bus)."""
 
     def mig_parent(self, uuid: str) -> int | None:
-        """The NVML index of the GPU that a MIG slice is part of; None if unknown."""
+        """The NVML index of the GPU that a MIG slice is part of, by its whole name; None if unknown."""
 
 
 def _call(function: Callable[..., T], *args: object) -> T:
@@ -246,7 +246,12 @@ class PynvmlLibrary:
     def versions(self) -> dict[str, str]:
         driver = _maybe(lambda: _call(self._n.nvmlSystemGetDriverVersion))
         nvml = _maybe(lambda: _call(self._n.nvmlSystemGetNVMLVersion))
-        return {"driver": _text(driver or "unknown"), "nvml": _text(nvml or "unknown")}
+        cuda = _maybe(lambda: _call(self._n.nvmlSystemGetCudaDriverVersion))
+        return {
+            "driver": _text(driver or "unknown"),
+            "nvml": _text(nvml or "unknown"),
+            "cuda_driver": f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
+        }
 
     def gpus(self) -> list[Gpu]:
         return [PynvmlGpu(index) for index in range(int(_call(self._n.nvmlDeviceGetCount)))]

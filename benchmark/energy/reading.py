@@ -67,6 +67,9 @@ class Reading:
     half-width of its 95 % interval without the board's gain error (see `provenance["u_gain_joules"]`). Pauses are left
     out of every energy but `paused_joules`. Unknown numbers are NaN and named with their reason in `missing`.
     `children` plus `self_joules` is `joules`.
+
+    `polled_joules` is the mean of the sampled power times time, as a polling script books it; `polled_period_joules`
+    books 0.1 s for each query cycle of 0.18 s, as polling nvidia-smi in the paper's manner would.
     """
 
     name: str
@@ -88,8 +91,8 @@ class Reading:
     dram_source: str = ""
     gpu_util_pct: float = math.nan
     mem_util_pct: float = math.nan
-    paper_compat_joules: float = math.nan
-    paper_compat_period_joules: float = math.nan
+    polled_joules: float = math.nan
+    polled_period_joules: float = math.nan
     cross_source: str = ""
     cross_joules: float = math.nan
     cross_rel_diff: float = math.nan

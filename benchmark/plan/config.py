@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
-from benchmark.errors import UserError
-from benchmark.plan.deployment import Inference
+from benchmark.plan.deployment import Here, Inference, choose_engine
+from benchmark.plan.folders import CONFIGS as CONFIGS
+from benchmark.plan.folders import ConfigError as ConfigError
+from benchmark.plan.folders import groups as groups
+from benchmark.plan.folders import names as names
+from benchmark.plan.folders import near as near
+from benchmark.plan.folders import search_path
 from benchmark.plan.stage import Plan
 from benchmark.plan.task import Config, Task
+from benchmark.plan.words import ROLES, as_hydra
+from benchmark.plan.words import check_words as check_words
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
-
-class ConfigError(UserError):
-    """The words of a command do not make an experiment; the message names the nearest valid ones."""
 
 
 class Method(Protocol):
@@ -59,7 +58,7 @@ class Experiment(Config):
     task: Task
     hardware: Hardware
     inference: Inference
-    engine: Literal["torch"]
+    engine: str
     seeds: int = Field(ge=1)
     tau: float = Field(gt=0)
     paths: Paths
@@ -73,20 +72,11 @@ class Experiment(Config):
         """The method object, its hyper-parameters checked. Raises ConfigError."""
         return _method(self.method)
 
-    def name(self) -> str:
-        """A readable slug and a short hash of everything that makes two experiments different, the seed left out."""
+    def slug(self) -> str:
+        """What the experiment is about, readable, as a part of a file's name."""
         task = self.task
         parts = [self.method["name"], task.model.name, task.data.name, task.scale.name, task.profile]
-        slug = "-".join([*parts, task.train_precision, task.deploy_precision, self.engine]).replace("/", ".")
-        identity = {
-            "method": [self.method["_target_"], self.build_method().identity()],
-            "task": task.model_copy(update={"seed": 0}).identity(),
-            "engine": self.engine,
-            "inference": self.inference.identity(),
-            "hardware": [self.hardware.train, self.hardware.infer],
-        }
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        return f"{slug}-{digest[:8]}"
+        return "-".join([*parts, task.train_precision, task.deploy_precision, self.engine]).replace("/", ".")
 
 
 def one_place(experiments: Sequence[Experiment]) -> Experiment:
@@ -100,30 +90,37 @@ def one_place(experiments: Sequence[Experiment]) -> Experiment:
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
-    """Hydra's composition of configs/ with `overrides`. Raises ConfigError naming the nearest valid names."""
+    """Hydra's composition of configs/, and of the folders of --config-dir, with `overrides`.
+
+    Raises ConfigError naming the nearest valid names.
+    """
     check_words(overrides)
     for word in overrides:
         name, _, choice = word.partition("=")
-        if name in groups() and "," in choice:
+        if name in (*groups(), *ROLES) and "," in choice:
             raise ConfigError(f"{word}: several choices need a sweep: python -m benchmark run -m {word}")
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra_compose("config", overrides=list(overrides))
+        return _compose(as_hydra(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         if "Ambiguous value" in str(error):  # Hydra's words for a list without brackets
             remedy = "several values need a sweep (run -m), a list needs brackets"
             raise ConfigError(f"{_first_line(error)}: {remedy}") from error
-        raise ConfigError(_first_line(error) + _near_key(overrides)) from error
+        raise ConfigError(_first_line(error) + _near_key(as_hydra(overrides))) from error
 
 
-def parse(config: DictConfig, device_kind: str) -> tuple[Experiment, list[str]]:
-    """The typed experiment of a composed config on a device of kind 'cuda' or 'cpu', and notes on what was changed
-    for it.
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra_compose("config", overrides=[*overrides, *search_path()])
+
+
+def parse(config: DictConfig, here: Here) -> tuple[Experiment, list[str]]:
+    """The typed experiment of a composed config on this machine, and notes on what was changed for it.
 
     Raises ConfigError on a wrong type, an out-of-range value, an unknown name or an impossible combination.
     """
@@ -134,20 +131,9 @@ def parse(config: DictConfig, device_kind: str) -> tuple[Experiment, list[str]]:
         words = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
-    notes = _adapt(words, device_kind)
-    task_fields = (
-        "model",
-        "data",
-        "scale",
-        "recipe",
-        "seed",
-        "profile",
-        "train_precision",
-        "deploy_precision",
-        "compile",
-    )
+    notes = _adapt(words, here)
     values = {
-        "task": {name: words.pop(name) for name in task_fields if name in words},
+        "task": {name: words.pop(name) for name in Task.model_fields if name in words},
         **{name: words.pop(name) for name in ("method", "hardware", "inference", "engine", "seeds", "tau", "paths")},
     }
     if words:
@@ -161,35 +147,80 @@ def experiment(values: Mapping[str, Any]) -> Experiment:
         parsed = Experiment.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error, Experiment)) from error
-    parsed.build_method()
+    _check_teacher(parsed)
     return parsed
 
 
-def _adapt(words: dict[str, Any], device_kind: str) -> list[str]:
+def _check_teacher(parsed: Experiment) -> None:
+    """Refuse a teacher that the method's plan does not ask for, and a plan that cannot be made. Raises ConfigError."""
+    method, task = parsed.build_method(), parsed.task
+    try:
+        plan = method.plan(task)
+    except ValueError as error:
+        raise ConfigError(f"method {parsed.method['name']}: {error}") from error
+    if task.teacher is None:
+        return
+    alone = task.model_copy(update={"teacher": None, "teacher_recipe": None, "teacher_seed": None})
+    try:
+        ignored = method.plan(alone) == plan
+    except ValueError:
+        ignored = False  # it cannot do without
+    if ignored:
+        raise ConfigError(f"method {parsed.method['name']} learns from no teacher: leave out pair= and teacher=")
+
+
+def _adapt(words: dict[str, Any], here: Here) -> list[str]:
     """Resolve what depends on the device and on the scale, in place; returns a line for every change a user should
     know of."""
     notes = []
     if words.pop("executor") != "local":
         raise ConfigError("executor: only 'local' exists")
-    words.pop(
-        "pair", None
-    )  # a bare `pair=x` was refused by name; the groups come with the first family that pairs networks
-    if words["engine"] == "auto":
-        words["engine"] = "torch"
     trained_here = words["hardware"].get("train") is None
-    if device_kind == "cpu" and trained_here and words["train_precision"] in ("tf32", "bf16", "fp16"):
+    if here.device_kind == "cpu" and trained_here and words["train_precision"] in ("tf32", "bf16", "fp16"):
         notes.append(f"train_precision is fp32: {words['train_precision']} needs a GPU")
         words["train_precision"] = "fp32"
-    precision = words["deploy_precision"]
-    if words["engine"] == "torch" and (precision == "int8" or (precision == "fp16" and device_kind == "cpu")):
-        raise ConfigError(f"deploy_precision={precision}: the torch engine runs fp32 everywhere and fp16 on a GPU")
+    words["engine"] = _engine(words, here)
     longest = words["scale"].get("max_epochs")
-    if longest is not None and words["recipe"]["epochs"] > longest:
-        words["recipe"]["epochs"] = longest
+    for name in ("recipe", "teacher_recipe"):
+        recipe = words.get(name)
+        if longest is not None and recipe is not None and recipe["epochs"] > longest:
+            recipe["epochs"] = longest
+    for name in ("model", "teacher"):
+        (words.get(name) or {}).pop("recipe", None)  # the name of its own recipe: it has been chosen by it
+    _choose_results(words)
+    return notes
+
+
+def _choose_results(words: dict[str, Any]) -> None:
+    """Where records go unless somebody says so: what is thrown away stays apart."""
     if words["paths"]["results"] is None:
         throw_away = words["scale"]["name"] == "smoke" or words["data"]["name"] == "synthetic"
         words["paths"]["results"] = "results/.smoke" if throw_away else "results"
-    return notes
+
+
+def paths_of(config: DictConfig) -> tuple[Paths, float]:
+    """The folders of a composed config, and tau: all that a report needs. Raises ConfigError."""
+    from omegaconf import OmegaConf
+
+    words = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    _choose_results(words)
+    try:
+        return Paths.model_validate(words["paths"]), float(words["tau"])
+    except (ValidationError, TypeError, ValueError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def _engine(words: Mapping[str, Any], here: Here) -> str:
+    """The engine that is meant; ConfigError where there is none of that name, or where it cannot do what is asked."""
+    name, precision = choose_engine(here, str(words["engine"])), words["deploy_precision"]
+    kind = here.kind(name)
+    if kind is None:
+        raise ConfigError(f"unknown engine {name!r}{near(name, ['auto', *(each.name for each in here.engines)])}")
+    infer = words["hardware"].get("infer")
+    why = kind.why_unavailable(precision, here.device_kind) if infer in (None, here.machine) else ""
+    if why:
+        raise ConfigError(f"deploy_precision={precision} with engine={name}: {why}")
+    return name
 
 
 def _method(values: Mapping[str, Any]) -> Method:
@@ -200,7 +231,9 @@ def _method(values: Mapping[str, Any]) -> Method:
     try:
         kind = getattr(importlib.import_module(module), name, None)
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"method {values.get('name')}: cannot import {module!r} ({error})") from error
+        raise ConfigError(
+            f"method {values.get('name')}: cannot import {module!r} ({error}): is its folder on PYTHONPATH?"
+        ) from error
     if kind is None:
         raise ConfigError(f"method {values.get('name')}: {module} has no {name!r}")
     parameters = {key: value for key, value in values.items() if key not in ("_target_", "name")}
@@ -210,70 +243,12 @@ def _method(values: Mapping[str, Any]) -> Method:
         raise ConfigError("method." + _explain(error, kind)) from error
 
 
-def names(group: str) -> list[str]:
-    """Every choice of a config group, nested ones as 'family/name'; files that begin with an underscore are not
-    choices."""
-    folder = CONFIGS / group
-    files = sorted(folder.rglob("*.yaml"))
-    return [path.relative_to(folder).with_suffix("").as_posix() for path in files if not path.name.startswith("_")]
-
-
-def groups() -> list[str]:
-    """The config groups an override may choose from."""
-    return sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "experiment")
-
-
-def near(word: str, valid: Iterable[str]) -> str:
-    """'; did you mean a, b?' or, without a near name, '; there are a, b, ...'."""
-    valid = list(valid)
-    whole = difflib.get_close_matches(word, valid, n=3, cutoff=0.6)
-    tail = word.rpartition("/")[2]
-    likeness = {name: difflib.SequenceMatcher(None, name.rpartition("/")[2], tail).ratio() for name in valid}
-    same_tail = sorted((name for name in valid if likeness[name] >= 0.75), key=lambda name: -likeness[name])
-    found = [name for name in same_tail if likeness[name] == 1] or list(dict.fromkeys([*same_tail, *whole]))[:4]
-    if found:
-        return f"; did you mean {', '.join(found)}?"
-    return f"; there are {', '.join(valid)}" if valid else ""
-
-
-def check_words(overrides: Sequence[str]) -> None:
-    """Refuse an override whose name or choice does not exist, before Hydra is even imported. Raises ConfigError."""
-    known = {line.split(":")[0] for line in (CONFIGS / "config.yaml").read_text().splitlines() if line[:1].isalpha()}
-    valid = sorted({*known, *groups(), "pair", "hydra", "inference"} - {"defaults"})
-    chosen: dict[str, str] = {}
-    for override in overrides:
-        word, equals, choice = override.lstrip("+~").partition("=")
-        if not equals:
-            raise ConfigError(f"{override!r} is not an override: write name=value (see python -m benchmark run --help)")
-        top = word.split(".")[0].split("@")[0].split("/")[0]
-        if top not in valid:
-            raise ConfigError(f"unknown name {top!r} in {override!r}{near(top, valid)}")
-        if word in groups() and choice in ("null", ""):
-            raise ConfigError(f"{word} must be chosen{near(choice, names(word))}")
-        if word in (*groups(), "pair") and choice not in ("null", ""):
-            chosen[word] = choice
-            if "(" not in choice:  # a sweep function such as glob() is Hydra's to expand
-                _check_choices(word, choice)
-    if "pair" in chosen and "model" in chosen:
-        raise ConfigError("pair= sets the teacher and the student, model= sets the student: give one of them")
-
-
-def _check_choices(group: str, choice: str) -> None:
-    valid = names(group)
-    for name in choice.split(","):
-        if name.strip() not in valid:
-            raise ConfigError(f"unknown {group} {name.strip()!r}{near(name.strip(), valid)}")
-
-
 def _near_key(overrides: Sequence[str]) -> str:
     """The nearest dotted names of the first override whose dotted name does not exist."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    choices = [word for word in overrides if word.partition("=")[0] in groups() and "," not in word]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        plain = OmegaConf.to_container(hydra_compose("config", overrides=choices))
+    choices = [word for word in overrides if word.partition("=")[0].partition("@")[0] in groups() and "," not in word]
+    plain = OmegaConf.to_container(_compose(choices))
     keys = list(_flat_keys(plain))
     for override in overrides:
         word = override.partition("=")[0]

@@ -1,13 +1,86 @@
-"""The two stages the harness appends to every plan: build the engine, measure an inference. Torch-free."""
+"""What the harness adds to every plan: calibration where int8 needs it, the engine, its measurement. Torch-free.
+
+Also what an engine must offer (`EngineKind`), so that planning can ask for versions and precisions without importing
+one.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from benchmark.plan.stage import Plan, Stage
+from benchmark.plan.stage import Bound, EngineFile, Network, Phase, Plan, Precision, Stage
 from benchmark.plan.task import Config, Data, DeployPrecision, Params, Scale, Task
+
+
+class Engine(Protocol):
+    """A loaded engine: maps a prepared batch to logits. Never waits for the device by itself."""
+
+    executes: Mapping[str, Any]
+    """What it runs: `precision`, `layout`, `library`, `switches` (as they are after loading)."""
+
+    def prepare(self, images: Any) -> Any:
+        """A batch of normalised float32 images [n, 3, 32, 32] as this engine wants it, on its device."""
+
+    def __call__(self, prepared: Any) -> Any:
+        """Logits [n, classes] of a prepared batch."""
+
+    def synchronise(self) -> None:
+        """Wait until everything asked for is done."""
+
+
+@dataclass(frozen=True)
+class BuildOrder:
+    """What an engine is built from and for: a network, the scales of its calibration where there was one, and the
+    torch device.
+
+    `choose(what, decide)` gives `decide()`, asked once per machine and kept: for choices that a trial must settle.
+    """
+
+    network: Network
+    scales: Mapping[str, Any] | None
+    precision: DeployPrecision
+    device: str
+    choose: Callable[[str, Callable[[], str]], str]
+
+
+class EngineKind(Protocol):
+    """A way to run trained networks. One module of benchmark/deploy/engines holds one, as `KIND`; importing that module
+    must import no engine, for planning does it."""
+
+    name: str
+    preference: int
+    """engine=auto takes the highest of those that are available."""
+
+    def why_unavailable(self, precision: DeployPrecision, device_kind: str) -> str:
+        """Why this engine cannot run `precision` on a device of kind 'cuda' or 'cpu' here; empty where it can."""
+
+    def version(self) -> str:
+        """The version of the library itself, whatever its distribution is called; 'absent' where there is none."""
+
+    def build(self, order: BuildOrder) -> EngineFile:
+        """Build the engine of a network. Raises EngineError."""
+
+    def load(self, built: EngineFile, device: str) -> Engine:
+        """A built engine, ready to run. Raises EngineError."""
+
+
+class Here(Config):
+    """The machine that plans: its device's kind, its name as records have it, and the engines it knows."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    device_kind: str
+    machine: str
+    engines: tuple[Any, ...]
+
+    def kind(self, name: str) -> EngineKind | None:
+        """The engine called `name`."""
+        found: EngineKind | None = next((kind for kind in self.engines if kind.name == name), None)
+        return found
 
 
 class Build(Params):
@@ -19,12 +92,21 @@ class Build(Params):
     scale: Scale
 
 
+class Calibration(Params):
+    """Parameters of `benchmark.deploy.calibrate:scales`: which training images are looked at, and how a range is
+    chosen."""
+
+    data: Data
+    scale: Scale
+    images: int = Field(default=1024, gt=0)
+    algorithm: Literal["entropy", "percentile", "max"] = "entropy"
+
+
 class Inference(Config):
     """The inference protocol; see benchmark.deploy.measure. Times in seconds.
 
     Idle before and after, warm-up (at least `warmup_s`, at most `warmup_cap_s`), a short window for each batch size,
-    then
-    `windows` windows of `window_s` in each scenario.
+    then `windows` windows of `window_s` in each scenario.
     """
 
     idle_s: float = Field(gt=0)
@@ -39,17 +121,34 @@ class Inference(Config):
 class Measurement(Params):
     """Parameters of `benchmark.deploy.measure:inference`: what decides the energy of one inference, and the protocol.
 
-    `signature` names the network's layer shapes, so all networks of one shape share a measurement. Data and scale
-    name the
-    images that are shown: power depends on them, and a smoke measurement must never stand for a full one.
+    `signature` names the network's layer shapes and what the engine executes, so all networks of one shape share a
+    measurement. The test images are those that are shown: power depends on them, and a smoke measurement must never
+    stand for a full one.
     """
 
     signature: str
-    data: str
-    scale: str
+    data: Data
+    test_images: int | None
     engine: str
     precision: DeployPrecision
     protocol: Inference
+
+
+def with_calibration(plan: Plan, task: Task) -> Plan:
+    """The plan as it is, or, where int8 is asked of one that has no scales, with a calibration of its network at its
+    end."""
+    if plan.deploy.name != "int8" or plan.deploy.scales is not None:
+        return plan
+    scales = calibration_stage(plan.network, task)
+    steps = (*plan.steps, (Phase.COMPRESS, scales))
+    return Plan(steps=steps, network=plan.network, deploy=Precision("int8", scales))
+
+
+def calibration_stage(network: Stage, task: Task) -> Stage:
+    """The calibration of a stage's network on the task's training images: the same stage, with the same key, whoever
+    asks for it."""
+    params = Calibration(data=without_search(task.data), scale=task.scale)
+    return Stage("benchmark.deploy.calibrate:scales", params, {"network": network})
 
 
 def build_stage(plan: Plan, task: Task, engine: str) -> Stage:
@@ -57,11 +156,26 @@ def build_stage(plan: Plan, task: Task, engine: str) -> Stage:
     inputs = {"network": plan.network}
     if plan.deploy.scales is not None:
         inputs["scales"] = plan.deploy.scales
-    data = task.data.model_copy(update={"search": Data.model_fields["search"].default})
-    params = Build(engine=engine, precision=plan.deploy.name, data=data, scale=task.scale)
-    return Stage("benchmark.deploy.build:build_engine", params, inputs, device_bound=True)
+    params = Build(engine=engine, precision=plan.deploy.name, data=without_search(task.data), scale=task.scale)
+    return Stage("benchmark.deploy.build:build_engine", params, inputs, bound=Bound.ENGINE)
 
 
 def measure_stage(measurement: Measurement) -> Stage:
-    """The stage that measures an inference; it has no inputs in its key, for the shape alone decides the energy."""
-    return Stage("benchmark.deploy.measure:inference", measurement, device_bound=True)
+    """The stage that measures an inference; it has no inputs in its key, for the signature alone decides the energy."""
+    return Stage("benchmark.deploy.measure:inference", measurement, bound=Bound.ENGINE)
+
+
+def choose_engine(here: Here, asked: str) -> str:
+    """The name of the engine that `asked` means here: itself, or for 'auto' the preferred one of those installed.
+
+    The precision plays no part: what auto means must not differ between two rows of a study.
+    """
+    if asked != "auto":
+        return asked
+    able: Sequence[EngineKind] = [kind for kind in here.engines if not kind.why_unavailable("fp32", here.device_kind)]
+    return max(able, key=lambda kind: kind.preference).name
+
+
+def without_search(data: Data) -> Data:
+    """Where an architecture was searched does not matter to those who run it."""
+    return data.model_copy(update={"search": Data.model_fields["search"].default})

@@ -1,35 +1,35 @@
-"""A life cycle as it will be worked on a machine: an experiment's plan, one a seed, with the stages the harness
-appends. Torch-free."""
+"""A life cycle as it will be worked: an experiment's plan, one a seed, and the stages the harness appends. No torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 from benchmark.plan.config import ConfigError, Experiment
-from benchmark.plan.deployment import Measurement, build_stage, measure_stage
-from benchmark.plan.stage import TEC_PHASES, Phase, Plan, Stage
-from benchmark.plan.task import Task
-from benchmark.records.provenance import now, package_version
-
-if TYPE_CHECKING:
-    from benchmark.energy import Device
-    from benchmark.records.store import Store
+from benchmark.plan.deployment import Here, Measurement, build_stage, measure_stage, with_calibration, without_search
+from benchmark.plan.run_file import RunFile, RunStage, Words
+from benchmark.plan.stage import TEC_PHASES, Bound, Phase, Plan, Stage, digest_of, kind_of
+from benchmark.plan.task import TEST_IMAGES, TRAIN_IMAGES, Task
 
 
 @dataclass(frozen=True)
 class Place:
-    """Whose records count: the machines of training and inference, and what binds device-bound stages."""
+    """Whose records count, in training and in inference, and the version of the engine that inference runs on."""
 
     train_machine: str
     infer_machine: str
-    binding: str
+    engine_version: str
+
+    def machine(self, phase: Phase) -> str:
+        """The machine of a phase."""
+        return self.train_machine if phase in TEC_PHASES else self.infer_machine
 
 
 @dataclass(frozen=True)
 class Life:
-    """One experiment with one seed: its task, its method's plan, the engine-building stage, and where records are
-    looked up."""
+    """One experiment with one seed: its task, its plan, the engine-building stage, and where records are looked up."""
 
     experiment: Experiment
     task: Task
@@ -37,79 +37,151 @@ class Life:
     build: Stage
     place: Place
 
+    @property
+    def name(self) -> str:
+        """A readable slug and a short digest of the plan: the seeds of one plan share it."""
+        return f"{self.experiment.slug()}-{self.digest[:8]}"
+
     def steps(self) -> tuple[tuple[Phase, Stage], ...]:
         """All stages whose keys are known before any work, in order."""
         return (*self.plan.steps, (Phase.DEPLOY, self.build))
 
     def key(self, stage: Stage) -> str:
-        """A stage's key at this place."""
-        return stage.key(self.place.binding)
+        """A stage's key in this life."""
+        return stage.key(self._binding)
+
+    def _binding(self, stage: Stage) -> str:
+        machine = self.place.machine(self.phase(stage))
+        if stage.bound is Bound.DEVICE:
+            return machine
+        return f"{machine}/{self.experiment.engine}-{self.place.engine_version}"
 
     def phase(self, stage: Stage) -> Phase:
-        """The phase a stage of this life belongs to."""
-        key = self.key(stage)
-        return next(phase for phase, listed in self.steps() if self.key(listed) == key)
+        """The phase a stage of this life belongs to; what is no step of the plan is inference."""
+        return next((phase for phase, listed in self.steps() if listed == stage), Phase.INFER)
 
     def machine(self, phase: Phase) -> str:
         """The machine whose record of a phase counts."""
-        return self.place.train_machine if phase in TEC_PHASES else self.place.infer_machine
+        return self.place.machine(phase)
 
-    def measurement(self, signature: str) -> Stage:
-        """The inference measurement of a network shape under the experiment's protocol."""
+    def measurement(self, built: Mapping[str, Any]) -> Stage:
+        """The inference measurement of this life, from the details of its engine's record: only that knows what the
+        engine executes."""
         params = Measurement(
-            signature=signature,
-            data=self.task.data.name,
-            scale=self.task.scale.name,
+            signature=built["signature"],
+            data=without_search(self.task.data),
+            test_images=self.task.scale.test_images,
             engine=self.experiment.engine,
             precision=self.plan.deploy.name,
             protocol=self.experiment.inference,
         )
         return measure_stage(params)
 
-    def recorded(self, store: Store) -> bool:
-        """Whether every stage and the inference have their record."""
-        steps = [store.record(self.machine(phase), self.key(stage)) for phase, stage in self.steps()]
-        if steps[-1] is None or not all(steps):
-            return False
-        measured = self.measurement(str(steps[-1].details["signature"]))
-        return bool(store.measurements(self.place.infer_machine, self.key(measured)))
+    @cached_property
+    def digest(self) -> str:
+        """What tells plans apart, the seed left out: two seeds of one plan have the same."""
+        return digest_of([self._twin.phase_keys(), self._settings(), vars(self.place)])
 
-    def run_file(self) -> tuple[str, dict[str, Any]]:
-        """Name and content of the file by which `report` finds this life again: the whole experiment, resolved."""
-        one = self.experiment.model_copy(update={"seeds": 1, "task": self.task})
-        name, version = self.experiment.name(), self.place.binding.rpartition("/")[2]
-        content = {
-            "experiment": name,
-            "seed": self.task.seed,
-            "config": one.model_dump(mode="json", exclude={"paths"}),  # whose machine it was is nobody's business
-            "train_machine": self.place.train_machine,
-            "infer_machine": self.place.infer_machine,
-            "binding": self.place.binding,
-            "created": now(),
-        }
-        return f"{name}-s{self.task.seed}-{version}", content
+    @cached_property
+    def _twin(self) -> Life:
+        """The same life with seed 0."""
+        return _life(self.experiment, self.task.model_copy(update={"seed": 0}), self.place)
+
+    def phase_keys(self) -> list[list[str]]:
+        """Phase and key of every step."""
+        return [[str(phase), self.key(stage)] for phase, stage in self.steps()]
+
+    def run_file(self, created: str) -> RunFile:
+        """All that rows need of this life, to be kept beside the records."""
+        return RunFile(
+            experiment=self.name,
+            plan=self.digest,
+            seed=self.task.seed,
+            words=self._words(),
+            settings=self._settings(),
+            train_machine=self.place.train_machine,
+            infer_machine=self.place.infer_machine,
+            measurement=self._asked(),
+            stages=tuple(self._run_stage(phase, stage) for phase, stage in self.steps()),
+            created=created,
+        )
+
+    def _asked(self) -> dict[str, Any]:
+        """What the inference measurement is asked for; the signature comes with the engine."""
+        params = self.measurement({"signature": ""}).params
+        return params.model_dump(mode="json", exclude={"signature", "version"})
+
+    def _run_stage(self, phase: Phase, stage: Stage) -> RunStage:
+        return RunStage(
+            phase=phase,
+            kind=kind_of(phase),
+            key=self.key(stage),
+            fn=stage.fn,
+            version=stage.params.version,
+            inputs={name: self.key(needed) for name, needed in stage.inputs.items()},
+            machine=self.machine(phase),
+        )
+
+    def _words(self) -> Words:
+        task = self.task
+        return Words(
+            method=self.experiment.method["name"],
+            model=task.model.name,
+            teacher=task.teacher.name if task.teacher else "",
+            data=task.data.name,
+            classes=task.data.classes,
+            recipe=task.recipe.name,
+            scale=task.scale.name,
+            train_images=task.scale.train_images or TRAIN_IMAGES,
+            test_images=task.scale.test_images or TEST_IMAGES,
+            max_epochs=task.scale.max_epochs,
+            profile=task.profile,
+            train_precision=task.train_precision,
+            deploy_precision=self.plan.deploy.name,
+            engine=self.experiment.engine,
+            engine_version=self.place.engine_version,
+        )
+
+    def _settings(self) -> dict[str, str]:
+        """Every setting by its dotted name, as the command could give it."""
+        task = self.task.model_dump(mode="json", exclude={"seed"})
+        method = {name: value for name, value in self.experiment.method.items() if name not in ("name", "_target_")}
+        inference = self.experiment.inference.model_dump(mode="json")
+        return dict(_flat({**task, "method": method, "inference": inference}))
 
 
-def place_of(experiment: Experiment, device: Device, store: Store) -> Place:
-    """Where an experiment's stages are looked up when it is run on `device`.
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, str(value)
 
-    Raises ConfigError where inference records of other hardware are asked for and no run there is stored.
+
+def place_of(experiment: Experiment, here: Here, runs: Iterable[RunFile]) -> Place:
+    """Where an experiment's stages are looked up when it is run on this machine; `runs` are those known so far.
+
+    Raises ConfigError where inference records of another machine are asked for and no run there is among them.
     """
-    train, infer = experiment.hardware.train or device.machine, experiment.hardware.infer or device.machine
-    if infer == device.machine:
-        return Place(train, infer, f"{infer}/{experiment.engine}-{package_version(experiment.engine)}")
+    train, infer = experiment.hardware.train or here.machine, experiment.hardware.infer or here.machine
+    if infer == here.machine:
+        kind = here.kind(experiment.engine)
+        assert kind is not None, "parsing refuses an engine that does not exist"
+        return Place(train, infer, kind.version())
     # engines are bound to the library version over there, which only its own runs can tell
-    engine = f"{infer}/{experiment.engine}-"
-    there = [run for run in store.runs() if str(run["binding"]).startswith(engine)]
+    there = [run for run in runs if run.infer_machine == infer and run.words.engine == experiment.engine]
     if not there:
-        raise ConfigError(f"hardware.infer={infer}: no run of that hardware lies under {store.results}/runs")
-    return Place(train, infer, str(max(there, key=lambda run: str(run["created"]))["binding"]))
+        raise ConfigError(
+            f"hardware.infer={infer}: no run of that machine with engine={experiment.engine} is stored here"
+        )
+    return Place(train, infer, max(there, key=lambda run: run.created).words.engine_version)
 
 
 def lives(experiment: Experiment, place: Place) -> list[Life]:
     """The experiment's life cycles at a place, one a seed."""
-    method, found = experiment.build_method(), []
-    for task in experiment.tasks():
-        plan = method.plan(task)
-        found.append(Life(experiment, task, plan, build_stage(plan, task, experiment.engine), place))
-    return found
+    return [_life(experiment, task, place) for task in experiment.tasks()]
+
+
+def _life(experiment: Experiment, task: Task, place: Place) -> Life:
+    plan = with_calibration(experiment.build_method().plan(task), task)
+    return Life(experiment, task, plan, build_stage(plan, task, experiment.engine), place)

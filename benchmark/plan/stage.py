@@ -27,32 +27,43 @@ class Phase(StrEnum):
 TEC_PHASES = (Phase.BASE, Phase.COMPRESS, Phase.RETRAIN)
 
 
+def kind_of(phase: Phase) -> str:
+    """What the energy of a phase counts as: 'TEC', 'deploy' (building the engine: beside TEC) or 'IEC'."""
+    return "TEC" if phase in TEC_PHASES else "deploy" if phase is Phase.DEPLOY else "IEC"
+
+
+class Bound(StrEnum):
+    """What a stage's result belongs to beside its inputs, and so what else is in its key.
+
+    DEVICE: the machine of its phase (a look-up table). ENGINE: that machine and the engine's version (an engine).
+    """
+
+    NOTHING = "nothing"
+    DEVICE = "device"
+    ENGINE = "engine"
+
+
 @dataclass(frozen=True)
 class Stage:
     """A function named `module:function`, its parameters and its input stages: equal stages have equal keys and are
-    worked once.
-
-    `device_bound` stages (engines, look-up tables) differ between devices: their key includes the device they ran on.
-    """
+    worked once."""
 
     fn: str
     params: Params
     inputs: Mapping[str, Stage] = field(default_factory=dict)
-    device_bound: bool = False
+    bound: Bound = Bound.NOTHING
 
-    def key(self, device: str) -> str:
-        """Twenty hexadecimal digits that name this stage; `device` (name, engine, library version) counts where
-        device_bound."""
-        identity = {
+    def key(self, binding: Callable[[Stage], str]) -> str:
+        """Twenty hexadecimal digits that name this stage; `binding` tells in words what a bound stage is bound to."""
+        identity: dict[str, Any] = {
             "fn": self.fn,
             "version": self.params.version,
             "params": self.params.identity(),
-            "inputs": {name: stage.key(device) for name, stage in sorted(self.inputs.items())},
+            "inputs": {name: stage.key(binding) for name, stage in sorted(self.inputs.items())},
         }
-        if self.device_bound:
-            identity["device"] = device
-        words = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(words.encode()).hexdigest()[:20]
+        if self.bound is not Bound.NOTHING:
+            identity["device"] = binding(self)
+        return digest_of(identity)[:20]
 
     @property
     def name(self) -> str:
@@ -64,6 +75,12 @@ class Stage:
         for stage in self.inputs.values():
             yield from stage.walk()
         yield self
+
+
+def digest_of(content: Any) -> str:
+    """The SHA-256 of plain JSON data, whatever the order of its names."""
+    words = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(words.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -111,16 +128,33 @@ class Network:
     tensors: Mapping[str, Any]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    scales: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """A built engine as data: its `kind`, tensors in the engine's own format, and what loading needs (`facts`, JSON).
+
+    `executes` says what it really runs: precision, layout, library and its switches. `signature` names everything that
+    decides the energy of an inference: two engines of one signature share a measurement.
+    """
+
+    kind: str
+    tensors: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    executes: Mapping[str, Any]
+    signature: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a stage function returns: a network and/or arrays for later stages, numbers for rows, and details for the
-    record."""
+    """What a stage function returns: a network, arrays or an engine for later stages, numbers for rows, and details for
+    the record. All of it is kept until nobody needs it, so a stage may rest on any part of another's output."""
 
     network: Network | None = None
     arrays: Mapping[str, Any] | None = None
+    engine: EngineFile | None = None
     values: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -163,6 +197,10 @@ class Bench(Protocol):
 
     def progress(self, done: float, total: float, **shown: float) -> None:
         """Tell how far the stage is (`done` of `total`) and numbers worth seeing; cheap enough for every step."""
+
+    def once(self, what: str, decide: Callable[[], str]) -> str:
+        """`decide()`, asked once per machine, off the meter, and kept: a choice that only a trial can settle must not
+        be settled anew, and otherwise, by the next stage. `what` names all that the choice depends on."""
 
     def cost(self, call: Callable[[], object], n: int) -> Cost:
         """Measure `n` calls of something in a window of its own inside the stage's."""

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.plan.config import CONFIGS, ConfigError, check_words, groups, names, near
+from benchmark.plan.config import CONFIGS, ConfigError, check_words, names, near
+from benchmark.plan.folders import folders
+from benchmark.plan.words import ROLES
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -16,22 +18,35 @@ if TYPE_CHECKING:
 FOLDER = CONFIGS / "experiment"
 
 
-def expand(name: str, extra: Sequence[str]) -> list[list[str]]:
-    """The override lists of study `name`, each with `extra` (the command's own, which win) at its end.
+def expand(name: str, extra: Sequence[str]) -> list[list[list[str]]]:
+    """The override lists of study `name`, block by block, each with `extra` (the command's own, which win) at its end.
 
-    Raises ConfigError where the study is unknown, malformed or empty.
+    Equal jobs are one. Raises ConfigError where the study is unknown, malformed or empty.
     """
-    path = FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in FOLDER.rglob("*.yaml"))
-        raise ConfigError(f"unknown experiment {name!r}{near(name, known)}")
-    jobs = [[*job, *extra] for block in _blocks(path) for job in _jobs(block)]
-    if not jobs:
-        raise ConfigError(f"{path} holds no experiment")
+    studies = _studies()
+    path = studies.get(name)
+    if path is None:
+        raise ConfigError(f"unknown experiment {name!r}{near(name, sorted(studies))}")
     own = {word.partition("=")[0] for word in extra}
-    # an override of the command replaces the file's of the same name; equal jobs are one
-    kept = [[w for w in job[: len(job) - len(extra)] if w.partition("=")[0] not in own] + list(extra) for job in jobs]
-    return list(map(list, dict.fromkeys(map(tuple, kept))))
+    seen: set[tuple[str, ...]] = set()
+    blocks = []
+    for block in _blocks(path):
+        # an override of the command replaces the file's of the same name
+        jobs = [[*(word for word in job if word.partition("=")[0] not in own), *extra] for job in _jobs(block)]
+        new = [list(job) for job in dict.fromkeys(map(tuple, jobs)) if job not in seen]
+        seen.update(map(tuple, new))
+        blocks.append(new)
+    if not seen:
+        raise ConfigError(f"{path} holds no experiment")
+    return [block for block in blocks if block]
+
+
+def _studies() -> dict[str, Path]:
+    """The file of every study by its name, those of --config-dir included."""
+    places = [FOLDER, *(folder / "experiment" for folder in folders() if folder != CONFIGS)]
+    return {
+        file.relative_to(place).with_suffix("").as_posix(): file for place in places for file in place.rglob("*.yaml")
+    }
 
 
 def _blocks(path: Path) -> list[dict[str, Any]]:
@@ -81,7 +96,7 @@ def _swept(word: str, parsed: Override) -> list[str]:
 
     key, group, value = parsed.get_key_element(), parsed.key_or_group, parsed.value()
     if isinstance(value, Glob):
-        found = value.filter(names(group) if group in groups() else [])
+        found = value.filter(names(ROLES.get(group, group)))
     elif parsed.is_discrete_sweep():
         found = list(parsed.sweep_string_iterator())
     elif parsed.is_sweep_override():

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 TrainPrecision = Literal["fp32", "tf32", "bf16", "fp16"]
 DeployPrecision = Literal["fp32", "fp16", "int8"]
 Profile = Literal["fast", "published"]
+OriginalName = Literal["nni", "repdistiller"]
 
 TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
 """What a whole data set has, CIFAR and the synthetic one alike."""
@@ -74,9 +75,14 @@ class Recipe(Config):
     """How a network is trained: optimiser, schedule, augmentation and normalisation constants.
 
     `schedule="multistep"` multiplies the rate by `gamma` at each of `milestones` (fractions of `epochs`), stepped
-    once an epoch;
-    `"onecycle"` rises linearly to `lr` over the first `warmup` of the steps and falls linearly to zero, stepped every
-    batch.
+    once an epoch; `"onecycle"` rises linearly to `lr` over the first `warmup` of the steps and falls linearly to zero,
+    stepped every batch; `"cosine"` falls from `lr` towards `final_lr` along half a cosine, stepped once an epoch (so
+    that `final_lr` itself is never reached), `"cosine_step"` the same, stepped every batch. All but onecycle may begin
+    with `warmup_epochs` in which the rate rises linearly, batch by batch; a cosine takes the epochs that are left.
+    `original` is the published loop the recipe comes from, whose loading, testing and reading back profile=published
+    repeats; recipes of our own take NNI's, the plain one.
+    `cutout` is the side, in pixels, of a square of zeros in every training image (0: none). The test set is looked at
+    after every `test_every`-th epoch and after the last.
     """
 
     name: str
@@ -86,16 +92,21 @@ class Recipe(Config):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     nesterov: bool = False
-    schedule: Literal["multistep", "onecycle", "constant"] = "multistep"
+    schedule: Literal["multistep", "onecycle", "constant", "cosine", "cosine_step"] = "multistep"
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = Field(default=0.1, gt=0, le=1)
     warmup: float = Field(default=0.3, ge=0, lt=1)
+    final_lr: float = Field(default=0.0, ge=0)
+    warmup_epochs: int = Field(default=0, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip_norm: float | None = Field(default=None, gt=0)
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     augment: Literal["crop_flip", "flip_crop", "none"] = "crop_flip"
     crop_padding: int = Field(default=4, ge=0)
+    cutout: int = Field(default=0, ge=0, multiple_of=2)
+    test_every: int = Field(default=1, ge=1)
+    original: OriginalName = "nni"
 
     @model_validator(mode="after")
     def _in_range(self) -> Recipe:
@@ -103,6 +114,8 @@ class Recipe(Config):
             raise ValueError(f"milestones are fractions of the epochs, between 0 and 1, not {self.milestones}")
         if any(deviation <= 0 for deviation in self.std):
             raise ValueError(f"std must be positive, not {self.std}")
+        if self.warmup_epochs and self.schedule == "onecycle":
+            raise ValueError("warmup_epochs does not go with schedule=onecycle, which warms up itself (warmup)")
         return self
 
 
@@ -111,6 +124,7 @@ class Task(Config):
     it.
 
     `compile` has torch.compile fuse the training step of the fast profile: worth its minute on long runs alone.
+    `teacher` is a network to learn from, trained by `teacher_recipe` with `teacher_seed` (None: the seed of the task).
     """
 
     model: Model
@@ -123,6 +137,16 @@ class Task(Config):
     compile: bool = False
     deploy_precision: DeployPrecision = "fp32"
     teacher: Model | None = None
+    teacher_recipe: Recipe | None = None
+    teacher_seed: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _teacher_is_whole(self) -> Task:
+        if (self.teacher is None) != (self.teacher_recipe is None):
+            raise ValueError("a teacher needs a recipe, and a teacher's recipe a teacher: give teacher= or pair=")
+        if self.teacher is None and self.teacher_seed is not None:
+            raise ValueError("teacher_seed= goes with teacher= or pair=")
+        return self
 
     @model_validator(mode="after")
     def _only_fast_compiles(self) -> Task:

@@ -19,9 +19,12 @@ def now() -> str:
 
 
 def commit() -> str:
-    """The commit of this checkout, with '+dirty' where its code or configuration differs from it; 'unknown' outside
-    git."""
+    """The commit of this code, with "+dirty" where code or configuration differs from it: what git says of a checkout,
+    or a wheel of what it was built from; "unknown" where neither can tell."""
     folder = Path(__file__).resolve().parent
+    built_from = folder.parent / "built_from.txt"
+    if built_from.is_file():
+        return built_from.read_text().strip()
     try:
         head = _git(folder, "rev-parse", "HEAD")
         code = (":(top)benchmark", ":(top)methods", ":(top)configs")

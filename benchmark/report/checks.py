@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
 from benchmark.energy.reading import GRADES
-from benchmark.records.store import Record, Store, StoreError, fault_of_seal, read_record
-from benchmark.report import rows
+from benchmark.plan.run_file import RunFile
+from benchmark.records.book import Book
+from benchmark.records.files import StoreError
+from benchmark.records.record import Record, fault_of_seal, read_record
+from benchmark.records.store import Store
+from benchmark.report.rows import StageRow, frame, stage_rows
 
 SHORTEST_S = 0.2
 """Two ticks of the energy counter: no meter of ours can see less."""
 HIGHEST_W = 1500.0
 """More than any single board draws."""
+NEGLIGIBLE = 0.01
+"""A stage that cannot have cost more than this share of TEC may be badly measured."""
+SAME_PCT = 0.1
+"""Points of accuracy by which an fp32 engine may differ from its network: one image in a thousand, for rounding."""
 
 
 class Finding(NamedTuple):
@@ -41,9 +50,12 @@ def check(store: Store) -> list[Finding]:
         findings += [Finding(True, where, seal)] if seal else []
         findings += [Finding(fault, where, what) for fault, what in _record(record)]
     if not any(finding.fault for finding in findings):
-        book = rows.Book.read(store)
-        findings += [Finding(True, "runs", line) for line in book.stale]
-        findings += _table(rows.stages(book))
+        book = Book.read(store)
+        rows = stage_rows(book)
+        findings += [Finding(True, "runs", line) for line in book.unreadable]
+        findings += _unreached(book)
+        findings += _lives(book, rows)
+        findings += _table(frame(rows, StageRow))
     return findings
 
 
@@ -80,12 +92,59 @@ def _energy(record: Record) -> Iterator[tuple[bool, str]]:
     limit = record.provenance.get("power_limit_w") or HIGHEST_W
     if watts > 1.05 * limit:
         yield True, f"mean power {watts:.0f} W is above the limit of {limit:.0f} W"
-    if not record.source.startswith("estimate") and record.seconds < SHORTEST_S:
-        # building an engine takes as long as it takes, and is no part of G
-        fault = record.fn != "benchmark.deploy.build:build_engine"
-        yield fault, f"the window of {record.seconds:.2f} s is too short for a meter"
     if record.repeated_joules < 0:
         yield True, f"repeated energy is negative: {record.repeated_joules} J"
+
+
+def _unreached(book: Book) -> Iterator[Finding]:
+    for record in book.unreached():
+        what = f"{record.fn.rpartition(':')[2]} {record.key} on {record.machine} is reached by no run: no row shows it"
+        yield Finding(False, "the table", what)
+
+
+def _lives(book: Book, rows: Sequence[StageRow]) -> Iterator[Finding]:
+    """Findings about whole lives."""
+    own: dict[tuple[str, int], list[StageRow]] = {}
+    for row in rows:
+        own.setdefault((row.experiment, row.seed), []).append(row)
+    for run in book.runs:
+        where, mine = run.name, own.get((run.experiment, run.seed), [])
+        yield from (Finding(False, where, line) for line in book.copies(run))
+        yield from _short(where, mine)
+        yield from _deployed(where, run, book)
+
+
+def _short(where: str, rows: Sequence[StageRow]) -> Iterator[Finding]:
+    """Stages too short for a meter: a fault only where what they may have cost matters to TEC."""
+    tec = [row for row in rows if row.kind == "TEC"]
+    total_wh = math.fsum(row.energy_wh for row in tec if not math.isnan(row.energy_wh))
+    for row in tec:
+        if row.energy_source.startswith("estimate") or row.seconds >= SHORTEST_S:
+            continue
+        bound_wh = _bound_w(row) * row.seconds / 3600
+        if bound_wh > NEGLIGIBLE * total_wh:
+            what = (
+                f"{row.stage} {row.key}: the window of {row.seconds:.2f} s is too short for a meter, and the "
+                f"{bound_wh:.2g} W.h that it may have cost are more than {100 * NEGLIGIBLE:g} % of TEC"
+            )
+            yield Finding(True, where, what)
+
+
+def _bound_w(row: StageRow) -> float:
+    """More power than the machine can draw: the limit in its name, or more than any board."""
+    limit = re.search(r"-(\d+)w$", row.machine)
+    return 1.05 * float(limit.group(1)) if limit else HIGHEST_W
+
+
+def _deployed(where: str, run: RunFile, book: Book) -> Iterator[Finding]:
+    """An fp32 engine must be as accurate as the network it was built of: else what is stored is not what was run."""
+    pair = (book.network(run), book.engine(run))
+    network, engine = (None if record is None else record.values.get("acc_pct") for record in pair)
+    if run.words.deploy_precision != "fp32" or network is None or engine is None:
+        return
+    if not abs(network - engine) <= SAME_PCT:
+        what = f"the network has {network:.2f} % on the test images, its fp32 engine {engine:.2f} %"
+        yield Finding(True, where, f"{what}: what was deployed is not what was trained")
 
 
 def _table(stages: pd.DataFrame) -> Iterator[Finding]:

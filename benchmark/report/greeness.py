@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 TAU = 2.0
 """The paper's exponent in Table 3."""
@@ -30,21 +31,25 @@ def greeness(acc_pct: float, tec_wh: float, iec_wh: float, mui: float, tau: floa
     return float(acc_pct**tau / spent_wh)
 
 
-def greeness_ci95(
-    acc: tuple[float, float], tec: tuple[float, float], iec: tuple[float, float], mui: float, tau: float = TAU
-) -> float:
-    """Half-width of G's 95 % interval, from (value, half-width) of accuracy in percent, TEC and IEC in W.h; to first
-    order.
+class Uncertain(NamedTuple):
+    """A value and the half-width of its 95 % interval, in the value's unit."""
 
-    The inputs count as independent. A common gain error of the board scales every G on it alike and is no part of
-    this: it
-    matters between boards, not within a table. NaN where an input or its half-width is unknown.
+    value: float
+    half_width: float
+
+
+def greeness_ci95(acc_pct: Uncertain, tec_wh: Uncertain, iec_wh: Uncertain, mui: float, tau: float = TAU) -> float:
+    """Half-width of G's 95 % interval, to first order.
+
+    The inputs count as independent. A common gain error of the board scales every G on it alike and is no part of this:
+    it matters between boards, not within a table. NaN where an input or its half-width is unknown.
     """
-    spent_wh = mui * iec[0] + tec[0]
-    value = greeness(acc[0], tec[0], iec[0], mui, tau)
-    if math.isnan(value) or acc[0] == 0:
+    spent_wh = mui * iec_wh.value + tec_wh.value
+    value = greeness(acc_pct.value, tec_wh.value, iec_wh.value, mui, tau)
+    if math.isnan(value) or acc_pct.value == 0:
         return math.nan
-    return value * math.hypot(tau * acc[1] / acc[0], mui * iec[1] / spent_wh, tec[1] / spent_wh)
+    relative = tau * acc_pct.half_width / acc_pct.value
+    return value * math.hypot(relative, mui * iec_wh.half_width / spent_wh, tec_wh.half_width / spent_wh)
 
 
 def rank_ranges(values: Sequence[float], half_widths: Sequence[float]) -> list[tuple[int, int] | None]:

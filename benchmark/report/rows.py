@@ -1,159 +1,245 @@
-"""Records to rows: every number in a table is computed here from plans and records, and nowhere typed in."""
+"""Records to rows, one for each stage of each life: every number is computed here from runs and records."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from benchmark.plan.config import ConfigError, experiment
-from benchmark.plan.life import Life, Place, lives
-from benchmark.plan.stage import TEC_PHASES, Phase, Stage
-from benchmark.records.store import Record, Store
+from benchmark.plan.run_file import RunFile, RunStage
+from benchmark.plan.stage import Phase
+from benchmark.records.book import Book
+from benchmark.records.record import Record
+from benchmark.report.columns import column, names
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 J_PER_WH = 3600.0
 
-STAGE_COLUMNS = (
-    "experiment", "method", "model", "teacher", "data", "scale", "seed", "profile", "train_precision",
-    "deploy_precision", "phase", "stage", "key", "kind", "energy_wh", "energy_ci95_wh", "repeated_wh", "seconds",
-    "mean_power_w", "gpu_util_pct", "mem_util_pct", "n_inferences", "batch_size", "acc_pct", "energy_source",
-    "grade", "hardware", "device_name", "commit", "created", "iec_wh", "iec_ci95_wh", "iec_dynamic_wh",
-    "single_stream_wh", "engine", "reason", "gpu_wh", "cpu_wh", "dram_wh", "paper_compat_wh",
-    "paper_compat_period_wh", "device_uuid", "torch_version", "cuda_version", "driver", "stage_version",
-    "attempts", "params", "macs",
-)  # fmt: skip  # a list of names reads best in rows
 
-IDENTITY = ("experiment", "train_hardware", "infer_hardware")
+@dataclass(frozen=True)
+class LifeRow:
+    """What a row is about: the columns that stages.csv and summary.csv share."""
 
-
-@dataclass
-class Book:
-    """All records of a results folder, read once, and every life cycle that was ever asked for.
-
-    Of several runs of one life (another library version), the newest counts. `stale` names the runs that no longer
-    parse.
-    """
-
-    lives: list[tuple[str, Life]]
-    firsts: dict[tuple[str, str], Record]
-    repeated: dict[tuple[str, str], float]
-    measured: dict[tuple[str, str], Record]
-    stale: list[str]
-
-    @classmethod
-    def read(cls, store: Store) -> Book:
-        """Read a results folder. Raises StoreError at a file that is no record."""
-        book = cls([], {}, {}, {}, [])
-        for record in store.records():
-            where = (record.machine, record.key)
-            if record.repeat:
-                book.repeated[where] = book.repeated.get(where, 0.0) + record.joules + record.repeated_joules
-            elif record.group is None:
-                book.firsts[where] = record
-            elif where not in book.measured or record.created > book.measured[where].created:
-                book.measured[where] = record
-        newest: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for run in store.runs():
-            identity = (run["experiment"], run["train_machine"], run["infer_machine"], run["seed"])
-            if identity not in newest or run["created"] > newest[identity]["created"]:
-                newest[identity] = run
-        for run in newest.values():
-            try:
-                values = {**run["config"], "paths": {"data": "", "artifacts": "", "results": ""}}
-                place = Place(run["train_machine"], run["infer_machine"], run["binding"])
-                book.lives += [(run["experiment"], life) for life in lives(experiment(values), place)]
-            except ConfigError as error:
-                book.stale.append(f"the stored run {run['experiment']} no longer parses and is left out: {error}")
-        return book
-
-    def record(self, life: Life, phase: Phase, key: str) -> Record | None:
-        """The record that counts for a stage of a life cycle."""
-        return self.firsts.get((life.machine(phase), key))
-
-    def inference(self, life: Life) -> tuple[Stage, Record] | None:
-        """The newest measurement of the life's network shape."""
-        built = self.record(life, Phase.DEPLOY, life.key(life.build))
-        if built is None:
-            return None
-        stage = life.measurement(str(built.details["signature"]))
-        found = self.measured.get((life.place.infer_machine, life.key(stage)))
-        return (stage, found) if found else None
+    experiment: str = column("", "name of the experiment: what it is about, and the digest of its plan; seeds share it")
+    method: str = column("", "the method, by the name of its file in configs/method")
+    model: str = column("", "the network that is deployed")
+    teacher: str = column("", "the network it learns from; empty without one")
+    data: str = column("", "the data set")
+    classes: int = column("", "classes of the data set")
+    recipe: str = column("", "how the network is trained, by the name of its file in configs/recipe")
+    scale: str = column("", "how much of data and recipe is used, by name")
+    train_images: int = column("", "training images used")
+    test_images: int = column("", "test images used")
+    max_epochs: float = column("", "most epochs a training may take at this scale; empty without a limit")
+    profile: str = column("", "fast or published: how training is executed")
+    train_precision: str = column("", "number format of training")
+    deploy_precision: str = column("", "number format asked of the engine")
+    engine: str = column("", "the engine that inference runs on")
+    engine_version: str = column("", "version of the engine's library")
+    train_machine: str = column("", "machine whose training records count: device and power limit")
+    infer_machine: str = column("", "machine whose inference records count")
+    settings: str = column("", "the settings in which this life differs from others that share all of the above")
 
 
-def stages(book: Book) -> pd.DataFrame:
-    """A row per stage and life cycle, inference included; stages that were not worked yet have no row."""
+@dataclass(frozen=True)
+class StageRow(LifeRow):
+    """A row for each stage of each life that has a record, inference included. A number that is not known is empty."""
+
+    seed: int = column("", "seed of the life")
+    phase: str = column("", "base, compress, retrain, deploy or infer")
+    stage: str = column("", "name of the stage's function")
+    stage_version: int = column("", "version of the stage: raised when its arithmetic or its energy changes")
+    key: str = column("", "name of the stage's result: equal stages have equal keys and are worked once")
+    kind: str = column("", "TEC: counts into TEC; deploy: engine building, beside TEC; IEC: the inference measurement")
+    shared_by: int = column("", "lives of this table that rest on this very record")
+    first_mention: bool = column("", "true in one row of each record: sum over these rows and nothing counts twice")
+    energy_wh: float = column("W.h", "energy of the stage, useful part; empty in an IEC row, whose numbers follow")
+    energy_ci95_wh: float = column("W.h", "half-width of the 95 % interval of energy_wh")
+    repeated_wh: float = column("W.h", "energy spent on the stage once more: lost epochs, lost artifacts")
+    seconds: float = column("s", "duration of the stage's useful part; of the windows that count in an IEC row")
+    mean_power_w: float = column("W", "mean power over these seconds")
+    iec_wh: float = column("W.h", "energy of one inference (one image) at the best batch size, idle power included")
+    iec_ci95_wh: float = column("W.h", "half-width of the 95 % interval of iec_wh")
+    iec_dynamic_wh: float = column("W.h", "energy of one inference without what the idle device draws in that time")
+    single_stream_wh: float = column("W.h", "energy of one inference at batch size 1, each awaited")
+    measuring_wh: float = column("W.h", "energy of the windows that iec_wh comes from; no part of any life cycle")
+    n_inferences: float = column("", "images in these windows")
+    batch_size: float = column("", "the best batch size: that of iec_wh")
+    measured_engine: str = column("", "key of the engine that was measured: it stands for all of its shape")
+    acc_pct: float = column("%", "top-1 accuracy on the test images at the end of the stage")
+    params: float = column("", "parameters of the network")
+    macs: float = column("", "multiply-accumulates of one inference (convolutions and linear layers)")
+    energy_source: str = column("", "the meter, or estimate:... where there is none")
+    grade: str = column("", "how far to trust the energy: A to D a GPU's meter, R a CPU's, E an estimate, X none")
+    reason: str = column("", "why a number is missing, an attempt was lost, or a window does not count")
+    gpu_wh: float = column("W.h", "energy of the GPU in the window")
+    cpu_wh: float = column("W.h", "energy of the CPU package in the window")
+    dram_wh: float = column("W.h", "energy of the memory in the window")
+    polled_wh: float = column("W.h", "mean of the sampled power times time: what a polling script would book")
+    polled_period_wh: float = column("W.h", "what the paper's polling of nvidia-smi would book: 0.1 s of each 0.18 s")
+    gpu_util_pct: float = column("%", "mean utilisation of the GPU")
+    mem_util_pct: float = column("%", "mean utilisation of the GPU's memory interface")
+    machine: str = column("", "machine the stage was worked on: device and power limit")
+    device_name: str = column("", "the device, in words")
+    device_uuid: str = column("", "the very board")
+    driver: str = column("", "version of the GPU's driver")
+    torch_version: str = column("", "version of torch")
+    cuda_version: str = column("", "version of CUDA that torch was built for")
+    attempts: int = column("", "attempts that the stage took")
+    commit: str = column("", "commit of the code")
+    created: str = column("", "when the record was written (UTC)")
+
+
+def stage_rows(book: Book) -> list[StageRow]:
+    """A row per stage and life, inference included; stages that were not worked yet have none."""
+    settings = tell_apart(book.runs)
     rows = []
-    for name, life in book.lives:
-        for phase, stage in life.steps():
-            record = book.record(life, phase, life.key(stage))
+    for run, differing in zip(book.runs, settings, strict=True):
+        for stage in run.stages:
+            record = book.record(stage)
             if record is not None:
-                again = record.repeated_joules + book.repeated.get((record.machine, record.key), 0.0)
-                rows.append({"experiment": name, **_row(life, phase, stage, record, again)})
-        inference = book.inference(life)
+                rows.append(_row(run, stage, record, differing, book.repeated_joules(record)))
+        inference = book.inference(run)
         if inference is not None:
-            rows.append({"experiment": name, **_row(life, Phase.INFER, *inference, 0.0)})
-    return pd.DataFrame(rows, columns=[*STAGE_COLUMNS, *IDENTITY[1:]])
+            rows.append(_row(run, _as_stage(inference), inference, differing, 0.0))
+    return _shared(rows)
 
 
-def _row(life: Life, phase: Phase, stage: Stage, record: Record, repeated_joules: float) -> dict[str, Any]:
-    task, reading, values = life.task, record.reading, record.values
-    kind = "TEC" if phase in TEC_PHASES else "deploy" if phase is Phase.DEPLOY else "IEC"
-    seconds = record.seconds
+def _as_stage(record: Record) -> RunStage:
+    return RunStage(
+        phase=Phase.INFER,
+        kind="IEC",
+        key=record.key,
+        fn=record.fn,
+        version=record.fn_version,
+        inputs={},
+        machine=record.machine,
+    )
+
+
+def _shared(rows: Sequence[StageRow]) -> list[StageRow]:
+    """The rows, each knowing how many rest on its record and whether it is the first that does."""
+    uses = Counter((row.machine, row.key) for row in rows)
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for row in rows:
+        where = (row.machine, row.key)
+        found.append(replace(row, shared_by=uses[where], first_mention=where not in seen))
+        seen.add(where)
+    return found
+
+
+def _row(run: RunFile, stage: RunStage, record: Record, settings: str, repeated_joules: float) -> StageRow:
+    measured = stage.kind == "IEC"
+    spent, measuring = (math.nan, record.joules) if measured else (record.joules, math.nan)
+    return StageRow(
+        **about(run, settings),
+        seed=run.seed,
+        phase=str(stage.phase),
+        stage=stage.name,
+        stage_version=record.fn_version,
+        key=record.key,
+        kind=stage.kind,
+        shared_by=1,
+        first_mention=True,
+        energy_wh=spent / J_PER_WH,
+        energy_ci95_wh=math.nan if measured else record.ci95_joules / J_PER_WH,
+        repeated_wh=repeated_joules / J_PER_WH,
+        seconds=record.seconds,
+        mean_power_w=record.joules / record.seconds if record.seconds else math.nan,
+        measuring_wh=measuring / J_PER_WH,
+        **_inference(record.values),
+        measured_engine=str(record.details.get("engine_key", "")) if measured else "",
+        acc_pct=record.values.get("acc_pct", math.nan),
+        params=record.values.get("params", math.nan),
+        macs=record.values.get("macs", math.nan),
+        energy_source=record.source,
+        grade=record.grade,
+        reason=record.reason,
+        **_reading(record.reading),
+        machine=record.machine,
+        **_provenance(record),
+    )
+
+
+def about(run: RunFile, settings: str) -> dict[str, Any]:
+    """The columns of `LifeRow`."""
+    words = run.words.model_dump()
+    words["max_epochs"] = math.nan if run.words.max_epochs is None else run.words.max_epochs
+    machines = {"train_machine": run.train_machine, "infer_machine": run.infer_machine}
+    return {"experiment": run.experiment, **words, **machines, "settings": settings}
+
+
+def _inference(values: Mapping[str, float]) -> dict[str, Any]:
     return {
-        "method": life.experiment.method["name"],
-        "model": task.model.name,
-        "teacher": task.teacher.name if task.teacher else "",
-        "data": task.data.name,
-        "scale": task.scale.name,
-        "seed": task.seed,
-        "profile": task.profile,
-        "train_precision": task.train_precision,
-        "deploy_precision": life.plan.deploy.name,
-        "engine": life.experiment.engine,
-        "phase": str(phase),
-        "stage": stage.name,
-        "key": record.key,
-        "kind": kind,
-        "energy_wh": record.joules / J_PER_WH,
-        "energy_ci95_wh": record.ci95_joules / J_PER_WH,
-        "repeated_wh": repeated_joules / J_PER_WH,
-        "seconds": seconds,
-        "mean_power_w": record.joules / seconds if seconds else math.nan,
-        "gpu_util_pct": _number(reading.get("gpu_util_pct")),
-        "mem_util_pct": _number(reading.get("mem_util_pct")),
-        "n_inferences": values.get("n_inferences", math.nan),
-        "batch_size": values.get("batch_size", math.nan),
-        "acc_pct": values.get("acc_pct", math.nan),
         "iec_wh": values.get("iec_joules", math.nan) / J_PER_WH,
         "iec_ci95_wh": values.get("iec_ci95_joules", math.nan) / J_PER_WH,
         "iec_dynamic_wh": values.get("iec_dynamic_joules", math.nan) / J_PER_WH,
         "single_stream_wh": values.get("single_stream_joules", math.nan) / J_PER_WH,
-        "gpu_wh": _number(reading.get("gpu_joules")) / J_PER_WH,
-        "cpu_wh": _number(reading.get("cpu_joules")) / J_PER_WH,
-        "dram_wh": _number(reading.get("dram_joules")) / J_PER_WH,
-        "paper_compat_wh": _number(reading.get("paper_compat_joules")) / J_PER_WH,
-        "paper_compat_period_wh": _number(reading.get("paper_compat_period_joules")) / J_PER_WH,
-        "energy_source": record.source,
-        "grade": record.grade,
-        "reason": record.reason,
-        "hardware": record.machine,
+        "n_inferences": values.get("n_inferences", math.nan),
+        "batch_size": values.get("batch_size", math.nan),
+    }
+
+
+def _reading(reading: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("gpu", "cpu", "dram", "polled", "polled_period")
+    joules = {f"{name}_wh": _number(reading.get(f"{name}_joules")) / J_PER_WH for name in names}
+    return {**joules, **{name: _number(reading.get(name)) for name in ("gpu_util_pct", "mem_util_pct")}}
+
+
+def _provenance(record: Record) -> dict[str, Any]:
+    versions = record.provenance.get("versions", {})
+    return {
         "device_name": record.device_name,
         "device_uuid": record.provenance.get("device_uuid", ""),
-        "torch_version": record.provenance.get("versions", {}).get("torch", ""),
-        "cuda_version": record.provenance.get("versions", {}).get("cuda", ""),
         "driver": record.provenance.get("driver", ""),
-        "stage_version": record.fn_version,
+        "torch_version": versions.get("torch", ""),
+        "cuda_version": versions.get("cuda", ""),
+        "attempts": record.attempts,
         "commit": record.commit,
         "created": record.created,
-        "attempts": record.attempts,
-        "params": values.get("params", math.nan),
-        "macs": values.get("macs", math.nan),
-        "train_hardware": life.place.train_machine,
-        "infer_hardware": life.place.infer_machine,
     }
 
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
+
+
+def frame(rows: Sequence[DataclassInstance], kind: type[DataclassInstance]) -> pd.DataFrame:
+    """Rows of one kind as a table, with all its columns also where there is none."""
+    return pd.DataFrame([astuple(row) for row in rows], columns=names(kind))
+
+
+def tell_apart(runs: Sequence[RunFile]) -> list[str]:
+    """For each run the settings, by name and value, in which it differs from others that have its words; '' where none
+    does.
+
+    Versions of stages count as settings here (`version.train=2`): an older plan is another row.
+    """
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for number, run in enumerate(runs):
+        words = (*run.words.model_dump().values(), run.train_machine, run.infer_machine)
+        alike.setdefault(words, []).append(number)
+    found = [""] * len(runs)
+    for group in alike.values():
+        values = [_settings(runs[number]) for number in group]
+        differing = [
+            name for name in dict.fromkeys(name for own in values for name in own)
+            if len({own.get(name) for own in values}) > 1
+        ]  # fmt: skip  # reads as it is said
+        for number, own in zip(group, values, strict=True):
+            found[number] = " ".join(f"{name}={own[name]}" for name in differing if name in own)
+    return found
+
+
+def _settings(run: RunFile) -> dict[str, str]:
+    """Every setting by its shortest clear name, and the versions of the stages."""
+    own = {name.removeprefix("method."): value for name, value in run.settings.items()}
+    versions = {f"version.{stage.name}": str(stage.version) for stage in run.stages}
+    return {**own, **versions}

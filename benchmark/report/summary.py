@@ -3,163 +3,190 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
-
-import pandas as pd
 
 from benchmark.energy.reading import worst
 from benchmark.energy.stats import mean_ci95
-from benchmark.plan.life import Life
-from benchmark.report.greeness import TAU, greeness, greeness_ci95, rank_ranges
-from benchmark.report.rows import IDENTITY, Book
+from benchmark.plan.run_file import RunFile
+from benchmark.records.book import Book
+from benchmark.report.columns import column
+from benchmark.report.greeness import TAU, Uncertain, greeness, greeness_ci95, rank_ranges
+from benchmark.report.rows import LifeRow, StageRow, about
 
-SUMMARY_COLUMNS = (
-    "experiment", "method", "model", "teacher", "data", "scale", "profile", "train_precision", "deploy_precision",
-    "engine", "tec_wh", "tec_ci95_wh", "iec_wh", "iec_ci95_wh", "deploy_wh", "spent_wh", "acc_pct",
-    "trained_acc_pct", "g_500m", "g_1b", "tau", "params", "macs", "n_seeds", "train_hardware", "infer_hardware",
-    "energy_source", "grade", "missing", "acc_ci95_pct", "g_500m_ci95", "g_1b_ci95", "rank_500m", "rank_1b",
-    "iec_dynamic_wh", "single_stream_wh", "settings",
+RIVALS = (
+    "data", "classes", "train_images", "test_images", "max_epochs", "profile", "train_precision", "train_machine",
+    "infer_machine", "engine",
 )  # fmt: skip  # a list of names reads best in rows
+"""Rows that differ in one of these values are no rivals: they have no rank among each other. Recipes and their epochs
+may differ (the study ranks 160, 240 and 600 epochs together), and so may the precision of the engine."""
 
-SHOWN = (
-    "method", "model", "teacher", "data", "scale", "profile", "train_precision", "deploy_precision", "engine",
-    "train_hardware", "infer_hardware",
-)  # fmt: skip  # same
-"""What rows are told apart by; those that agree in all of it need `settings`."""
-
-COMPARABLE = ("data", "scale", "profile", "train_precision", "train_hardware", "infer_hardware")
-"""Rows that differ in one of these are no rivals: they have no rank among each other."""
-
-Row = dict[str, Any]
+GRADED_SHARE = 0.95
+"""A row is as trustworthy as those stages that together hold this share of its TEC, and its inference."""
 
 
-def summarise(book: Book, stages: pd.DataFrame, tau: float = TAU) -> pd.DataFrame:
-    """A row per experiment: means over its complete seeds.
+@dataclass(frozen=True)
+class SummaryRow(LifeRow):
+    """A row for each experiment: means over its complete seeds. One without a complete seed names what is missing."""
 
-    An experiment without a complete one has a row too, its gaps named in `missing`.
-    """
-    wanted: dict[tuple[str, str, str], list[Life]] = {}
-    for name, life in book.lives:
-        wanted.setdefault((name, life.place.train_machine, life.place.infer_machine), []).append(life)
-    own: dict[tuple[str, str, str], list[Row]] = {identity: [] for identity in wanted}
-    for row in stages.to_dict("records"):
-        first, train, infer = (str(row[name]) for name in IDENTITY)
-        own[first, train, infer].append({str(name): value for name, value in row.items()})
-    rows = [_experiment(identity, group, own[identity], tau) for identity, group in wanted.items()]
-    tell_apart(rows, {identity: group[0] for identity, group in wanted.items()})
-    rows.sort(key=lambda row: str(row["experiment"]))
-    _rank(rows)
-    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+    n_seeds: int = column("", "complete seeds")
+    acc_pct: float = column("%", "top-1 accuracy of the deployed engine on the test images")
+    acc_ci95_pct: float = column("%", "half-width of the 95 % interval over seeds; empty with one seed")
+    network_acc_pct: float = column("%", "top-1 accuracy of the network before its engine was built")
+    tec_wh: float = column("W.h", "TEC: base training, compression or search, re-training; shared stages in full")
+    tec_ci95_wh: float = column("W.h", "half-width of the 95 % interval of tec_wh: meter, and seeds where several")
+    base_wh: float = column("W.h", "the part of TEC in phase base")
+    compress_wh: float = column("W.h", "the part of TEC in phase compress")
+    retrain_wh: float = column("W.h", "the part of TEC in phase retrain")
+    iec_wh: float = column("W.h", "IEC: energy of one inference (one image), best batch size, idle power included")
+    iec_ci95_wh: float = column("W.h", "half-width of the 95 % interval of iec_wh")
+    iec_dynamic_wh: float = column("W.h", "IEC without what the idle device draws in that time")
+    single_stream_wh: float = column("W.h", "energy of one inference at batch size 1, each awaited")
+    g_500m: float = column("percent^tau per W.h", "Greeness at half a billion inferences")
+    g_500m_ci95: float = column("percent^tau per W.h", "half-width of the 95 % interval of g_500m")
+    rank_500m: str = column("", "rank among rivals by g_500m; a range such as 1-3 is a tie")
+    g_1b: float = column("percent^tau per W.h", "Greeness at a billion inferences")
+    g_1b_ci95: float = column("percent^tau per W.h", "half-width of the 95 % interval of g_1b")
+    rank_1b: str = column("", "rank among rivals by g_1b")
+    tau: float = column("", "exponent of accuracy in G")
+    params: float = column("", "parameters of the network")
+    macs: float = column("", "multiply-accumulates of one inference (convolutions and linear layers)")
+    deploy_wh: float = column("W.h", "energy of building the engine; no part of TEC or G")
+    spent_making_wh: float = column(
+        "W.h", "really spent on TEC and engine: each record once, over all seeds, repeats too"
+    )
+    spent_measuring_wh: float = column("W.h", "energy of the windows that IEC comes from, each measurement once")
+    energy_source: str = column("", "the meters, joined by +; estimate:... where there is none")
+    grade: str = column("", "the worst grade of the inference and of the stages that hold 95 % of TEC")
+    missing: str = column("", "what has no record yet, by seed")
+    notes: str = column("", "what a reader must know, for instance that a chain mixes copies of one stage")
 
 
-def _experiment(identity: tuple[str, str, str], group: list[Life], own: list[Row], tau: float) -> Row:
-    life, missing, seeds = group[0], [], []
-    for each in group:
-        rows = [row for row in own if row["seed"] == each.task.seed]
-        keys, kinds = {row["key"] for row in rows}, {row["kind"] for row in rows}
-        absent = [stage.name for _, stage in each.steps() if each.key(stage) not in keys]
-        absent += [] if "IEC" in kinds else ["inference"]
+EMPTY = {each.name: "" if each.type == "str" else math.nan for each in fields(SummaryRow)}
+
+
+def summarise(book: Book, stages: Sequence[StageRow], tau: float = TAU) -> list[SummaryRow]:
+    """A row per plan: the seeds of one plan are one experiment; an older plan is another."""
+    wanted: dict[str, list[RunFile]] = {}
+    for run in book.runs:
+        wanted.setdefault(run.plan, []).append(run)
+    own: dict[str, list[StageRow]] = {}
+    for row in stages:
+        own.setdefault(row.experiment, []).append(row)
+    rows = [_experiment(book, group, own.get(group[0].experiment, []), tau) for group in wanted.values()]
+    return ranked(sorted(rows, key=lambda row: row.experiment))
+
+
+def _experiment(book: Book, group: list[RunFile], own: list[StageRow], tau: float) -> SummaryRow:
+    first, missing, seeds = group[0], [], []
+    for run in group:
+        absent = book.missing(run)
         if absent:
-            missing.append(f"seed {each.task.seed}: {', '.join(absent)}")
+            missing.append(f"seed {run.seed}: {', '.join(absent)}")
         else:
-            seeds.append(_seed(rows))
-    row: Row = {
-        "experiment": identity[0],
-        "method": life.experiment.method["name"],
-        "model": life.task.model.name,
-        "teacher": life.task.teacher.name if life.task.teacher else "",
-        "data": life.task.data.name,
-        "scale": life.task.scale.name,
-        "profile": life.task.profile,
-        "train_precision": life.task.train_precision,
-        "deploy_precision": life.plan.deploy.name,
-        "engine": life.experiment.engine,
+            network = book.network(run)
+            acc_pct = math.nan if network is None else network.values.get("acc_pct", math.nan)
+            seeds.append({**_seed([row for row in own if row.seed == run.seed]), "network_acc_pct": acc_pct})
+    notes = dict.fromkeys(line for run in group for line in book.copies(run))
+    row = {
+        **EMPTY,
+        **about(first, own[0].settings if own else ""),
         "tau": tau,
         "n_seeds": len(seeds),
-        "train_hardware": identity[1],
-        "infer_hardware": identity[2],
         "missing": "; ".join(missing),
-        "energy_source": "+".join(sorted({row["energy_source"] for row in own})),
-        # the grade of what G is made of: building an engine is too short for a good one, and is no part of G
-        "grade": worst([row["grade"] for row in own if row["kind"] != "deploy"]),
+        "notes": "; ".join(notes),
+        "energy_source": "+".join(sorted({row.energy_source for row in own} - {""})),
+        "grade": grade(own),
+        **_spent(own),
     }
-    if not seeds:
-        return row
-    # what was really spent, over all seeds: a record that serves several of them counts once
-    once = {row["key"]: row["energy_wh"] + row["repeated_wh"] for row in own if row["kind"] != "IEC"}
-    return {**row, **_means(seeds, tau), "spent_wh": math.fsum(once.values())}
+    return SummaryRow(**{**row, **(_means(seeds, tau) if seeds else {})})
 
 
-def tell_apart(rows: list[Row], lives: dict[tuple[str, str, str], Life]) -> None:
-    """Give rows that would look alike `settings`: the values, of method, recipe and task, in which they differ."""
-    alike: dict[tuple[str, ...], list[tuple[Row, dict[str, str]]]] = {}
-    for row, life in zip(rows, lives.values(), strict=True):
-        task = life.task.model_dump(mode="json", exclude={"seed", "model", "teacher", "data", "scale"})
-        values = {**_flat(task), **_flat(life.experiment.method)}
-        alike.setdefault(tuple(str(row[name]) for name in SHOWN), []).append((row, values))
-    for group in alike.values():
-        names = dict.fromkeys(name for _, values in group for name in values)
-        differing = [name for name in names if len({values.get(name) for _, values in group}) > 1]
-        for row, values in group:
-            row["settings"] = " ".join(f"{name}={values[name]}" for name in differing if name in values)
+def grade(rows: Sequence[StageRow]) -> str:
+    """The worst grade of what G is made of: the inference, and those stages that together hold 95 % of TEC.
+
+    A mask that takes a tenth of a second is too short for a good grade and matters to nobody; an unknown energy cannot
+    be shown to be small, so it counts.
+    """
+    tec = sorted((row for row in rows if row.kind == "TEC"), key=lambda row: -_or(row.energy_wh, math.inf))
+    total = math.fsum(_or(row.energy_wh, 0.0) for row in tec)
+    held, counted = 0.0, [row.grade for row in rows if row.kind == "IEC"]
+    for row in tec:
+        if held >= GRADED_SHARE * total and not math.isnan(row.energy_wh):
+            break
+        counted.append(row.grade)
+        held += _or(row.energy_wh, 0.0)
+    return worst(counted)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: str(value)}
-    return found
+def _or(value: float, other: float) -> float:
+    return other if math.isnan(value) else value
 
 
-def _seed(rows: list[Row]) -> dict[str, float]:
-    """One complete life cycle in numbers."""
-    tec, deploy, infer = ([row for row in rows if row["kind"] == kind] for kind in ("TEC", "deploy", "IEC"))
-    built, measured = deploy[-1], infer[-1]
+def _spent(own: Sequence[StageRow]) -> dict[str, float]:
+    """What was really spent, over all seeds: a record that serves several of them counts once."""
+    once = {(row.machine, row.key): row for row in own}.values()
     return {
-        "tec_wh": math.fsum(row["energy_wh"] for row in tec),
-        "tec_ci95_wh": math.hypot(*(row["energy_ci95_wh"] for row in tec)),
-        "iec_wh": measured["iec_wh"],
-        "iec_ci95_wh": measured["iec_ci95_wh"],
-        "iec_dynamic_wh": measured["iec_dynamic_wh"],
-        "single_stream_wh": measured["single_stream_wh"],
-        "deploy_wh": math.fsum(row["energy_wh"] for row in deploy),
-        "params": built["params"],
-        "macs": built["macs"],
-        "acc_pct": built["acc_pct"],
-        "trained_acc_pct": tec[-1]["acc_pct"],
+        "spent_making_wh": math.fsum(row.energy_wh + row.repeated_wh for row in once if row.kind != "IEC"),
+        "spent_measuring_wh": math.fsum(row.measuring_wh for row in once if row.kind == "IEC"),
     }
 
 
-def _means(seeds: list[dict[str, float]], tau: float) -> dict[str, float]:
+def _seed(rows: list[StageRow]) -> dict[str, float]:
+    """One complete life cycle in numbers."""
+    tec, deploy, infer = ([row for row in rows if row.kind == kind] for kind in ("TEC", "deploy", "IEC"))
+    built, measured = deploy[-1], infer[-1]
+    phases = {phase: math.fsum(row.energy_wh for row in tec if row.phase == phase) for phase in _PARTS}
+    return {
+        "tec_wh": math.fsum(row.energy_wh for row in tec),
+        "tec_ci95_wh": math.hypot(*(row.energy_ci95_wh for row in tec)),
+        **{f"{phase}_wh": value for phase, value in phases.items()},
+        "iec_wh": measured.iec_wh,
+        "iec_ci95_wh": measured.iec_ci95_wh,
+        "iec_dynamic_wh": measured.iec_dynamic_wh,
+        "single_stream_wh": measured.single_stream_wh,
+        "deploy_wh": math.fsum(row.energy_wh for row in deploy),
+        "params": built.params,
+        "macs": built.macs,
+        "acc_pct": built.acc_pct,
+    }
+
+
+_PARTS = ("base", "compress", "retrain")
+
+
+def _means(seeds: list[dict[str, float]], tau: float) -> dict[str, Any]:
     """Means over seeds. The interval of TEC: the meter's own, and over seeds where there are several, in quadrature."""
     row = {name: _mean(seed[name] for seed in seeds) for name in seeds[0]}
     tec = mean_ci95([seed["tec_wh"] for seed in seeds])
     if tec.n > 1:
         row["tec_ci95_wh"] = math.hypot(tec.half_width, row["tec_ci95_wh"])
     acc = mean_ci95([seed["acc_pct"] for seed in seeds])
-    # one seed says nothing of the spread over seeds: its accuracy then counts as exact, and n_seeds = 1 stands beside
-    # it
+    # one seed says nothing of the spread over seeds: its accuracy counts as exact, and n_seeds = 1 stands beside it
     row["acc_ci95_pct"] = acc.half_width if acc.n > 1 else math.nan
-    spread = acc.half_width if acc.n > 1 else 0.0
+    accuracy = Uncertain(row["acc_pct"], acc.half_width if acc.n > 1 else 0.0)
+    tec_wh, iec_wh = Uncertain(row["tec_wh"], row["tec_ci95_wh"]), Uncertain(row["iec_wh"], row["iec_ci95_wh"])
     for name, mui in (("g_500m", 5e8), ("g_1b", 1e9)):
         row[name] = greeness(row["acc_pct"], row["tec_wh"], row["iec_wh"], mui, tau)
-        tec_wh, iec_wh = (row["tec_wh"], row["tec_ci95_wh"]), (row["iec_wh"], row["iec_ci95_wh"])
-        row[f"{name}_ci95"] = greeness_ci95((row["acc_pct"], spread), tec_wh, iec_wh, mui, tau)
+        row[f"{name}_ci95"] = greeness_ci95(accuracy, tec_wh, iec_wh, mui, tau)
     return row
 
 
-def _rank(rows: Sequence[Row]) -> None:
-    """Ranks by G among comparable rows, as ranges: '1-3' is a tie of three that the intervals do not tell apart."""
-    rivals: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        rivals.setdefault(tuple(row[name] for name in COMPARABLE), []).append(row)
-    for name in ("g_500m", "g_1b"):
-        for own in rivals.values():
-            values = [float(row.get(name, math.nan)) for row in own]
-            half_widths = [float(row.get(f"{name}_ci95", math.nan)) for row in own]
-            for row, ranks in zip(own, rank_ranges(values, half_widths), strict=True):
-                row[f"rank_{name.removeprefix('g_')}"] = _words(ranks)
+def ranked(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+    """The rows with their ranks by G among rivals, as ranges: '1-3' is a tie of three that the intervals do not tell
+    apart."""
+    rivals: dict[tuple[str, ...], list[int]] = {}
+    for number, row in enumerate(rows):
+        rivals.setdefault(tuple(str(getattr(row, name)) for name in RIVALS), []).append(number)
+    found = list(rows)
+    for own in rivals.values():
+        for name in ("500m", "1b"):
+            values = [float(getattr(rows[number], f"g_{name}")) for number in own]
+            half_widths = [float(getattr(rows[number], f"g_{name}_ci95")) for number in own]
+            for number, ranks in zip(own, rank_ranges(values, half_widths), strict=True):
+                found[number] = replace(found[number], **{f"rank_{name}": _words(ranks)})  # type: ignore[arg-type] # named by its column
+    return found
 
 
 def _words(ranks: tuple[int, int] | None) -> str:

@@ -3,125 +3,141 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.records.store import Store, replace
-from benchmark.report import rows
-from benchmark.report.summary import summarise
+from benchmark.records.book import Book
+from benchmark.records.files import replace
+from benchmark.records.store import Store
+from benchmark.report.columns import names
+from benchmark.report.rows import LifeRow, StageRow, frame, stage_rows
+from benchmark.report.summary import RIVALS, SummaryRow, summarise
 
-SETTING = (
-    "data",
-    "scale",
-    "profile",
-    "train_precision",
-    "deploy_precision",
-    "engine",
-    "train_hardware",
-    "infer_hardware",
-)
-"""What rows of one table usually share."""
+SETTING = tuple(name for name in names(LifeRow) if name not in ("experiment", "method", "model", "teacher", "settings"))
+"""What rows of one table usually share: said in the title, or, where rows differ in it, in a column."""
 
-LABELS = {"train_precision": "train ", "deploy_precision": "deploy "}
-"""What a value needs before it to be understood in a title."""
+LABELS = {
+    "train_precision": "train {}", "deploy_precision": "deploy {}", "classes": "{} classes", "recipe": "recipe {}",
+    "train_images": "{} training images", "test_images": "{} test images", "max_epochs": "at most {:g} epoch(s)",
+    "engine_version": "version {}",
+}  # fmt: skip  # one value a line would hide the shape
+"""How a value is said in a title."""
 
 
-def write(store: Store, tau: float) -> tuple[pd.DataFrame, list[str], list[Path]]:
-    """Build results/stages.csv and results/summary.csv; returns the summary, lines on runs left out, and the files.
+class Tables(NamedTuple):
+    """The summary, lines on runs that say nothing, and the files that were written."""
 
-    Where nothing was ever run, nothing is written.
-    """
-    book = rows.Book.read(store)
-    stages = rows.stages(book)
+    summary: list[SummaryRow]
+    left_out: list[str]
+    paths: list[Path]
+
+
+def write(store: Store, tau: float) -> Tables:
+    """Build results/stages.csv and results/summary.csv. Where nothing was ever run, nothing is written."""
+    book = Book.read(store)
+    stages = stage_rows(book)
     summary = summarise(book, stages, tau)
     paths: list[Path] = []
-    if not summary.empty:
-        for name, table in (("stages", stages), ("summary", summary)):
+    if summary:
+        for name, table in (("stages", frame(stages, StageRow)), ("summary", frame(summary, SummaryRow))):
             paths.append(store.results / f"{name}.csv")
             replace(paths[-1], table.to_csv(index=False).encode())
-    return summary, book.stale, paths
+    return Tables(summary, book.unreadable, paths)
 
 
 NARROW = 105
 """Below this many characters a table leaves out what the CSV file tells too: no number is ever cut."""
 
 
-def show(summary: pd.DataFrame, console: Console) -> None:
+def show(summary: Sequence[SummaryRow], console: Console) -> None:
     """Print the summary: a tilde marks estimated energy, and lines below say what it means and what is missing.
 
-    A column that says the same in every row goes to the title.
+    A column that says the same in every row goes to the title; one in which rows differ is shown.
     """
     narrow = console.width < NARROW
-    same = [name for name in SETTING if summary[name].nunique() == 1]
-    varied = [name for name in SETTING if name not in same]
-    title = ", ".join(dict.fromkeys(LABELS.get(name, "") + str(summary[name].iloc[0]) for name in same))
-    console.print(f"Full-cycle energy: {title}", highlight=False, soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD)
-    words, numbers = (["method, model"], ["acc %", "TEC W.h", "IEC W.h", "G(1B)"])
+    varied = [name for name in SETTING if len({_said(name, row) for row in summary}) > 1]
+    console.print(f"Full-cycle energy: {_title(summary, varied)}", highlight=False, soft_wrap=True)
+    varied += ["settings"] if any(row.settings for row in summary) else []
+    numbers = ["acc %", "TEC W.h", "IEC W.h", "G(1B)"]
     if not narrow:
-        words, numbers = (
-            ["method", "model"],
-            ["n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "rank(1B)", "grade"],
-        )
-    if summary["settings"].any() and not narrow:
-        varied.append("settings")
-    for heading in (*words, *(name.replace("_precision", "") for name in varied)):
+        numbers = ["n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "rank(1B)", "grade"]
+    words = ["method, model"] if narrow else ["method", "model", *(name.replace("_precision", "") for name in varied)]
+    table = Table(box=SIMPLE_HEAD)
+    for heading in words:
         table.add_column(heading, overflow="fold")  # words take a second line before a number is cut
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in summary.to_dict("records"):
-        cells = _cells({str(name): value for name, value in row.items()})
-        first = (
-            [f"{cells['method']} {cells['model']} {row['settings']}"] if narrow else [cells["method"], cells["model"]]
-        )
-        table.add_row(*first, *(str(row[name]) for name in varied), *(cells[name] for name in numbers))
+    for row in summary:
+        cells, apart = _cells(row), [_said(name, row) for name in varied]
+        first = [cells["method"], cells["model"], *apart]
+        table.add_row(*([" ".join(filter(None, first))] if narrow else first), *(cells[name] for name in numbers))
     console.print(table)
     for line in footnotes(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _cells(row: dict[str, Any]) -> dict[str, str]:
+def _title(summary: Sequence[SummaryRow], varied: Sequence[str]) -> str:
+    """What every row of the table has in common."""
+    said: dict[str, None] = {}
+    for name in SETTING:
+        value = _said(name, summary[0])
+        if name not in varied and value:
+            said[LABELS[name].format(getattr(summary[0], name)) if name in LABELS else value] = None
+    return ", ".join(said)
+
+
+def _said(name: str, row: SummaryRow) -> str:
+    """A row's word for a column of `LifeRow`; a number that is not there is none."""
+    value = getattr(row, name)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:g}"
+    return str(value)
+
+
+def _cells(row: SummaryRow) -> dict[str, str]:
     """A row's values as they are printed, by heading."""
-    about = "~" if row["grade"] == "E" else ""
+    about = "~" if row.grade == "E" else ""
     return {
-        "method": row["method"],
-        "model": row["model"] if not row["teacher"] else f"{row['teacher']} -> {row['model']}",
-        "n": str(row["n_seeds"]),
-        "acc %": _number(row["acc_pct"], ".2f"),
-        "TEC W.h": _with_interval(row["tec_wh"], row["tec_ci95_wh"], about),
-        "IEC W.h": _with_interval(row["iec_wh"], row["iec_ci95_wh"], about),
-        "G(500M)": _number(row["g_500m"], ".4g", about),
-        "G(1B)": _number(row["g_1b"], ".4g", about),
-        "rank(1B)": row["rank_1b"] or "-",
-        "grade": str(row["grade"]),
+        "method": row.method,
+        "model": row.model if not row.teacher else f"{row.teacher} -> {row.model}",
+        "n": str(row.n_seeds),
+        "acc %": _number(row.acc_pct, ".2f"),
+        "TEC W.h": _with_interval(row.tec_wh, row.tec_ci95_wh, about),
+        "IEC W.h": _with_interval(row.iec_wh, row.iec_ci95_wh, about),
+        "G(500M)": _number(row.g_500m, ".4g", about),
+        "G(1B)": _number(row.g_1b, ".4g", about),
+        "rank(1B)": row.rank_1b or "-",
+        "grade": row.grade,
     }
 
 
-def footnotes(summary: pd.DataFrame) -> list[str]:
+def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
     """What a reader must know before quoting a number of this table."""
     lines = []
-    sources = ", ".join(sorted(set("+".join(summary["energy_source"]).split("+")) - {""}))
+    sources = ", ".join(sorted({source for row in summary for source in row.energy_source.split("+")} - {""}))
     lines.append(
-        f"energy from {sources or 'nothing yet'}; G in percent^tau per W.h, tau = {summary['tau'].iloc[0]:g}; "
+        f"energy from {sources or 'nothing yet'}; G in percent^tau per W.h, tau = {summary[0].tau:g}; "
         "± is a 95 % interval"
     )
-    if summary["rank_1b"].str.contains("-").any():
+    if any("-" in row.rank_1b for row in summary):
         lines.append("a rank such as 1-3 is a tie: the intervals do not tell these rows apart")
-    if (summary["n_seeds"] == 1).any():
+    if any(row.n_seeds == 1 for row in summary):
         lines.append("n = 1: intervals and ranks hold what the meter leaves open, not the spread between seeds")
-    if (summary["grade"] == "E").any():
+    if any(row.grade == "E" for row in summary):
         lines.append("~ estimated, not measured: no meter on that machine (python -m benchmark device says why)")
-    if (summary["scale"] != "full").any():
+    if any(row.scale != "full" for row in summary):
         lines.append("scales other than full prove that the parts work; their rows say nothing about a method")
-    lines += [
-        f"incomplete: {row['experiment']}: {row['missing']}" for row in summary.to_dict("records") if row["missing"]
-    ]
-    return lines
+    if len({tuple(_said(name, row) for name in RIVALS) for row in summary}) > 1:
+        lines.append(
+            "rows that differ in data, scale, profile, machine or engine are no rivals: each kind has its ranks"
+        )
+    lines += [f"incomplete: {row.experiment}: {row.missing}" for row in summary if row.missing]
+    return lines + [f"note: {row.experiment}: {row.notes}" for row in summary if row.notes]
 
 
 def _with_interval(value: float, half_width: float, about: str) -> str:

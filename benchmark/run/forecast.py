@@ -1,64 +1,91 @@
-"""What a run would do: its stages, which are recorded, and what the rest may cost. Torch-free; runs nothing."""
+"""What a run would do: its stages, which are recorded, what the rest may cost and how much disk it needs. No torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark.plan.life import Life
 from benchmark.plan.stage import Phase, Stage
-from benchmark.records.store import Record, Store
+from benchmark.records.record import Record
+from benchmark.records.store import Store
 from benchmark.run.progress import clock
+from benchmark.run.state import measured, measurement, redone, steps
+
+
+class Forecast(NamedTuple):
+    """What a stage may cost, by the records of stages that differ in nothing but the seed; NaN without any."""
+
+    joules: float
+    seconds: float
+    bytes: float
 
 
 def table(store: Store, planned: Sequence[Life]) -> Iterator[str]:
     """Lines for people: every stage of every life cycle, then the sums of what is left."""
-    past = list(store.records())
-    left: dict[str, tuple[float, float]] = {}
+    past, runs = list(store.records()), store.runs()
+    left: dict[str, Forecast] = {}
     for life in planned:
-        yield f"{life.experiment.name()} seed {life.task.seed}"
-        for phase, stage, key, recorded in _steps(store, life):
+        yield f"{life.name} seed {life.task.seed}"
+        for phase, stage, key, done in _steps(store, life):
             line = f"  {phase:<8} {stage.fn:<40} {key}  "
-            if recorded:
+            if done:
                 yield line + "recorded"
                 continue
-            cost = _estimate(stage, life.machine(phase), past)
-            left[key] = cost
-            yield line + _cost(*cost)
-    known = [cost for cost in left.values() if not math.isnan(cost[1])]
+            left[key] = _forecast(stage, life.machine(phase), past)
+            yield line + _cost(left[key])
+        yield from (f"  {line}" for line in redone(life, store, runs))
+    yield from _sums(list(left.values()))
+
+
+def _sums(left: Sequence[Forecast]) -> Iterator[str]:
+    known = [cost for cost in left if not math.isnan(cost.seconds)]
     total = f"to do: {len(left)} stage(s)"
     if known:
-        joules = [cost[0] for cost in known]
+        joules = [cost.joules for cost in known]
         watt_hours = f"{math.fsum(joules) / 3600:.3g} W.h" if all(map(math.isfinite, joules)) else "unknown energy"
-        duration = clock(math.fsum(cost[1] for cost in known))
+        duration = clock(math.fsum(cost.seconds for cost in known))
         total += f"; {len(known)} of them about {duration} and {watt_hours} by earlier records"
     yield total + ("; no record to go by for the rest" if 0 < len(known) < len(left) else "")
+    if left:
+        yield _disk(left, known)
+
+
+def _disk(left: Sequence[Forecast], known: Sequence[Forecast]) -> str:
+    remedy = "python -m benchmark free removes what no unfinished life needs"
+    if not known:
+        return f"disk: no record to go by yet ({remedy})"
+    room = math.fsum(cost.bytes for cost in known) / 1e6
+    rest = "" if len(known) == len(left) else "; no record to go by for the rest"
+    return f"disk: about {room:.3g} MB of artifacts for {len(known)} of them{rest} ({remedy})"
 
 
 def _steps(store: Store, life: Life) -> Iterator[tuple[Phase, Stage, str, bool]]:
     """(phase, stage, key, whether recorded) of a life cycle, its inference measurement last."""
-    built = None
-    for phase, stage in life.steps():
-        built = store.record(life.machine(phase), life.key(stage))
-        yield phase, stage, life.key(stage), built is not None
-    if built is None:
-        # the network's shape, and with it the key, is known once its engine is built
-        yield Phase.INFER, life.measurement("unknown"), "(known with the engine)".ljust(20), False
+    for phase, stage, key, record in steps(life, store):
+        yield phase, stage, key, record is not None
+    inference = measurement(life, store)
+    if inference is None:  # what the engine executes, and with it the key, is known once it is built
+        yield Phase.INFER, life.measurement({"signature": "unknown"}), "(known with the engine)".ljust(20), False
     else:
-        stage = life.measurement(str(built.details["signature"]))
-        yield Phase.INFER, stage, life.key(stage), bool(store.measurements(life.place.infer_machine, life.key(stage)))
+        yield Phase.INFER, inference, life.key(inference), measured(life, store)
 
 
-def _estimate(stage: Stage, machine: str, past: Sequence[Record]) -> tuple[float, float]:
-    """Mean joules and seconds of recorded stages that differ in nothing but the seed; NaN without any."""
+def _forecast(stage: Stage, machine: str, past: Sequence[Record]) -> Forecast:
+    """The mean over recorded stages that differ in nothing but the seed."""
     wanted = _without_seed(stage.params.model_dump(mode="json"))
     like = [r for r in past if r.fn == stage.fn and r.machine == machine and _without_seed(r.params) == wanted]
     if not like:
-        return math.nan, math.nan
+        return Forecast(math.nan, math.nan, math.nan)
     spent = [(r.details.get("spent") or {"joules": r.joules, "seconds": r.seconds}) for r in like]
     joules = [math.nan if each["joules"] is None else each["joules"] for each in spent]
-    return math.fsum(joules) / len(like), math.fsum(each["seconds"] for each in spent) / len(like)
+    count = len(like)
+    return Forecast(
+        math.fsum(joules) / count,
+        math.fsum(each["seconds"] for each in spent) / count,
+        sum(r.artifact_bytes for r in like) / count,
+    )
 
 
 def _without_seed(params: Any) -> Any:
@@ -68,5 +95,7 @@ def _without_seed(params: Any) -> Any:
     return params
 
 
-def _cost(joules: float, seconds: float) -> str:
-    return "to do" if math.isnan(seconds) else f"to do, about {clock(seconds)}, {joules / 3600:.3g} W.h"
+def _cost(cost: Forecast) -> str:
+    if math.isnan(cost.seconds):
+        return "to do"
+    return f"to do, about {clock(cost.seconds)}, {cost.joules / 3600:.3g} W.h"

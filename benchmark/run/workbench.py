@@ -16,16 +16,18 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmark.plan.stage import Cost
+from benchmark.records.files import StoreError, replace
 from benchmark.records.provenance import now
-from benchmark.records.store import Store, StoreError, replace
+from benchmark.records.store import Store
 from benchmark.run.progress import Progress
 
 if TYPE_CHECKING:
-    from benchmark.energy import EnergyTracer, Reading, Window
+    from benchmark.energy import Device, EnergyTracer, Reading, Window
 
 CHECKPOINT_S = 60.0
 JOURNAL_S = 5.0
@@ -69,7 +71,7 @@ class Workbench:
     """A stage's device, meter, checkpoints and progress line, for one attempt. Satisfies `plan.stage.Bench`."""
 
     def __init__(self, site: Site, key: str, tracer: EnergyTracer, progress: Progress) -> None:
-        self.device = site.device
+        self.device = site.device.torch_name
         self.data_dir = site.data_dir
         self._site = site
         self._key = key
@@ -122,13 +124,13 @@ class Workbench:
             useful = {**self._useful, self._id: [joules, seconds]}
             content = io.BytesIO()
             torch.save({"state": dict(state()), "useful": useful}, content)
-            replace(self._site.store.checkpoint_path(self._key, self._site.board), content.getvalue())
+            replace(self._site.checkpoint(self._key), content.getvalue())
             self._journal(closed=False)
         self._last_checkpoint = time.monotonic()
 
     def resume(self) -> Mapping[str, Any] | None:
         """The state that an interrupted attempt left, or None. Raises StoreError where its file is damaged."""
-        path = self._site.store.checkpoint_path(self._key, self._site.board)
+        path = self._site.checkpoint(self._key)
         if not path.is_file():
             return None
         import torch
@@ -152,6 +154,16 @@ class Workbench:
         self._progress.update(done, total, shown, (joules, watts))
         if now_s - self._last_journal >= JOURNAL_S:
             self._journal(closed=False)
+
+    def once(self, what: str, decide: Callable[[], str]) -> str:
+        """What was chosen on this machine about `what`, or, the first time, `decide()`."""
+        machine, store = self._site.device.machine, self._site.store
+        chosen = store.choice(machine, what)
+        if chosen is None:
+            store.add_choice(machine, what, decide())
+            chosen = store.choice(machine, what)  # another process may have been quicker: its choice stands
+        assert chosen is not None, "it was kept a line above"
+        return chosen
 
     def cost(self, call: Callable[[], object], n: int) -> Cost:
         """Joules and seconds of one call: the mean over `n`, in a window of its own."""
@@ -180,7 +192,7 @@ class Workbench:
     def account(self) -> Account:
         """The stage's account over all attempts, this finished one included."""
         reading = self.reading
-        earlier = [a for a in self._site.store.attempts(self._site.machine, self._key) if a["id"] != self._id]
+        earlier = [a for a in self._site.store.attempts(self._site.device.machine, self._key) if a["id"] != self._id]
         kept = {name: joules for name, (joules, _) in self._useful.items()}
         repeated, reasons = 0.0, [reading.reason]
         for attempt in earlier:
@@ -229,18 +241,22 @@ class Workbench:
             "at": now(),
             "closed": closed,
         }
-        self._site.store.write_attempt(self._site.machine, self._key, entry)
+        self._site.store.write_attempt(self._site.device.machine, self._key, entry)
 
 
-class Site(NamedTuple):
-    """Where stages are worked: torch device, machine and board, data, and the store that keeps what comes of
-    it."""
+@dataclass(frozen=True)
+class Site:
+    """Where stages are worked: the device, the store that keeps what comes of it, where data lie, and the rated power
+    of a CPU without a meter (None: a stated assumption)."""
 
-    device: str
-    machine: str
-    board: str
-    data_dir: Path
+    device: Device
     store: Store
+    data_dir: Path
+    cpu_tdp_w: float | None = None
+
+    def checkpoint(self, key: str) -> Path:
+        """The file of an unfinished stage's state on this board."""
+        return self.store.outputs.checkpoint(key, self.device.uuid)
 
 
 def _number(value: float | None) -> float:

@@ -6,6 +6,7 @@ published md5 sums.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import pickle
@@ -196,6 +197,18 @@ def augment(pixels: Tensor, draws: Draws, padding: int, order: str) -> Tensor:
     return flat.gather(2, positions[:, None, :].expand(-1, flat.shape[1], -1)).view_as(pixels)
 
 
+def cut_out(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+    """Normalised images [n, 3, h, w] with a square of zeros, `size` (even) pixels wide and cut off at the borders, in
+    each; its first row and column, `top` and `left` (int64 [n]), may lie outside.
+
+    Source: DeVries and Taylor 2017, as DARTS does it (zero is the mean colour, for it comes after normalisation).
+    """
+    span = torch.arange(images.shape[-1], device=images.device)
+    rows = (span >= top[:, None]) & (span < top[:, None] + size)
+    columns = (span >= left[:, None]) & (span < left[:, None] + size)
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+
+
 class Normaliser:
     """uint8 [n, 3, h, w] to float32 as ToTensor and Normalize do it: divide by 255, subtract `mean`, divide by `std`.
 
@@ -221,7 +234,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Loader:
-    """Batches of a split for one recipe; the ragged last batch is kept.
+    """Batches of a split, or of some of its images (`over`), for one recipe; the ragged last batch is kept.
 
     With `seed` set the order and the augmentation of epoch e are drawn from (seed, first_epoch + e) alone, so an
     interrupted run needs only the number of the epoch to see the same batches again, and a later stage that gives the
@@ -236,34 +249,71 @@ class Loader:
         self.batch_size = batch_size
         self.seed = seed
         self.first_epoch = first_epoch
+        self._chosen: Tensor | None = None
+        self._stream = ""
         self._normalise = Normaliser(recipe.mean, recipe.std, images.pixels.device)
 
+    def over(self, chosen: Tensor, stream: str = "") -> Loader:
+        """This loader over some of its images: `chosen` holds their indices (int64 [n] on the CPU, in the order in
+        which an unshuffled loader gives them).
+
+        Batches keep the indices of the whole split. Loaders that draw side by side, as the two halves of an
+        architecture search do, take a `stream` name each: with the same one they would make the same draws. Raises
+        ValueError where there is no image, or one that the split does not have.
+        """
+        if not len(chosen) or not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self.images):
+            raise ValueError(f"a loader needs indices of images between 0 and {len(self.images) - 1}")
+        part = copy.copy(self)
+        part._chosen, part._stream = chosen, stream
+        return part
+
+    def plain(self) -> Loader:
+        """This loader in order and without augmentation, as for calibration or for a validation split."""
+        part = copy.copy(self)
+        part.seed = None
+        return part
+
+    @property
+    def count(self) -> int:
+        """Images in an epoch."""
+        return len(self.images) if self._chosen is None else len(self._chosen)
+
     def __len__(self) -> int:
-        return math.ceil(len(self.images) / self.batch_size)
+        return math.ceil(self.count / self.batch_size)
 
     def choices(self, number: int = 0) -> Tensor:
         """Everything drawn for epoch `number`, on the images' device: int64 [n, k], a row an image in their order.
 
-        k is 4 (index, top, left, flip), or 1 (index) without augmentation. Queues the copy, waits for nothing.
+        The columns: index; top, left and flip where the recipe augments; top and left of the square where it cuts one
+        out. A loader without a seed gives the index alone. Queues the copy, waits for nothing.
         """
-        count, device = len(self.images), self.images.pixels.device
+        device = self.images.pixels.device
         if self.seed is None:
-            return torch.arange(count, device=device)[:, None]
-        generator = torch.Generator().manual_seed(mix(self.seed, self.first_epoch + number))
-        columns = [torch.randperm(count, generator=generator)]
+            order = torch.arange(self.count) if self._chosen is None else self._chosen
+            return order.to(device)[:, None]
+        generator = torch.Generator().manual_seed(mix(self.seed, self.first_epoch + number, self._stream))
+        order = torch.randperm(self.count, generator=generator)
+        columns = [order if self._chosen is None else self._chosen[order]]
         if self.recipe.augment != "none":
-            columns += draw(count, self.recipe.crop_padding, generator)
+            columns += draw(self.count, self.recipe.crop_padding, generator)
+        if self.recipe.cutout:  # after all others, which so stay what they are without it
+            side = self.images.pixels.shape[-1]
+            centres = torch.randint(0, side, (2, self.count), generator=generator)
+            columns += (centres - self.recipe.cutout // 2).unbind()
         rows = torch.stack(columns, 1)
         return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows
 
     def batch(self, rows: Tensor) -> Batch:
         """The batch of some rows of `choices`."""
-        index = rows[:, 0]
+        index, *drawn = rows.unbind(1)
         pixels = self.images.pixels[index]
-        if rows.shape[1] > 1:
-            draws = Draws(rows[:, 1], rows[:, 2], rows[:, 3].bool())
+        if drawn and self.recipe.augment != "none":
+            draws = Draws(drawn[0], drawn[1], drawn[2].bool())
             pixels = augment(pixels, draws, self.recipe.crop_padding, self.recipe.augment)
-        return self._normalise(pixels), self.images.labels[index], index
+        images = self._normalise(pixels)
+        if drawn and self.recipe.cutout:
+            images = cut_out(images, drawn[-2], drawn[-1], self.recipe.cutout)
+        return images, self.images.labels[index], index
 
     def epoch(self, number: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`."""
@@ -273,10 +323,10 @@ class Loader:
         return self.epoch(0)
 
 
-def mix(seed: int, epoch: int) -> int:
-    """A generator seed for (seed, epoch): neighbouring runs and epochs must not share their draws."""
-    words = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
-    return int.from_bytes(words[:8], "little") & 0x7FFF_FFFF_FFFF_FFFF
+def mix(seed: int, epoch: int, stream: str = "") -> int:
+    """A generator seed for (seed, epoch, stream): neighbouring runs and epochs must not share their draws."""
+    words = f"{seed}/{epoch}/{stream}" if stream else f"{seed}/{epoch}"
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "little") & 0x7FFF_FFFF_FFFF_FFFF
 
 
 class Loaders(NamedTuple):

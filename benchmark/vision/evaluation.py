@@ -18,4 +18,4 @@ def accuracy(model: nn.Module | Callable[[Tensor], Tensor], loader: Loader) -> f
     with torch.inference_mode():
         for images, labels, _ in loader:
             hits += (model(images).argmax(1) == labels).sum()
-    return 100 * hits.item() / len(loader.images)
+    return 100 * hits.item() / loader.count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,11 @@ WARM_UP = 3
 themselves up and pick their algorithms in them. They are steps of the training, not extra ones."""
 
 
+_failures: list[str] = []
+"""Why captures of this process failed. After one nothing is captured any more: what torch and CUDA keep of a broken
+capture can be ended, but no version promises that it is as if it had never been."""
+
+
 class Backend(Protocol):
     """What capturing needs of CUDA; a test brings its own."""
 
@@ -23,6 +28,10 @@ class Backend(Protocol):
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what `work` would do on the device, without doing it; returns the function that does it."""
+
+    def abandon(self) -> None:
+        """After a capture that raised: end whatever it left open, so that eager work goes on as if there had been
+        none."""
 
 
 class Cuda:
@@ -35,6 +44,7 @@ class Cuda:
     def __init__(self, device: str) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # untyped in torch
         self._pool = torch.cuda.graph_pool_handle()
+        self._latest: torch.cuda.CUDAGraph | None = None
 
     def stream(self) -> AbstractContextManager[Any]:
         """The side stream, after all that was queued before."""
@@ -43,11 +53,28 @@ class Cuda:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """A graph of `work`. Raises RuntimeError where `work` does what a graph cannot hold."""
-        graph = torch.cuda.CUDAGraph()
+        graph = self._latest = torch.cuda.CUDAGraph()
         # thread_local: another thread of this process (an energy sampler) must not break the capture
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             work()
         return graph.replay
+
+    def abandon(self) -> None:
+        """See `Backend`. Torch up to 2.11 stops in the middle of ending a broken capture (pytorch pull 180395): its
+        allocator goes on filling the graph's pool, and its generator refuses to draw outside a capture.
+
+        The graph stays alive in this object, for what torch has not ended may still point to it.
+        """
+        index = self._stream.device.index
+        if self._latest is not None:
+            with suppress(RuntimeError):
+                self._latest.reset()
+        with suppress(RuntimeError):  # where torch has ended it, it says so and there is nothing to release
+            torch._C._cuda_endAllocateToPool(index, self._pool)
+            torch._C._cuda_releasePool(index, self._pool)
+        # a copy has the seed and the place of the draws, and no memory of a capture
+        generator = torch.cuda.default_generators[index]
+        generator.graphsafe_set_state(generator.clone_state())
 
 
 def graph_backend(device: str) -> Backend | None:
@@ -59,15 +86,24 @@ class Graphed:
     """`work(rows)` for int64 rows [b, k], replayed from a graph for each b once that size was seen `WARM_UP` times.
 
     `reason` says why it runs eagerly, and is empty while nothing speaks against graphs. A failed capture gives such a
-    reason and training goes on eagerly: a capture executes nothing, so nothing is lost or done twice.
+    reason and training goes on eagerly, as does all later training of this process: a capture executes nothing, so
+    nothing is lost or done twice. `capturing` opens what is to hold during a capture.
     """
 
-    def __init__(self, work: Callable[[Tensor], None], backend: Backend | None, reason: str = "") -> None:
+    def __init__(
+        self,
+        work: Callable[[Tensor], None],
+        backend: Backend | None,
+        reason: str = "",
+        capturing: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
         self._work = work
+        self._capturing = capturing
         self._backend = backend
         self._seen: Counter[int] = Counter()
         self._graphs: dict[int, tuple[Tensor, Callable[[], None]]] = {}
-        self.reason = reason or ("" if backend else "this device has no graphs")
+        earlier = f"an earlier capture of this process failed ({_failures[0]})" if _failures else ""
+        self.reason = reason or ("" if backend else "this device has no graphs") or earlier
         self.replays = 0
 
     @property
@@ -93,9 +129,14 @@ class Graphed:
         assert self._backend is not None, "without a backend there is a reason"
         static = rows.clone()
         try:
-            self._graphs[len(rows)] = static, self._backend.capture(lambda: self._work(static))
-        except RuntimeError as error:
+            with self._capturing():
+                self._graphs[len(rows)] = static, self._backend.capture(lambda: self._work(static))
+        except BaseException as error:
             self._graphs.clear()  # one rule for the whole run: either every size may be replayed or none
+            self._backend.abandon()
             # ending a capture that broke raises an error of its own, which hides the one that tells why
             cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
-            self.reason = f"capture failed: {str(cause).splitlines()[0]}"
+            _failures.append(str(cause).partition("\n")[0])
+            self.reason = f"capture failed: {_failures[-1]}"
+            if not isinstance(error, RuntimeError):  # a fault of the step, or an interruption
+                raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -12,20 +12,35 @@ from benchmark.plan.task import Recipe
 
 
 class Loss(Protocol):
-    """Maps a model and a batch to (loss, logits). An implementation is an nn.Module and may own parameters, which
-    train too.
+    """Maps a model and a batch (images, labels, each image's index in its split) to (loss, logits).
 
-    A loss whose every call does the same device work on tensors that stay in place (no draws on the host, no
-    `.item()`, no Python state that changes) may declare a class attribute `capturable = True`: only then is a step
-    with it replayed from a CUDA graph, which would freeze anything else without a word.
+    An implementation is an nn.Module and may own parameters, buffers and modules. What `fit` does with them:
+
+    * **Trained** is what requires a gradient when `fit` starts, and nothing else: it alone reaches the optimiser. The
+      same holds for the model. A parameter that model and loss share is trained once.
+    * **Modes**: before every epoch model and loss are put into train mode, except every part whose parameters are all
+      frozen, which is put into eval mode: its dropout is off and its running statistics stand still. Parts without
+      parameters follow what holds them. So a frozen teacher may be held as it is; `teacher.Teacher` is cheaper, and
+      answers without gradients.
+    * **Device and memory format** reach every registered part. Modules or parameters inside a plain list, tuple or
+      dict would be reached by nothing (not trained, not moved, in no checkpoint): they are refused; use nn.ModuleList
+      and its like, and `register_buffer` for tensors.
+    * **Checkpoints** hold the loss's state dict, frozen modules included. The weights of a `Teacher` are not in it:
+      whoever builds the loss again has them.
+    * **`begin_epoch(epoch)`**, where a loss has it, is called before an epoch's first step with the number of the
+      epoch, counted from 0; after an interruption with that of the epoch that comes next, so what it sets must follow
+      from the number alone or lie in buffers. It runs outside captured steps: what it changes for them it must write
+      into a tensor in place (`self.weight.fill_(...)`), for a replay reads no Python value.
+    * **`capturable = True`**, a class attribute, may be declared by a loss whose every call does the same device work
+      on tensors that stay in place (no draws on the host, no `.item()`, no Python state that changes): only then is a
+      step with it replayed from a CUDA graph, which would freeze anything else without a word.
     """
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]: ...
+    def modules(self) -> Iterator[nn.Module]: ...
     def parameters(self) -> Any: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> Any: ...
-    def train(self) -> Any: ...
-    def to(self, device: str) -> Any: ...
 
 
 class CrossEntropy(nn.Module):

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.vision.modes import evaluating
+
 
 def count(model: nn.Module, size: int = 32) -> tuple[int, int]:
     """Parameters, and MACs of convolution and linear layers for one image [3, size, size]. Works on the meta device
-    too.
+    too; elsewhere it computes, so a stage calls it off the meter.
 
     Biases, batch norm and pooling count as parameters where they have some, never as MACs: the convention of the
     pruning literature.
@@ -32,13 +34,10 @@ def count(model: nn.Module, size: int = 32) -> tuple[int, int]:
         module.register_forward_hook(add) for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)
     ]
     parameter = next(model.parameters())
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             model(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return sum(p.numel() for p in model.parameters()), macs

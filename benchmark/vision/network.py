@@ -1,53 +1,82 @@
-"""Between modules and `Network` artifacts: build from a dotted name, freeze into tensors, load back, shrunk shapes
-included."""
+"""Between modules and `Network` artifacts: freeze into tensors, load back, shrunk shapes included, and the proof that
+nothing was lost on the way."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.plan.stage import Network
 from benchmark.plan.task import Model, Recipe
+from benchmark.vision.builders import BuilderError, build, build_model, trust
+from benchmark.vision.proof import agree
 
+__all__ = ["BuilderError", "build", "build_model", "freeze", "load", "prove", "take_shapes", "trust"]
 
-def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """The fresh module that `module:function` makes from `kwargs`, initialised from torch's global generator."""
-    module, _, function = builder.partition(":")
-    return cast(nn.Module, getattr(importlib.import_module(module), function)(**kwargs))
-
-
-def build_model(model: Model, classes: int) -> nn.Module:
-    """A fresh network of the zoo with `classes` outputs."""
-    return build(model.builder, {**model.kwargs, "classes": classes})
+LOADING_SEED = 7_340_033
+"""So that two loads of one file agree even where a builder draws what the file does not hold. No seed of a training."""
 
 
 def freeze(module: nn.Module, model: Model, classes: int, recipe: Recipe) -> Network:
     """The module as data: its tensors (copied to host memory), its builder, and the normalisation its recipe trained
-    it with."""
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
-    return Network(
-        builder=model.builder,
-        kwargs={**model.kwargs, "classes": classes},
-        tensors=tensors,
-        mean=recipe.mean,
-        std=recipe.std,
-    )
+    it with.
+
+    Proved: loaded again it computes exactly what `module` computes, else ValueError; see `prove`. Two forward passes
+    and a build, so a stage calls it off the meter.
+    """
+    network = _as_data(module, model, classes, recipe)
+    _prove(module, network, model.name)
+    return network
+
+
+def prove(module: nn.Module, model: Model, classes: int) -> None:
+    """Raise ValueError unless the module, stored and loaded again, gives exactly the same answers; it names what got
+    lost, and the remedy.
+
+    On the module's device, in its memory and number format, in eval mode, without TF32 and autocast, for a few fixed
+    images of 32 x 32 pixels; generators, modes and switches are left as they were. What a later stage would train must
+    have its ties, too. To be tried before a long training, off the meter: `freeze` tries it again, for training can
+    change what is state. `model` is the present command's own, so its builder is trusted.
+    """
+    nothing = Recipe(name="proof", epochs=1, batch_size=1, lr=1, mean=(0, 0, 0), std=(1, 1, 1))
+    _prove(module, _as_data(module, model, classes, nothing), model.name)
+
+
+def _as_data(module: nn.Module, model: Model, classes: int, recipe: Recipe) -> Network:
+    state = module.state_dict()
+    foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if foreign:
+        raise ValueError(f"{model.name} cannot be stored: {', '.join(foreign)} of its state dict are no tensors")
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    kwargs = {**model.kwargs, "classes": classes}
+    return Network(builder=model.builder, kwargs=kwargs, tensors=tensors, mean=recipe.mean, std=recipe.std)
+
+
+def _prove(module: nn.Module, network: Network, name: str) -> None:
+    trust(network.builder)
+    try:
+        with _generators_kept():
+            agree(module, load(network))
+    except (ValueError, RuntimeError) as error:
+        words = " ".join(str(error).split())
+        raise ValueError(f"{name} would not come back from its artifact as it is: {words}") from error
 
 
 def load(network: Network) -> nn.Module:
-    """The module of a `Network`, in eval mode on the CPU; layers take the shapes of the tensors, so shrunk networks
-    load as they are.
+    """The module of a `Network`, in eval mode on the CPU; layers take the shapes and number formats of the tensors, so
+    shrunk networks load as they are.
 
-    Raises ValueError where tensors and module do not fit: a tensor without a place, or a place without a tensor.
+    It is built for real, so that all that the builder makes beside stored tensors (other buffers, ties, plain
+    attributes) is there; no global generator moves. Raises ValueError where tensors and module do not fit: a tensor
+    without a place, or a place without a tensor; BuilderError where the builder may not run.
     """
-    with torch.device("meta"):
+    with _generators_kept(), torch.device("cpu"):
+        torch.default_generator.manual_seed(LOADING_SEED)
         module = build(network.builder, network.kwargs)
     take_shapes(module, network.tensors)
-    module.to_empty(device="cpu")
     try:
         module.load_state_dict(dict(network.tensors))
     except RuntimeError as error:
@@ -56,36 +85,72 @@ def load(network: Network) -> nn.Module:
     return module.eval()
 
 
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Torch's global generators draw inside, and afterwards stand where they stood."""
+    ready = torch.cuda.is_initialized()  # type: ignore[no-untyped-call] # untyped in torch
+    devices = range(torch.cuda.device_count()) if ready else ()
+    with torch.random.fork_rng(devices=devices, device_type="cuda"):
+        yield
+
+
 def take_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give every layer the sizes of its stored tensors, in place; only widths can differ, never the kind or number of
-    layers."""
+    """Give every layer the sizes and the number format of its stored tensors, in place, values left open; only widths
+    can differ, never the kind or number of layers.
+
+    What was frozen stays frozen, and what was tied stays tied. Raises ValueError where tied tensors are to differ.
+    """
+    fresh: dict[int, Tensor] = {}
+    kept: list[Tensor] = []  # an identity names a tensor only while it lives
     for name, layer in module.named_modules():
-        weight = tensors.get(f"{name}.weight")
-        if weight is None:
-            continue
-        if isinstance(layer, nn.Conv2d):
-            depthwise = 1 < layer.groups == layer.in_channels == layer.out_channels
-            layer.out_channels = weight.shape[0]
-            layer.groups = weight.shape[0] if depthwise and weight.shape[1] == 1 else layer.groups
-            layer.in_channels = weight.shape[1] * layer.groups
-        elif isinstance(layer, nn.Linear):
-            layer.out_features, layer.in_features = weight.shape[0], weight.shape[1]
-        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            layer.num_features = weight.shape[0]
-        else:
-            continue
-        for field, stored in _own_tensors(layer, name, tensors):
-            if stored.shape != getattr(layer, field).shape:
-                _replace(layer, field, torch.empty_like(stored, device="meta"))
+        known = _take_sizes(layer, tensors.get(f"{name}.weight"))
+        for field, own in _own_tensors(layer):
+            stored = tensors.get(f"{name}.{field}" if name else field)
+            if stored is None:
+                continue
+            shape = stored.shape if known else own.shape
+            new = fresh.get(id(own))
+            if new is not None and new.shape != shape:
+                raise ValueError(f"{name}.{field} is tied to a tensor that is stored with another shape")
+            if new is None and (shape, stored.dtype) != (own.shape, own.dtype):
+                kept.append(own)
+                fresh[id(own)] = _empty_like(own, shape, stored.dtype)
+    for layer in module.modules():
+        for field, own in _own_tensors(layer):
+            if id(own) in fresh:
+                _put(layer, field, fresh[id(own)])
 
 
-def _own_tensors(layer: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    own = [field for field, _ in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))]
-    return [(field, tensors[f"{name}.{field}"]) for field in own if f"{name}.{field}" in tensors]
-
-
-def _replace(layer: nn.Module, field: str, tensor: Tensor) -> None:
-    if isinstance(getattr(layer, field), nn.Parameter):
-        setattr(layer, field, nn.Parameter(tensor))
+def _take_sizes(layer: nn.Module, weight: Tensor | None) -> bool:
+    """Note the sizes of the weight in a layer whose width may differ; whether it is one."""
+    if weight is None:
+        return False
+    if isinstance(layer, nn.Conv2d):
+        depthwise = 1 < layer.groups == layer.in_channels == layer.out_channels
+        layer.out_channels = weight.shape[0]
+        layer.groups = weight.shape[0] if depthwise and weight.shape[1] == 1 else layer.groups
+        layer.in_channels = weight.shape[1] * layer.groups
+    elif isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = weight.shape[0], weight.shape[1]
+    elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+        layer.num_features = weight.shape[0]
     else:
-        layer.register_buffer(field, tensor)
+        return False
+    return True
+
+
+def _own_tensors(layer: nn.Module) -> list[tuple[str, Tensor]]:
+    parameters = layer.named_parameters(recurse=False, remove_duplicate=False)
+    return [*parameters, *layer.named_buffers(recurse=False, remove_duplicate=False)]
+
+
+def _empty_like(own: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    empty = torch.empty(shape, dtype=dtype, device=own.device)
+    return nn.Parameter(empty, requires_grad=own.requires_grad) if isinstance(own, nn.Parameter) else empty
+
+
+def _put(layer: nn.Module, field: str, tensor: Tensor) -> None:
+    if isinstance(tensor, nn.Parameter):
+        setattr(layer, field, tensor)
+    else:
+        layer.register_buffer(field, tensor, persistent=field not in layer._non_persistent_buffers_set)

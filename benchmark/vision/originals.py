@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from benchmark.plan.task import Recipe
+from benchmark.plan.task import OriginalName, Recipe
 
 
 class Original(NamedTuple):
@@ -24,10 +25,9 @@ NNI = Original(workers=1, pinned=True, test_batch=128, every_step=False, cudnn_b
 """NNI's pruning example (v2.1 to v2.4)."""
 REPDISTILLER = Original(workers=8, pinned=False, test_batch=32, every_step=True, cudnn_benchmark=True)
 """RepDistiller at b84f547."""
-ORIGINALS = {"nni160": NNI, "repdistiller240": REPDISTILLER, "repdistiller240_mobile_shuffle": REPDISTILLER}
-"""By the recipe's name, which is in every key."""
+ORIGINALS: Mapping[OriginalName, Original] = {"nni": NNI, "repdistiller": REPDISTILLER}
 
 
 def original_of(recipe: Recipe) -> Original:
-    """The loop a recipe comes from; NNI's, the plain one, for recipes without an original."""
-    return ORIGINALS.get(recipe.name, NNI)
+    """The loop a recipe comes from."""
+    return ORIGINALS[recipe.original]

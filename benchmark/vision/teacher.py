@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,32 @@ from benchmark.vision.models.repdistiller.interface import FeatureNetwork
 Features = tuple[list[Tensor], Tensor]
 
 
-class Teacher:
-    """A copy of `module` for answers alone: eval mode, no gradients, batch normalisation folded into convolutions.
+class Teacher(nn.Module):
+    """A copy of `module` for answers alone: always in eval mode, no gradients, batch normalisation folded into
+    convolutions.
 
-    With `remember` the last answers are kept and given again for the very same images, so that several students can
-    share one forward. Not within a captured step: replays run no Python, so nothing there would notice new images.
+    It has no parameters: its tensors are buffers that move with the module that holds it and are in no state dict, for
+    whoever builds it again has the network that it was made from. With `remember` the last answers are kept and given
+    again for the very same images, so that several students can share one forward. Not within a captured step: replays
+    run no Python, so nothing there would notice new images.
     """
 
     def __init__(self, module: nn.Module, remember: bool = False) -> None:
-        self.module = folded(module).requires_grad_(False)
+        super().__init__()
+        self.module = _without_parameters(folded(module))
         self._remember = remember
         self._images: tuple[Tensor, int] | None = None
         self._answers: dict[str, Any] = {}
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode, whatever is asked."""
+        del mode
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`logits`."""
+        return self.logits(images)
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [n, classes] of images [n, 3, h, w]."""
@@ -81,6 +95,17 @@ def folded(module: nn.Module, size: int = 32) -> nn.Module:
                 if child is norm:
                     setattr(parent, name, nn.Identity())
     return twin
+
+
+def _without_parameters(module: nn.Module) -> nn.Module:
+    """The module, in place, with every parameter and buffer a buffer that no state dict holds."""
+    for part in module.modules():
+        for name, tensor in list(part.named_parameters(recurse=False, remove_duplicate=False)):
+            delattr(part, name)
+            part.register_buffer(name, tensor.detach(), persistent=False)
+        for name, buffer in list(part.named_buffers(recurse=False, remove_duplicate=False)):
+            part.register_buffer(name, buffer, persistent=False)
+    return module
 
 
 class _Uses(TorchDispatchMode):

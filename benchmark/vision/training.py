@@ -19,13 +19,13 @@ from benchmark.vision.loss import CrossEntropy, Loss, loss_of
 from benchmark.vision.originals import original_of
 from benchmark.vision.published import read_back, worker_batches
 from benchmark.vision.schedule import rate
+from benchmark.vision.switches import set_precision, switches
 from benchmark.vision.training_step import (
     History,
     Run,
     TrainingError,
     autocast,
     seed_everything,
-    set_precision,
     start,
     step,
 )
@@ -51,29 +51,36 @@ Epoch = Callable[[int], tuple[float, float, float]]
 
 def fit(bench: Bench, model: nn.Module, loaders: Loaders, loss: Loss, task: Task) -> History:
     """Train `model` in place by `task.recipe`, resuming an interrupted run; evaluate on the test set after every
-    epoch, off the meter.
+    `test_every`-th epoch and the last, off the meter.
 
-    The model of the last epoch is the result; the history's `execution` says how the steps were executed. Reads of
-    the task: recipe, profile, compile, train_precision. Raises TrainingError as soon as an epoch's loss is not a
-    finite number.
+    What is trained, and in which modes, says `loss.Loss`. The model of the last epoch is the result; the history's
+    `execution` says how the steps were executed. Reads of the task: recipe, profile, compile, train_precision. Raises
+    TrainingError as soon as an epoch's loss is not a finite number, ValueError where there is nothing to train. TF32
+    and cudnn's switches are set for the training alone.
     """
+    benchmark = task.profile == "fast" or original_of(task.recipe).cudnn_benchmark
+    # for the training alone: what comes after, an inference say, must not depend on it
+    with switches(tf32=task.train_precision != "fp32", cudnn_benchmark=benchmark):
+        return _fit(bench, model, loaders, loss, task)
+
+
+def _fit(bench: Bench, model: nn.Module, loaders: Loaders, loss: Loss, task: Task) -> History:
     recipe = task.recipe
-    set_precision(task.train_precision)
-    torch.backends.cudnn.benchmark = task.profile == "fast" or original_of(recipe).cudnn_benchmark
     run = start(model, loss, task, bench.device)
     left = bench.resume()
     if left is not None:
         run.restore(left, bench.device)
     train_epoch = (fast_epochs if task.profile == "fast" else published_epochs)(bench, run, loaders.train, task)
     for epoch in range(run.epoch, recipe.epochs):
-        model.train()
-        loss.train()
+        run.begin(epoch)
         _book(run, task, epoch, train_epoch(epoch))
-        with bench.paused():
-            test = accuracy(model, loaders.test)
-        run.history.test_acc_pct.append(test)
         run.epoch = epoch + 1
-        bench.progress(run.epoch, recipe.epochs, loss=run.history.loss[-1], acc_pct=test)
+        shown = {"loss": run.history.loss[-1]}
+        if run.epoch % recipe.test_every == 0 or run.epoch == recipe.epochs:
+            with bench.paused():
+                shown["acc_pct"] = accuracy(model, loaders.test)
+            run.history.tested(run.epoch, shown["acc_pct"])
+        bench.progress(run.epoch, recipe.epochs, **shown)
         if run.epoch < recipe.epochs:
             bench.checkpoint(partial(run.state, bench.device))
     return run.history
@@ -95,16 +102,19 @@ def fast_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
     """Data and sums stay on the device, nothing waits for it within an epoch, and steps are replayed from graphs."""
     totals = torch.zeros(3, dtype=torch.float64, device=bench.device)
     backend = graph_backend(bench.device)
-    graphed = Graphed(partial(_counted_step, run, task, loader, totals), backend, _objection(run.loss, task))
+    work = partial(_counted_step, run, task, loader, totals)
+    # a compilation within a capture would run what must not run there, and leave its choice in the graph
+    capturing = partial(torch.compiler.set_stance, "fail_on_recompile") if task.compile else nullcontext
+    graphed = Graphed(work, backend, _objection(run.loss, task), capturing)
 
     def epoch(number: int) -> tuple[float, float, float]:
         totals.zero_()
         with backend.stream() if backend else nullcontext():
             _run_steps(bench, run, task, loader, (number, graphed))
             total_loss, hits, seen = totals.tolist()
-        if seen != len(loader.images):
+        if seen != loader.count:
             raise TrainingError(
-                f"epoch {number + 1} was to train on {len(loader.images)} images, but the device counted {seen:.0f}: "
+                f"epoch {number + 1} was to train on {loader.count} images, but the device counted {seen:.0f}: "
                 "steps were not replayed from their graphs as they should"
             )
         run.history.execution = {

@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from benchmark.plan.task import Task, TrainPrecision
 from benchmark.vision.data import Batch, mix
 from benchmark.vision.loss import Loss
 from benchmark.vision.memory import keep_freed_memory
+from benchmark.vision.modes import train_what_is_trained
 
 # torch writes its own place, in the temporary folder, into the environment as soon as it makes an optimiser; compiled
 # kernels are to outlive a reboot
@@ -32,7 +34,8 @@ class TrainingError(Exception):
 
 @dataclass
 class History:
-    """What training saw, an entry an epoch: mean training loss, training and test accuracy in percent.
+    """What training saw: mean training loss and training accuracy in percent of every epoch; test accuracy in percent
+    of the epochs in `test_epochs`, counted from 1.
 
     `execution` says how the steps were executed: profile, memory format, graph or the reason against one.
     """
@@ -40,28 +43,26 @@ class History:
     loss: list[float] = field(default_factory=list)
     train_acc_pct: list[float] = field(default_factory=list)
     test_acc_pct: list[float] = field(default_factory=list)
+    test_epochs: list[int] = field(default_factory=list)
     execution: dict[str, Any] = field(default_factory=dict)
 
+    def tested(self, epoch: int, acc_pct: float) -> None:
+        """Note the test accuracy after an epoch, counted from 1."""
+        self.test_epochs.append(epoch)
+        self.test_acc_pct.append(acc_pct)
+
     def values(self) -> dict[str, float]:
-        """The last epoch, which is the result, and the best one beside it, named so (chosen on the test set: never a
-        result)."""
+        """The last epoch, which is the result, and the best one that was tested beside it, named so (chosen on the
+        test set: never a result)."""
         best = max(range(len(self.test_acc_pct)), key=self.test_acc_pct.__getitem__)
         return {
             "acc_pct": self.test_acc_pct[-1],
             "best_acc_pct": self.test_acc_pct[best],
-            "best_epoch": best + 1,
+            "best_epoch": self.test_epochs[best],
             "train_acc_pct": self.train_acc_pct[-1],
             "loss": self.loss[-1],
             "epochs": len(self.loss),
         }
-
-
-def set_precision(precision: TrainPrecision) -> None:
-    """Set the process-wide switches of a precision: TF32 in convolutions and matrix products only where it is asked
-    for."""
-    allowed = precision != "fp32"
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def autocast(precision: TrainPrecision, device: str) -> AbstractContextManager[None]:
@@ -96,6 +97,15 @@ class Run:
     rate: Tensor | None
     history: History = field(default_factory=History)
     epoch: int = 0
+
+    def begin(self, epoch: int) -> None:
+        """Everything in the mode in which it trains, and the loss told that epoch number `epoch` comes; see
+        `loss.Loss`."""
+        train_what_is_trained(self.model)
+        train_what_is_trained(cast(nn.Module, self.loss))
+        begin_epoch = getattr(self.loss, "begin_epoch", None)
+        if begin_epoch is not None:
+            begin_epoch(epoch)
 
     def set_rate(self, value: float) -> None:
         """The learning rate of the next step; queued on the device where it lives there."""
@@ -138,39 +148,70 @@ def start(model: nn.Module, loss: Loss, task: Task, device: str) -> Run:
     """A run at its beginning, model and loss moved to `device`.
 
     Fast: channels_last and one fused optimiser call with the rate as a tensor; on a CPU also an allocator that keeps
-    what is freed. Published: contiguous, and a loop over the parameters, as in the year of the originals.
+    what is freed. Published: contiguous, and a loop over the parameters, as in the year of the originals. Raises
+    ValueError where nothing requires a gradient, or the loss hides modules.
     """
+    _refuse_hidden(model, loss)
     fast = task.profile == "fast"
     if fast and torch.device(device).type == "cpu":
         keep_freed_memory()
-    memory_format = torch.channels_last if fast and safe_in_channels_last(model, device) else torch.contiguous_format
-    model.to(device).to(memory_format=memory_format)  # type: ignore[call-overload] # missing in the stub
-    loss.to(device)
+    sound = safe_in_channels_last(model, device) and safe_in_channels_last(loss, device)
+    memory_format = torch.channels_last if fast and sound else torch.contiguous_format
+    for owner in (model, cast(nn.Module, loss)):
+        owner.to(device).to(memory_format=memory_format)  # type: ignore[call-overload] # missing in the stub
     rate = torch.tensor(task.recipe.lr, dtype=torch.float32, device=device) if fast else None
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=task.train_precision == "fp16")
-    optimiser = _optimiser([p for owner in (model, loss) for p in owner.parameters()], task, rate)
+    optimiser = _optimiser(_trained(model, loss), task, rate)
     return Run(model, loss, _forward(model, loss, task.compile), optimiser, scaler, memory_format, rate)
+
+
+def _trained(model: nn.Module, loss: Loss) -> list[nn.Parameter]:
+    """The parameters that require a gradient, each once, the model's first."""
+    both = [parameter for owner in (model, loss) for parameter in owner.parameters() if parameter.requires_grad]
+    if not both:
+        raise ValueError("there is nothing to train: no parameter of the model or of the loss requires a gradient")
+    return list(dict.fromkeys(both))
+
+
+PLAIN = frozenset(vars(nn.Module()))
+"""What every module has."""
+
+
+def _refuse_hidden(model: nn.Module, loss: Loss) -> None:
+    """Raise ValueError where a loss holds modules or parameters, not the model's, in plain lists, tuples or dicts."""
+    known = {id(part) for part in (*model.modules(), *model.parameters(), *loss.modules(), *loss.parameters())}
+    for part in loss.modules():
+        for name, value in vars(part).items():
+            kept = tree_leaves(value) if name not in PLAIN else ()
+            if any(isinstance(leaf, nn.Module | nn.Parameter) and id(leaf) not in known for leaf in kept):
+                raise ValueError(
+                    f"{type(part).__name__}.{name} of the loss holds modules or parameters that nothing would train, "
+                    "move or save: use nn.ModuleList, nn.ModuleDict or nn.ParameterList"
+                )
 
 
 ONEDNN_BLOCK = 16
 """Channels that oneDNN handles at once on AVX-512; 8 on AVX2."""
 
 
-def safe_in_channels_last(model: nn.Module, device: str) -> bool:
+def safe_in_channels_last(model: nn.Module | Loss, device: str) -> bool:
     """Whether training in channels_last is sound on a device.
 
     On a CPU the backward pass of a strided 1 x 1 convolution with fewer input channels than oneDNN's block writes
-    beyond its
-    buffer in that layout (oneDNN issue 6035, seen with torch 2.13.0 as heap corruption); shortcuts of narrow or pruned
-    networks are such convolutions.
+    beyond its buffer in that layout (oneDNN issue 6035, seen with torch 2.13.0 as heap corruption); shortcuts of narrow
+    or pruned networks are such convolutions. One without parameters belongs to a `Teacher`, which has no backward pass.
     """
     if torch.device(device).type != "cpu":
         return True
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d) and _has_parameters(module)]
     return not any(
         conv.kernel_size == (1, 1) and max(conv.stride) > 1 and conv.in_channels // conv.groups < ONEDNN_BLOCK
         for conv in convolutions
     )
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
 
 
 def _optimiser(parameters: list[nn.Parameter], task: Task, rate: Tensor | None) -> torch.optim.Optimizer:

@@ -3,6 +3,9 @@
 NNI 3.0 has no APoZ and no mean-activation pruner, and its Taylor pruner multiplies before the optimiser step: small
 subclasses give all three the rules of 2.3. Scores of activations are `methods.pruning.criteria`'s; granularity,
 ranking, dependency groups and speed-up are NNI's.
+
+The YAML of a criterion names the function that makes its pruner (`nni_pruner`): one of those here, or another that
+takes a `Job`. `ranked` serves any criterion.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -21,12 +25,13 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
-from benchmark.plan.task import Recipe
 from benchmark.vision.data import Batch
 from benchmark.vision.download import import_torchvision
 from benchmark.vision.training import loss_of
-from methods.pruning.criteria import collect, sgd
-from methods.pruning.params import Choice
+from methods.pruning.criteria.steps import sgd
+from methods.pruning.criteria.subject import Subject
+from methods.pruning.params import Choice, Scoring
+from methods.pruning.scores import find, named, score
 from methods.pruning.trace import follow
 
 Batches = Sequence[Batch]
@@ -39,22 +44,35 @@ def prepare() -> None:
         importlib.import_module("torch.fx.passes.shape_prop")
 
 
-def masks(
-    model: nn.Module, layers: Sequence[str], batches: Batches, recipe: Recipe, choice: Choice
-) -> dict[str, Tensor]:
-    """NNI's masks (bool [filters] on the CPU, True stays) of some convolutions; `model` stays as it is.
+@dataclass(frozen=True)
+class Job:
+    """What a pruner of NNI is made from: the network that it will wrap, NNI's configuration (which convolutions, which
+    share), and what scores it."""
 
-    A layer that loses nothing has no mask. Of filters that tie at the cut NNI's choice is its own.
+    model: nn.Module
+    config: list[dict[str, Any]]
+    subject: Subject
+    scoring: Scoring
+
+
+def masks(subject: Subject, choice: Choice) -> dict[str, Tensor]:
+    """NNI's masks (bool [filters] on the CPU, True stays) of the subject's convolutions; its model stays as it is.
+
+    A layer that loses nothing has no mask. Of filters that tie at the cut NNI's choice is its own. Raises ValueError
+    where `choice` names no pruner of NNI's.
     """
+    if choice.nni_pruner is None:
+        raise ValueError(f"NNI has no pruner for {choice.scoring.criterion}: use backend=native")
     with _quiet():
-        work = copy.deepcopy(model)
+        work, layers = copy.deepcopy(subject.model), subject.layers
         work.eval()
         if choice.mode == "dependency_aware":
             layers = _of_whole_groups(work, layers)
         config: list[dict[str, Any]] = [{"op_names": list(layers), "sparse_ratio": choice.sparsity}]
         if choice.mode == "dependency_aware":
-            config = _grouped(work, config, batches)
-        pruner = _pruner(work, config, batches, recipe, choice)
+            config = _grouped(work, config, subject.batches)
+        own = replace(subject, model=copy.deepcopy(subject.model), layers=layers)
+        pruner = named(choice.nni_pruner)(Job(work, config, own, choice.scoring))
         _, found = pruner.compress()
         pruner.unwrap_model()
     flat = {name: targets["weight"].flatten(1).amax(1).cpu() > 0 for name, targets in found.items()}
@@ -108,26 +126,49 @@ def _of_whole_groups(model: nn.Module, layers: Sequence[str]) -> list[str]:
     return [name for name in layers if any(name in group for group in groups)]
 
 
-def _pruner(model: nn.Module, config: list[dict[str, Any]], batches: Batches, recipe: Recipe, choice: Choice) -> Any:
-    from nni.compression.pruning import FPGMPruner, L1NormPruner, L2NormPruner, TaylorPruner
+def l1(job: Job) -> Any:
+    """NNI's L1 pruner."""
+    from nni.compression.pruning import L1NormPruner
 
-    scoring = choice.scoring
-    plain = {"l1": L1NormPruner, "l2": L2NormPruner, "fpgm": FPGMPruner}
-    if scoring.criterion in plain:
-        return plain[scoring.criterion](model, config)
-    if scoring.criterion == "taylorfo":
-        kind = TaylorPruner if scoring.taylor_weights == "pre" else _after_step(TaylorPruner)
-        return kind(model, config, _evaluator(model, batches, recipe), training_steps=len(batches))
-    names = [name for each in config for name in each["op_names"]]
-    measure = partial(collect, copy.deepcopy(model), names, batches, recipe, scoring)
-    return _ranked(L1NormPruner)(model, config, measure)
+    return L1NormPruner(job.model, job.config)
 
 
-def _evaluator(model: nn.Module, batches: Batches, recipe: Recipe) -> Any:
+def l2(job: Job) -> Any:
+    """NNI's L2 pruner."""
+    from nni.compression.pruning import L2NormPruner
+
+    return L2NormPruner(job.model, job.config)
+
+
+def fpgm(job: Job) -> Any:
+    """NNI's FPGM pruner."""
+    from nni.compression.pruning import FPGMPruner
+
+    return FPGMPruner(job.model, job.config)
+
+
+def taylor(job: Job) -> Any:
+    """NNI's Taylor pruner, as 3.0 has it (`taylor_weights` pre) or with the rule of 2.3 (post)."""
+    from nni.compression.pruning import TaylorPruner
+
+    weights = find(job.scoring).settings["taylor_weights"]
+    kind = {"pre": TaylorPruner, "post": _after_step(TaylorPruner)}[weights]
+    return kind(job.model, job.config, _evaluator(job), training_steps=len(job.subject.batches))
+
+
+def ranked(job: Job) -> Any:
+    """NNI's ranking of our scores: for the criteria that NNI 3.0 does not have."""
+    from nni.compression.pruning import L1NormPruner
+
+    return _ranked(L1NormPruner)(job.model, job.config, partial(score, job.subject, job.scoring))
+
+
+def _evaluator(job: Job) -> Any:
     """NNI's description of a training, cut down to the steps that are looked at."""
     import nni
     from nni.compression import TorchEvaluator
 
+    batches, recipe = job.subject.batches, job.subject.recipe
     loss = loss_of(recipe)
 
     def step(batch: Batch, network: nn.Module) -> Tensor:
@@ -141,7 +182,7 @@ def _evaluator(model: nn.Module, batches: Batches, recipe: Recipe) -> Any:
             training_step(batch, network).backward()  # type: ignore[no-untyped-call] # torch leaves backward untyped
             optimiser.step()
 
-    optimiser = nni.trace(torch.optim.SGD)(model.parameters(), **sgd(recipe))
+    optimiser = nni.trace(torch.optim.SGD)(job.model.parameters(), **sgd(recipe))
     return TorchEvaluator(train, optimiser, step)
 
 

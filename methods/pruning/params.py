@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from benchmark.plan.task import Config, Params, Task
 
-CriterionName = Literal["l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean"]
 Backend = Literal["native", "nni"]
 Mode = Literal["independent", "dependency_aware"]
 LayerSet = Literal["all", "nni", "nni_conv13", "nni_resnet"]
 
-ITERATIVE = ("apoz", "taylorfo", "activation_mean")
-"""NNI's word for the criteria that look at data; nothing iterates."""
+
+def _is_function_name(word: str) -> str:
+    module, _, name = word.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise ValueError("a function is named module:function, as in methods.pruning.criteria.l1:l1")
+    return word
+
+
+FunctionName = Annotated[str, AfterValidator(_is_function_name)]
+"""The dotted name of a function, from the command's configuration. A stage imports it; planning does not."""
 
 
 class Scoring(Config):
-    """How filters are scored: `batches` training steps are looked at; the other choices count for some criteria."""
+    """How filters are scored: the criterion's function, the settings it takes beside its subject, and how many training
+    steps it looks at."""
 
-    criterion: CriterionName
-    batches: int = Field(default=1, ge=1)
-    activation: Literal["relu", "relu6"] = "relu"
-    activation_site: Literal["pre_bn", "post_bn"] = "pre_bn"
-    taylor_weights: Literal["pre", "post"] = "post"
+    criterion: FunctionName
+    settings: dict[str, bool | int | float | str] = Field(default={})
+    batches: int = Field(default=0, ge=0)
 
 
 class Choice(Config):
-    """Which filters go: how they are scored, in which layers, which share of each, and who decides."""
+    """Which filters go: how they are scored, in which layers, which share of each, and who decides: we, or NNI's pruner
+    that the function `nni_pruner` makes."""
 
     scoring: Scoring
     sparsity: float = Field(ge=0, lt=1)
     layers: LayerSet = "all"
     mode: Mode = "independent"
-    backend: Backend = "native"
+    nni_pruner: FunctionName | None = None
 
 
 class Continued(Params):

@@ -12,13 +12,12 @@ from benchmark.plan.stage import Phase, Plan, Precision, Stage
 from benchmark.plan.task import TRAIN_IMAGES, Config, Recipe, Task
 from methods.baseline import Training, base_training, check_builds
 from methods.pruning.params import (
-    ITERATIVE,
     Backend,
     Choice,
     Continued,
-    CriterionName,
     ExtraTraining,
     FineTuning,
+    FunctionName,
     LayerSet,
     Masking,
     Mode,
@@ -32,11 +31,20 @@ Steps = list[tuple[Phase, Stage]]
 class Pruning(Config):
     """Train, remove a share of the filters of every chosen convolution, fine-tune, deploy the smaller network.
 
+    `criterion` is a function `module:function` of `methods.pruning.criteria`'s kind, and `settings` are its own. Two
+    facts of it are stated beside its name, since planning imports no criterion: whether it looks at
+    `statistics_batches` training steps, and what its `extra_epochs` train (the masked network, the dense one, nothing).
+    `nni_pruner` makes NNI's pruner of the same rule, where there is one.
+
     `finetune=masked` trains the dense network with its filters masked and shrinks it afterwards, at full training cost;
     `shrink_first` trains what is left. `schedule=agp` reaches the sparsity in steps, training after each.
     """
 
-    criterion: CriterionName
+    criterion: FunctionName
+    settings: dict[str, bool | int | float | str] = Field(default={})
+    looks_at_data: bool = False
+    extra_training: Literal["none", "masked", "dense"] = "none"
+    nni_pruner: FunctionName | None = None
     backend: Backend = "native"
     layers: LayerSet = "all"
     sparsity: float = Field(default=0.5, gt=0, lt=1)
@@ -49,12 +57,13 @@ class Pruning(Config):
     agp_iterations: int = Field(default=10, ge=1)
     agp_epochs: int = Field(default=16, ge=1)
     statistics_batches: int = Field(default=1, ge=1)
-    activation: Literal["relu", "relu6"] = "relu"
-    activation_site: Literal["pre_bn", "post_bn"] = "pre_bn"
-    taylor_weights: Literal["pre", "post"] = "post"
 
     @model_validator(mode="after")
     def _possible(self) -> Pruning:
+        if self.backend == "nni" and self.nni_pruner is None:
+            raise ValueError(
+                f"backend=nni has no pruner for {self.criterion} (its YAML names no nni_pruner): use backend=native"
+            )
         if self.schedule == "agp" and self.backend == "nni":
             raise ValueError("schedule=agp needs backend=native: NNI would bring removed filters back")
         return self
@@ -80,7 +89,7 @@ class Pruning(Config):
     def check(self, task: Task) -> None:
         """Raise ValueError where the model cannot be built, or cannot be pruned so: rehearsed on the meta device."""
         check_builds(task)
-        if self.criterion in ITERATIVE:
+        if self.looks_at_data:
             batches = math.ceil((task.scale.train_images or TRAIN_IMAGES) / task.recipe.batch_size)
             if self.statistics_batches > batches:
                 raise ValueError(f"statistics_batches={self.statistics_batches}: an epoch has {batches} batches")
@@ -89,20 +98,15 @@ class Pruning(Config):
         rehearse(task.model, task.data.classes, self.choice(self.sparsity))
 
     def choice(self, sparsity: float) -> Choice:
-        """Which filters go at a sparsity. Settings that the criterion does not read stay out, and so out of keys."""
-        scoring: dict[str, str | int] = {"criterion": self.criterion}
-        if self.criterion in ITERATIVE:
-            scoring["batches"] = self.statistics_batches
-        if self.criterion == "taylorfo":
-            scoring["taylor_weights"] = self.taylor_weights
-        elif self.criterion in ITERATIVE:
-            scoring |= {"activation": self.activation, "activation_site": self.activation_site}
+        """Which filters go at a sparsity. What the criterion or the backend does not read stays out, and so out of
+        keys."""
+        batches = self.statistics_batches if self.looks_at_data else 0
         return Choice(
-            scoring=Scoring.model_validate(scoring),
+            scoring=Scoring(criterion=self.criterion, settings=self.settings, batches=batches),
             sparsity=sparsity,
             layers=self.layers,
             mode=self.mode,
-            backend=self.backend,
+            nni_pruner=self.nni_pruner if self.backend == "nni" else None,
         )
 
     # --- stages: each goes on with the network of the last of `steps` ------------------------------------------------
@@ -110,11 +114,11 @@ class Pruning(Config):
     def _mask_at_once(self, task: Task, steps: Steps) -> None:
         trained = steps[-1][1]
         self._mask(task, steps, self.sparsity)
-        if not self.extra_epochs or self.criterion not in ITERATIVE:
+        if not self.extra_epochs or self.extra_training == "none":
             return
         masked = steps[-1][1]
         recipe = self._constant(task, self.extra_epochs)
-        dense = self.criterion == "taylorfo"
+        dense = self.extra_training == "dense"
         params = ExtraTraining(task=_with(task, recipe), first_epoch=_epochs(steps), masked=not dense)
         inputs = {"masked": masked, "trained": trained} if dense else {"masked": masked}
         steps.append((Phase.COMPRESS, Stage("methods.pruning.stages:extra_epochs", params, inputs)))
@@ -126,7 +130,7 @@ class Pruning(Config):
 
     def _mask(self, task: Task, steps: Steps, sparsity: float) -> None:
         trained, epochs = steps[-1][1], 0
-        if self.criterion in ITERATIVE:  # the others take no training step: their masks do not depend on its rate
+        if self.looks_at_data:  # the others take no training step: their masks do not depend on its rate
             task, epochs = _with(task, self._constant(task, 1)), _epochs(steps)
         params = Masking(task=task, choice=self.choice(sparsity), first_epoch=epochs)
         steps.append((Phase.COMPRESS, Stage("methods.pruning.stages:mask", params, {"trained": trained})))

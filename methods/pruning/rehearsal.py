@@ -13,6 +13,7 @@ from benchmark.vision.network import build_model, take_shapes
 from methods.pruning.masks import choose, chosen_layers
 from methods.pruning.params import Choice
 from methods.pruning.removal import shrink, surviving
+from methods.pruning.scores import named, try_out
 from methods.pruning.trace import follow
 
 LEAST_SHARE = 0.1
@@ -20,11 +21,12 @@ LEAST_SHARE = 0.1
 
 
 def rehearse(model: Model, classes: int, choice: Choice) -> None:
-    """Prune the model by random scores, without weights.
+    """Prune the model by random scores, without weights, and try the criterion on a small network.
 
-    Raises ValueError, with the cause, where channels cannot be followed, hardly a filter would go, the smaller network
-    would not run or could not be stored, or the backend cannot do it.
+    Raises ValueError, with the cause, where the criterion fails, channels cannot be followed, hardly a filter would go,
+    the smaller network would not run or could not be stored, or the backend cannot do it.
     """
+    try_out(choice.scoring)
     with torch.device("meta"):
         network, stored = build_model(model, classes), build_model(model, classes)
     try:
@@ -42,9 +44,10 @@ def rehearse(model: Model, classes: int, choice: Choice) -> None:
 
 def _rehearse(network: nn.Module, choice: Choice) -> nn.Module:
     channels = follow(network)
-    if choice.backend == "nni":
+    if choice.nni_pruner is not None:
         if importlib.util.find_spec("nni") is None:
             raise ValueError("backend=nni needs nni 3.0, which is not installed: use backend=native")
+        named(choice.nni_pruner)
         grouped = [name for name in channels.convolutions() if channels.layers[name].module.groups != 1]
         if grouped:
             raise ValueError(f"backend=nni shrinks no grouped convolutions ({grouped[0]}, ...): use backend=native")

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from benchmark.plan.stage import Bench, Network, Output
-from benchmark.plan.task import Recipe, Task
+from benchmark.plan.task import Task
 from benchmark.vision.data import Batch, Loaders, loaders
 from benchmark.vision.evaluation import accuracy
 from benchmark.vision.macs import count
 from benchmark.vision.network import freeze, load
 from benchmark.vision.training import fit, loss_of, seed_everything, set_precision
 from methods.pruning import removal
-from methods.pruning.criteria import by_weights, collect
+from methods.pruning.criteria.subject import Subject
 from methods.pruning.masks import choose, chosen_layers, hold, release
-from methods.pruning.params import ITERATIVE, Choice, ExtraTraining, FineTuning, Masking, Shrinking
+from methods.pruning.params import ExtraTraining, FineTuning, Masking, Shrinking
+from methods.pruning.scores import find, score
 from methods.pruning.trace import follow
 
 
@@ -33,12 +34,13 @@ def mask(bench: Bench, params: Masking, trained: Output) -> Output:
     with bench.paused():
         values = {"acc_before_pct": trained.values["acc_pct"], "acc_pct": accuracy(model, batches.test)}
     kept = {name: int(layer.sum()) for name, layer in masks.items()}
-    return _output(model, task, values, masks, {"filters_kept_by_masks": kept})
+    output = _output(bench, model, task, values)
+    return replace(output, arrays=masks or None, details={"filters_kept_by_masks": kept})
 
 
 def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: Output | None = None) -> Output:
-    """The training that NNI's 'iterative' pruners do themselves: apoz and activation_mean train the masked network,
-    taylorfo the dense one (`trained`), which is masked at the end (NNI 2.3)."""
+    """The training that NNI's 'iterative' pruners do themselves: of the masked network, or of the dense one
+    (`trained`), which is then masked at the end (NNI 2.3's taylorfo)."""
     task, masks = params.task, masked.arrays or {}
     given = masked if trained is None else trained
     model, batches = _ready(bench, task, given, params.first_epoch)
@@ -50,7 +52,8 @@ def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: O
     with bench.paused():
         values = {"acc_before_pct": given.values["acc_pct"], "acc_pct": accuracy(model, batches.test)}
     values |= {"loss": history.loss[-1], "epochs": len(history.loss)}
-    return _output(model, task, values, masks, {"history": vars(history)})
+    output = _output(bench, model, task, values)
+    return replace(output, arrays=dict(masks) or None, details={"history": vars(history)})
 
 
 def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
@@ -63,7 +66,7 @@ def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
     with bench.paused():
         values = {"acc_masked_pct": masked.values["acc_pct"], "acc_pct": accuracy(smaller, batches.test)}
     widths = {name: module.out_channels for name, module in smaller.named_modules() if isinstance(module, nn.Conv2d)}
-    return _output(smaller, params.task, values, {}, {"filters": widths})
+    return replace(_output(bench, smaller, params.task, values), details={"filters": widths})
 
 
 def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
@@ -75,7 +78,8 @@ def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
     history = fit(bench, model, batches, loss_of(task.recipe), task)
     release(model)
     values = {"acc_before_pct": pruned.values["acc_pct"], **history.values()}
-    return _output(model, task, values, masks, {"history": vars(history)})
+    output = _output(bench, model, task, values)
+    return replace(output, arrays=dict(masks) or None, details={"history": vars(history)})
 
 
 def _ready(bench: Bench, task: Task, given: Output, first_epoch: int = 0) -> tuple[nn.Module, Loaders]:
@@ -92,14 +96,16 @@ def _choose(
     bench: Bench, model: nn.Module, batches: Loaders, params: Masking, earlier: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """The masks, with training steps for the criteria that look at data taken on a copy."""
-    choice, recipe = params.choice, params.task.recipe
-    bridge = _bridge(bench) if choice.backend == "nni" else None
+    choice = params.choice
+    bridge = _bridge(bench) if choice.nni_pruner else None
+    with bench.paused():
+        find(choice.scoring)  # its import may be anybody's
     channels = follow(model)
     layers = chosen_layers(channels, choice.layers)
-    steps = _first(batches, choice, bench.device)
+    subject = Subject(model, layers, _first(batches, choice.scoring.batches, bench.device), params.task.recipe)
     if bridge is not None:
-        return cast(dict[str, Tensor], bridge.masks(model, layers, steps, recipe, choice))
-    scores = score(model, layers, steps, recipe, choice)
+        return cast(dict[str, Tensor], bridge.masks(subject, choice))
+    scores = score(subject, choice.scoring)
     return choose(channels, scores, dict.fromkeys(layers, choice.sparsity), choice.mode, earlier)
 
 
@@ -115,33 +121,20 @@ def _bridge(bench: Bench) -> Any:
     return pruning
 
 
-def score(model: nn.Module, layers: list[str], steps: list[Batch], recipe: Recipe, choice: Choice) -> dict[str, Tensor]:
-    """The native scores of some convolutions; `model` stays as it is."""
-    if choice.scoring.criterion in ITERATIVE:
-        return collect(copy.deepcopy(model), layers, steps, recipe, choice.scoring)
-    weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in layers}
-    return by_weights(weights, choice.scoring.criterion)
-
-
-def _first(batches: Loaders, choice: Choice, device: str) -> list[Batch]:
+def _first(batches: Loaders, wanted: int, device: str) -> list[Batch]:
     """The training batches to look at, the first of the next epoch, on the device (the published profile keeps its
     images in host memory)."""
-    if choice.scoring.criterion not in ITERATIVE:
-        return []
-    wanted = choice.scoring.batches
     if wanted > len(batches.train):
         raise ValueError(f"statistics_batches={wanted}: an epoch has {len(batches.train)} batches")
+    if not wanted:
+        return []
     first = islice(batches.train.epoch(0), wanted)
     return [(images.to(device), labels.to(device), index.to(device)) for images, labels, index in first]
 
 
-def _output(
-    model: nn.Module, task: Task, values: Mapping[str, float], masks: Mapping[str, Tensor], details: Mapping[str, Any]
-) -> Output:
-    parameters, macs = count(model)
-    return Output(
-        network=freeze(model, task.model, task.data.classes, task.recipe),
-        arrays=dict(masks) or None,
-        values={**values, "params": parameters, "macs": macs},
-        details=details,
-    )
+def _output(bench: Bench, model: nn.Module, task: Task, values: Mapping[str, float]) -> Output:
+    """The network, proved and counted off the meter, with its numbers."""
+    with bench.paused():
+        network = freeze(model, task.model, task.data.classes, task.recipe)
+        parameters, macs = count(model)
+    return Output(network=network, values={**values, "params": parameters, "macs": macs})

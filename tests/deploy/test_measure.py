@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmark.deploy.measure import Subject, measure_group
-from benchmark.deploy.quality import rejection, settled
+from benchmark.deploy.quality import noted, plain, rejection, settled
 from benchmark.energy.stats import mean_ci95
 from benchmark.plan.deployment import Inference
 from benchmark.plan.stage import Cost
@@ -39,8 +39,13 @@ class Engine:
         self.name, self.log = name, log
         self.seen: set[float] = set()
 
+        self.executes = {"precision": "fp32"}
+
     def prepare(self, images):
         return images
+
+    def synchronise(self):
+        pass
 
     def __call__(self, batch):
         self.log.append((self.name, len(batch)))
@@ -164,8 +169,12 @@ def test_without_a_meter_everything_is_nan_with_a_reason(monkeypatch):
     ("reading", "said"),
     [
         ({}, ""),
-        ({"provenance": {"throttle_power_ns": 30_000_000}}, "throttled (power) for 3.0 %"),
+        ({"provenance": {"throttle_thermal_ns": 30_000_000}}, "throttled (thermal) for 3.0 %"),
         ({"provenance": {"throttle_thermal_ns": 5_000_000}}, ""),
+        ({"provenance": {"throttle_power_ns": 900_000_000, "capped_samples": 9, "slow_samples": 10}}, ""),
+        ({"provenance": {"slowdown_samples": 1, "slow_samples": 10}}, "heat or hardware in 1 of 10 readings"),
+        ({"provenance": {"slowdown_samples": 0, "slow_samples": 10}}, ""),
+        ({"provenance": {"slowdown_samples": None, "slow_samples": 0}}, ""),
         (
             {"provenance": {"sm_clock_mhz_p5": 1500, "sm_clock_mhz_p50": 1900, "sm_clock_mhz_p95": 1980}},
             "1500 to 1980 MHz",
@@ -180,6 +189,39 @@ def test_without_a_meter_everything_is_nan_with_a_reason(monkeypatch):
 def test_why_a_window_is_rejected(reading, said):
     found = rejection(cost(**reading))
     assert said in found if said else found == ""
+
+
+MOVING = {"sm_clock_mhz_p5": 1500, "sm_clock_mhz_p50": 1900, "sm_clock_mhz_p95": 1980}
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ({}, ""),
+        ({"throttle_power_ns": 620_000_000}, "at its power limit for 62 % of the window"),
+        ({"throttle_power_ns": None, "capped_samples": 4, "slow_samples": 10}, "at its power limit for 40 %"),
+        ({"throttle_power_ns": 0, "capped_samples": 0, "slow_samples": 10}, ""),
+        ({"capped_samples": None, "slow_samples": 0}, ""),
+    ],
+)
+def test_power_capping_is_noted_and_not_rejected_nor_are_its_clocks(seen, said):
+    capped = cost(provenance=seen)
+    assert said in noted(capped) if said else noted(capped) == ""
+    moving = cost(provenance=MOVING | seen)
+    if said:
+        assert rejection(moving) == ""
+        assert "SM clock moved from 1500 to 1980 MHz" in noted(moving)
+    else:
+        assert "SM clock moved" in rejection(moving)
+    assert plain(capped, "")["noted"] == noted(capped)
+
+
+def test_neighbours_that_reject_nothing_are_noted():
+    seen = cost(provenance={"resident_pids": [4711, 4712], "hidden_pids": 2, "foreign_pids": []})
+    assert rejection(seen) == ""
+    assert noted(seen) == (
+        "on the GPU since before this process: 4711, 4712; processes on the GPU that cannot be told from ours: 2"
+    )
 
 
 def test_steady_is_power_within_a_percent_and_temperature_within_a_degree_in_half_a_minute():

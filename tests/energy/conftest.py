@@ -27,6 +27,7 @@
 25 linearity                                 test_energy_integrals
 26 Hypothesis curves, fine Riemann sum       test_energy_integrals
 27 overhead                                  scripts/perf_energy.py (a benchmark: no test depends on speed)
+   clocks, throttling, the power limit       test_energy_slow
 30 no GPU at all                             test_energy_process, test_energy_devices
    (28 and 29 need recorded traces and other tools)
 """

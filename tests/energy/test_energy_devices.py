@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
+from unittest.mock import patch
 
 import pytest
-from energy_fakes import Curve, FakeGpu, FakeNvml, constant, device_of
+import torch
+from energy_fakes import Curve, FakeGpu, FakeNvml, VirtualClock, constant, device_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmark.energy import DeviceError, EnergyTracer, find_device, find_devices
-from benchmark.energy.device import Device, slug
+from benchmark.energy.device import Device, _visible, slug
 from benchmark.energy.nvml import NvmlError
 
 ANY = ("GPU-aaaa-1", "GPU-abbb-2", "GPU-cccc-3")
+ENTRIES = ["0", "1", "2", "3", "-1", " 1", "+2", "1gpu", "gpu1", "", "GPU-", "GPU-a", "GPU-aa", "GPU-ab", "GPU-cccc-3"]
 
 
 @pytest.fixture
@@ -42,6 +49,8 @@ def no_setting(monkeypatch):
         ("GPU-cccc-3,GPU-aaaa-1", "cuda:1", (ANY[0], "cuda:1")),
         ("GPU-ccc", "auto", (ANY[2], "cuda:0")),
         ("1,-1,0", "auto", (ANY[1], "cuda:0")),
+        ("2gpu,0", "auto", (ANY[2], "cuda:0")),
+        ("1,GPU-cccc-3", "auto", (ANY[1], "cuda:0")),
     ],
 )
 def test_visible_devices(monkeypatch, nvml, setting, wish, wanted):
@@ -64,6 +73,10 @@ def test_visible_devices(monkeypatch, nvml, setting, wish, wanted):
         ("1,-1,0", "cuda:1"),
         ("GPU-", "cuda"),
         ("banana", "cuda"),
+        ("1,1", "cuda"),
+        ("GPU-aaaa-1,GPU-aa", "cuda"),
+        ("1,GPU-cccc-3", "cuda:1"),
+        ("GPU-cccc-3,1", "cuda:1"),
     ],
 )
 def test_a_gpu_that_is_not_there_says_why_and_what_to_do(monkeypatch, nvml, setting, wish):
@@ -90,6 +103,46 @@ def test_a_mig_slice_is_named_and_not_measured(monkeypatch, nvml):
     assert "MIG" in device.why_not_better[0]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-unknown")
     assert find_device("auto", nvml=nvml).grade_best == "X"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(ENTRIES), max_size=4).map(",".join))
+def test_the_visible_gpus_are_those_that_torch_would_show(setting):
+    """Number by number and prefix by prefix, against the reading of CUDA_VISIBLE_DEVICES in the torch installed here."""
+    gpus = [FakeGpu(VirtualClock(), constant(100), index=n, uuid=uuid) for n, uuid in enumerate(ANY)]
+    with patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": setting}):
+        entries = torch.cuda._parse_visible_devices()
+    if entries and isinstance(entries[0], str):
+        entries = torch.cuda._transform_uuid_to_ordinals(entries, list(ANY))
+    shown = list(itertools.takewhile(lambda place: place < len(ANY), entries))
+    assert [entry.gpu.index for entry in _visible(FakeNvml(gpus), setting)] == shown
+
+
+@pytest.mark.parametrize(
+    ("sliced", "setting", "wanted"),
+    [
+        ((0,), None, [ANY[0]]),
+        ((1,), None, [ANY[1]]),
+        ((1,), "0,1", [ANY[1]]),
+        ((1,), "0,2", [ANY[0], ANY[2]]),
+        ((0,), "GPU-cccc", [ANY[2]]),
+        ((), "MIG-1234,MIG-5678", ["MIG-1234"]),
+    ],
+)
+def test_cuda_shows_one_slice_and_no_whole_gpu_beside_it(monkeypatch, nvml, sliced, setting, wanted):
+    for place in sliced:
+        nvml.fakes[place].mig = True
+    if setting is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    assert [find_device(f"cuda:{n}", nvml=nvml).uuid for n in range(len(wanted))] == wanted
+    with pytest.raises(DeviceError, match=f"{len(wanted)} GPU"):
+        find_device(f"cuda:{len(wanted)}", nvml=nvml)
+
+
+def test_the_older_name_of_a_slice_names_its_gpu(monkeypatch, nvml):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-GPU-abbb-2/1/0")
+    device = find_device("auto", nvml=nvml)
+    assert (device.mig, device.nvml_index) == (True, 1)
 
 
 def test_a_mig_slice_of_an_unknown_gpu_still_gives_a_reading(monkeypatch, nvml, clock):
@@ -142,8 +195,8 @@ def test_machines_are_folder_names():
         "source": "",
         "grade_best": "A",
     }
-    assert Device(name="NVIDIA H200", power_limit_w=700.0, **base).profile == "nvidia-h200-700w"
-    assert Device(name="NVIDIA GeForce RTX 4090", power_limit_w=None, **base).profile == "nvidia-geforce-rtx-4090"
+    assert Device(name="NVIDIA H200", power_limit_w=700.0, **base).machine == "nvidia-h200-700w"
+    assert Device(name="NVIDIA GeForce RTX 4090", power_limit_w=None, **base).machine == "nvidia-geforce-rtx-4090"
     assert slug("  Tesla P100-PCIE-16GB ") == "tesla-p100-pcie-16gb"
 
 

@@ -76,7 +76,7 @@ PROVENANCE = {
     "foreign_pids",
     "xid_seen",
     "cpu_source",
-    "paper_compat",
+    "polled_period",
 }
 
 

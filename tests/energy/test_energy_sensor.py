@@ -144,6 +144,6 @@ def test_the_papers_nominal_period_undercounts_by_the_query_time(traced, clock):
     with tracer.window("w") as window:
         clock.sleep(60.0)
     reading = window.reading
-    assert reading.paper_compat_joules == pytest.approx(15000, rel=1e-6)
-    assert reading.paper_compat_period_joules / reading.joules == pytest.approx(0.1 / 0.18, rel=0.01)
-    assert reading.provenance["paper_compat"] == {"period_s": 0.1, "query_s": 0.08}
+    assert reading.polled_joules == pytest.approx(15000, rel=1e-6)
+    assert reading.polled_period_joules / reading.joules == pytest.approx(0.1 / 0.18, rel=0.01)
+    assert reading.provenance["polled_period"] == {"period_s": 0.1, "query_s": 0.08}

@@ -18,9 +18,7 @@ from energy_fakes import FakeGpu, constant, device_of
 from benchmark.energy import DeviceBusy, DeviceError, DeviceLock, EnergyTracer, Options, find_device, probe
 from benchmark.energy.clock import SystemClock, ThreadTicker, utc_label
 from benchmark.energy.estimate import TdpLoad
-from benchmark.energy.facts import strangers
 from benchmark.energy.meter import Meter
-from benchmark.energy.nvml import Slow
 from benchmark.energy.sensors import sensor_for
 
 ROOT = Path(__file__).parents[2]
@@ -189,16 +187,6 @@ def test_a_stopped_ticker_calls_no_more():
     count = len(calls)
     time.sleep(0.05)
     assert len(calls) == count
-
-
-def test_processes_of_others_are_named(monkeypatch):
-    me, other = os.getpid(), os.getppid()
-    assert strangers([Slow(compute_pids=(me,))]) == ([], 0)
-    assert strangers([Slow(compute_pids=(me, other)), Slow(compute_pids=(me,))]) == ([other], 0)
-    hidden = 2**22 + 5  # above the kernel's largest pid
-    assert strangers([Slow(compute_pids=(hidden,))]) == ([], 0)  # inside a container this is ourselves
-    assert strangers([Slow(compute_pids=(hidden, hidden + 1))]) == ([], 1)
-    assert strangers([Slow(compute_pids=(me, hidden))]) == ([], 1)
 
 
 def test_simple_meters_fit_the_seam():

@@ -16,12 +16,13 @@ import pytest
 from benchmark.energy import acceptance, find_device
 from benchmark.energy.acceptance import Durations, Trial, judge
 from benchmark.energy.acceptance_board import examine
+from benchmark.energy.neighbours import arriving
 from scripts import gpu_check
 from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
-REST_W, LOAD_W, STEP_S = 20.0, 300.0, 0.01
+REST_W, LOAD_W, STEP_S, COLD_W = 20.0, 300.0, 0.01, 100.0
 QUICK = Durations(0.4, 0.3, 0.1, 0.1, 0.4, 0.2, 0.3, pairs=3, windows=3)
 TICK = {"tick_s": 0.02, "tick_phase_s": 0.007, "power_period_s": 0.02, "instant_window_s": 0.02}
 
@@ -32,12 +33,15 @@ class Load:
     def __init__(self, driver: FakeDriver, name: str, watts: float = LOAD_W) -> None:
         self.driver, self.name, self.watts, self.rest_w = driver, name, watts, REST_W
         self.grows = self.per_step = self.slower = 0.0
+        self.cold_steps = 0
 
     def work(self, steps: int) -> None:
         sampled = any(thread.name == "energy-sampler" for thread in threading.enumerate())
         begin_s = self.driver.now_s()
         end_s = begin_s + steps * STEP_S * (1 + self.slower * sampled)
-        self.driver.plan(begin_s, self.watts + self.per_step * steps)
+        cold = min(self.cold_steps, steps)
+        self.cold_steps -= cold
+        self.driver.plan(begin_s, self.watts + self.per_step * steps + COLD_W * cold / steps)
         self.driver.plan(end_s, self.rest_w)
         self.watts += self.grows
         time.sleep(max(0.0, end_s - self.driver.now_s()))
@@ -50,6 +54,7 @@ def trial(monkeypatch, tmp_path):
 
     def start(**settings):
         monkeypatch.setattr("benchmark.energy.nvml._LIBRARY", None)
+        monkeypatch.setattr("benchmark.energy.neighbours._ARRIVALS", {})
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the lock of this card is ours alone
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         rest_w = settings.pop("rest_w", REST_W)
@@ -135,6 +140,17 @@ def test_a_load_that_is_no_line_fails(trial):
     assert words(made, "linearity")["linearity"].startswith("FAIL E(2N)/E(N) is 2.")
 
 
+@pytest.mark.parametrize("change", [{"grows": 6.0}, {"cold_steps": 60}], ids=str)
+def test_a_board_that_warms_up_is_still_a_line(trial, change):
+    """A drift of 2 % a window, or a first half second that costs a third more: neither is the load's doing."""
+    made, _ = trial()
+    for name, value in change.items():
+        setattr(made.loads["matmul"], name, value)
+    verdict = examine(made, ["linearity"])[0]
+    assert verdict.word == "PASS", verdict.text
+    assert len(verdict.numbers["joules"]) == len(verdict.numbers["steps"])
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -174,13 +190,23 @@ def test_a_foreign_process_is_a_failure(trial):
     assert words(made, "idle", "alone")["alone"] == "FAIL foreign processes computed on the GPU: [1]"
 
 
+def test_a_process_that_was_there_before_us_is_told_and_is_no_failure(trial):
+    made, driver = trial(processes="4194321:100")
+    with arriving(made.device):
+        driver.set(processes="4194321:100,4194322:100")
+    said = words(made, "idle", "alone")["alone"]
+    assert said == "PASS no foreign process was seen; there before our context: [4194321]"
+    driver.set(processes="4194321:100,4194322:100,4194323:100")
+    assert words(made, "idle", "alone")["alone"].startswith("FAIL foreign processes computed on the GPU: [4194323]")
+
+
 def test_aliasing_is_flagged_where_the_sensor_is_half_blind(trial, monkeypatch):
     made, _ = trial(power_period_s=0.1, instant_window_s=0.025)
     assert words(made, "aliasing")["aliasing"].startswith("PASS flagged, the sensor sees 25% of the time")
     made.facts = {"power_fields": {"power.instant": {"period_ms": 25.0}}}
     assert words(made, "aliasing")["aliasing"].startswith("PASS not flagged, the sensor sees 100% of the time")
     made.facts = {}
-    for user in ("evaluate", "provenance"):
+    for user in ("evaluate", "facts"):
         monkeypatch.setattr(f"benchmark.energy.{user}.is_aliased", lambda *_: 0)
     assert words(made, "aliasing")["aliasing"].startswith("FAIL not flagged")
 

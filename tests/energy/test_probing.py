@@ -11,7 +11,8 @@ from energy_fakes import FakeGpu, VirtualClock, constant, device_of
 from benchmark.energy import find_device
 from benchmark.records.store import Store
 from benchmark.run import boards as probing
-from benchmark.run.runner import Runner
+from benchmark.run.workbench import Site
+from benchmark.run.worker import Worker
 from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
 
 
@@ -40,20 +41,19 @@ def test_a_probe_is_written_once(store):
     assert json.loads(path.read_text())["idle_bare_w"] == 61.0
 
 
-def test_the_runner_hands_the_probe_to_the_tracer(store, tmp_path, monkeypatch):
+def test_a_worker_hands_the_probe_to_the_tracer(store, tmp_path, monkeypatch):
     device = device_of(FakeGpu(VirtualClock(), constant(200)))
-    monkeypatch.setattr("benchmark.run.runner.DeviceLock", lambda device: _NoLock())
-    monkeypatch.setattr("benchmark.run.runner.ready", lambda device: lambda: None)
+    monkeypatch.setattr("benchmark.run.worker.DeviceLock", lambda device: _NoLock())
+    monkeypatch.setattr("benchmark.run.worker.ready", lambda device: lambda: None)
     said: list[str] = []
     facts = facts_of("2026-01-03", counter_tick_ms=20.0)
     for probed in ({}, {device.uuid: facts}):
         if probed:
             store.add_device(device.machine, facts)
-        runner = Runner(store, device, tmp_path, said.append)
-        runner._bench("title", "key")
-        assert runner._tracer is not None
-        assert dict(runner._tracer.options.probed) == probed
-        runner._release()
+        with Worker(Site(device, store, tmp_path), said.append) as worker:
+            worker._bench("title", "key")
+            assert worker._tracer is not None
+            assert dict(worker._tracer.options.probed) == probed
     assert [line for line in said if "device --probe" in line] == [
         "note: this board was not probed under this driver: python -m benchmark device --probe does it"
     ]

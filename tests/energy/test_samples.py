@@ -10,10 +10,8 @@ from energy_fakes import Curve, SteadyGpu, VirtualClock, Wave, constant, device_
 
 from benchmark.energy import find_device, samples
 from benchmark.energy.samples import Mark, Sample, integrate, read, thinned
-from benchmark.plan.life import lives, place_of
 from benchmark.records.store import Store
-from benchmark.run.runner import Runner
-from tests.harness.helpers import tiny_experiment
+from tests.harness.helpers import lives_of, tiny_experiment, work_all
 
 
 def test_a_window_with_pauses_integrates_to_its_reading(traced, clock, tmp_path):
@@ -83,13 +81,12 @@ class _NoLock:
 def worked(tmp_path, monkeypatch):
     """A life cycle worked on the CPU beside a steady GPU's meter, as if that had done it."""
     device = device_of(SteadyGpu(VirtualClock(), constant(200)), torch_name="cpu")
-    monkeypatch.setattr("benchmark.run.runner.DeviceLock", lambda device: _NoLock())
-    monkeypatch.setattr("benchmark.run.runner.ready", lambda device: lambda: None)
+    monkeypatch.setattr("benchmark.run.worker.DeviceLock", lambda device: _NoLock())
+    monkeypatch.setattr("benchmark.run.worker.ready", lambda device: lambda: None)
     store = Store(tmp_path / "results", tmp_path / "artifacts")
     # long enough that the marks of a busy machine weigh little against the ticks
     experiment = tiny_experiment(tmp_path, scale={"name": "test", "train_images": 4000, "test_images": 32})
-    wanted = lives(experiment, place_of(experiment, device, store))
-    Runner(store, device, tmp_path / "data", lambda line: None).run(wanted)
+    work_all(tmp_path, device, lives_of(experiment, device, store))
     return store
 
 
@@ -112,9 +109,7 @@ def test_an_estimate_keeps_no_samples(tmp_path):
     device = find_device("cpu", powercap=tmp_path)
     store = Store(tmp_path / "results", tmp_path / "artifacts")
     experiment = tiny_experiment(tmp_path)
-    Runner(store, device, tmp_path / "data", lambda line: None).run(
-        lives(experiment, place_of(experiment, device, store))
-    )
+    work_all(tmp_path, device, lives_of(experiment, device, store))
     sources = {record.source for record in store.records()}
     kept = list((store.results / "records").glob("*/*.csv.gz"))
     assert bool(kept) == any(not source.startswith("estimate") for source in sources)

@@ -4,10 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmark.deploy.engines import kinds
 from benchmark.plan.config import Experiment, experiment
-from benchmark.plan.life import Place
+from benchmark.plan.deployment import Here
+from benchmark.plan.life import Life, Place, lives, place_of
+from benchmark.records.store import Store
+from benchmark.run.schedule import work
+from benchmark.run.workbench import Site
+from benchmark.run.worker import Worker
 
-HERE = Place(train_machine="here", infer_machine="here", binding="here/torch-0")
+HERE = Place(train_machine="here", infer_machine="here", engine_version="0")
+GPU = Here(device_kind="cuda", machine="here", engines=kinds())
+CPU = Here(device_kind="cpu", machine="here", engines=kinds())
+
+
+def here_of(device) -> Here:
+    """This machine with a device, as planning sees it."""
+    return Here(device_kind=device.kind, machine=device.machine, engines=kinds())
+
+
+def work_all(site_root: Path, device, lives, say=lambda line: None, **options) -> None:
+    """Work lives as one block, under a root folder."""
+    store = Store(site_root / "results", site_root / "artifacts")
+    work(Worker(Site(device, store, site_root / "data"), say), [lives], **options)
+
+
+def lives_of(experiment: Experiment, device, store) -> list[Life]:
+    """An experiment's lives on a device."""
+    return lives(experiment, place_of(experiment, here_of(device), store.runs()))
 
 
 QUICK = {

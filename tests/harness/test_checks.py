@@ -7,14 +7,36 @@ import math
 
 import pytest
 
+from benchmark.plan.run_file import RunFile, RunStage, Words
+from benchmark.plan.stage import Phase
 from benchmark.records.store import Store
 from benchmark.report.checks import check
 from tests.harness.test_store import record
 
+WORDS = Words(
+    method="m", model="n", teacher="", data="d", classes=2, recipe="r", scale="full", train_images=1, test_images=1,
+    max_epochs=None, profile="fast", train_precision="fp32", deploy_precision="fp32", engine="torch", engine_version="2",
+)  # fmt: skip  # one value a line would hide the shape
+
+
+def run(*stages: RunStage) -> RunFile:
+    """A run with these stages on the machine `here`."""
+    return RunFile(
+        experiment="e", plan="p", seed=0, words=WORDS, settings={}, train_machine="here", infer_machine="here",
+        measurement={}, stages=stages, created="2026-01-01",
+    )  # fmt: skip  # same
+
+
+def stage(key: str, phase: Phase = Phase.BASE, kind: str = "TEC", **inputs: str) -> RunStage:
+    return RunStage(phase=phase, kind=kind, key=key, fn="a:b", version=1, inputs=inputs, machine="here")
+
 
 @pytest.fixture
 def store(tmp_path) -> Store:
-    return Store(tmp_path / "results", tmp_path / "artifacts")
+    """A store with a run that reaches the record `k...`."""
+    store = Store(tmp_path / "results", tmp_path / "artifacts")
+    store.add_run(run(stage("k" * 20)))
+    return store
 
 
 def _faults(store: Store) -> list[str]:
@@ -38,7 +60,6 @@ def test_a_good_record_is_no_fault(store):
             {"joules": 30_000.0, "provenance": {"versions": {"python": "3", "torch": "2"}, "power_limit_w": 700}},
             "above the limit of 700",
         ),
-        ({"seconds": 0.1, "joules": 10.0}, "too short for a meter"),
         ({"repeated_joules": -1.0}, "repeated energy is negative"),
         ({"commit": "unknown"}, "commit is unknown"),
         ({"source": ""}, "no source"),
@@ -63,6 +84,47 @@ def test_code_that_no_commit_holds_is_a_warning(store):
     store.add(record(commit="abc+dirty"))
     (finding,) = check(store)
     assert not finding.fault
+
+
+def _short_beside(store, joules: float, machine: str = "here") -> list[str]:
+    """Faults of a mask of 0.1 s beside a training of so many joules."""
+    store.add_run(
+        run(stage("k" * 20), stage("m" * 20, Phase.COMPRESS, trained="k" * 20)).model_copy(update={"seed": 1})
+    )
+    store.add(record(joules=joules, seconds=joules / 100))
+    store.add(record(key="m" * 20, joules=10.0, seconds=0.1, grade="D"))
+    return [what for what in _faults(store) if "too short for a meter" in what]
+
+
+def test_a_stage_too_short_for_a_meter_is_a_fault_where_it_may_matter(store):
+    assert "more than 1 % of TEC" in _short_beside(store, 3600.0)[0]
+
+
+def test_a_stage_too_short_for_a_meter_is_none_where_it_cannot_matter(store):
+    assert _short_beside(store, 1e6) == []
+
+
+@pytest.mark.parametrize(("engine_pct", "faults"), [(71.5, 0), (71.42, 0), (71.3, 1), (5.8, 1)])
+def test_an_fp32_engine_that_is_not_as_accurate_as_its_network_is_a_fault(store, engine_pct, faults):
+    store.add_run(
+        run(stage("k" * 20), stage("e" * 20, Phase.DEPLOY, "deploy", network="k" * 20)).model_copy(update={"seed": 1})
+    )
+    store.add(record(values={"acc_pct": 71.5}))
+    store.add(record(key="e" * 20, values={"acc_pct": engine_pct}))
+    assert len([what for what in _faults(store) if "not what was trained" in what]) == faults
+
+
+def test_a_record_that_no_run_reaches_is_a_warning(store):
+    store.add(record(key="z" * 20))
+    (finding,) = check(store)
+    assert not finding.fault
+    assert "is reached by no run" in finding.what
+
+
+def test_a_file_that_is_no_run_is_a_fault(store):
+    (path,) = store.run_paths()
+    path.write_text("{}")
+    assert any("is no run file" in what for what in _faults(store))
 
 
 def test_an_estimate_may_be_short(store):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.report.greeness import greeness, greeness_ci95, rank_ranges
+from benchmark.report.greeness import Uncertain, greeness, greeness_ci95, rank_ranges
 
 PAPER = Path(__file__).parents[2] / "results" / "paper" / "paper_tables.csv"
 ROWS = [row for row in csv.DictReader(PAPER.read_text().splitlines()) if row["g_500m"] or row["g_1b"]]
@@ -73,12 +73,14 @@ def test_the_interval_of_g_is_that_of_simulated_inputs():
     draws = np.random.default_rng(1).normal(size=(3, 200_000)) / 1.96
     acc, tec, iec = 70 + 0.4 * draws[0], 140 + 3 * draws[1], 9e-7 + 1e-8 * draws[2]
     simulated = 1.96 * np.std(acc**2 / (5e8 * iec + tec))
-    assert greeness_ci95((70, 0.4), (140, 3), (9e-7, 1e-8), 5e8) == pytest.approx(simulated, rel=0.01)
+    assert greeness_ci95(Uncertain(70, 0.4), Uncertain(140, 3), Uncertain(9e-7, 1e-8), 5e8) == pytest.approx(
+        simulated, rel=0.01
+    )
 
 
 def test_without_uncertainty_the_interval_is_nothing_and_unknown_stays_unknown():
-    assert greeness_ci95((70, 0.0), (140, 0.0), (9e-7, 0.0), 5e8) == 0
-    assert math.isnan(greeness_ci95((70, 0.0), (140, math.nan), (9e-7, 0.0), 5e8))
+    assert greeness_ci95(Uncertain(70, 0.0), Uncertain(140, 0.0), Uncertain(9e-7, 0.0), 5e8) == 0
+    assert math.isnan(greeness_ci95(Uncertain(70, 0.0), Uncertain(140, math.nan), Uncertain(9e-7, 0.0), 5e8))
 
 
 def test_ranks_inside_the_interval_are_ties():

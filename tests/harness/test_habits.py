@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [path for folder in ("benchmark", "methods", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
+SOURCES = [
+    path for folder in ("benchmark", "methods", "scripts", "examples") for path in sorted((ROOT / folder).rglob("*.py"))
+]
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 
 
@@ -38,10 +40,45 @@ def test_public_functions_and_classes_promise_something(path):
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_test_asserts(path):
-    words = ("Assert(", "raises", "warns", "fail", "check", "assert_")
-    empty = [
-        f.name
-        for f in _functions(path)
-        if f.name.startswith("test_") and not any(word in ast.dump(f) for word in words)
-    ]
-    assert empty == []
+    functions = {f.name: f for f in _functions(path)}
+    assert [name for name in functions if name.startswith("test_") and not _asserts(name, functions)] == []
+
+
+def _asserts(name: str, functions: dict[str, ast.FunctionDef], asked: frozenset[str] = frozenset()) -> bool:
+    """Whether a function of a file has an assert, expects an exception or a warning, or calls one of the file's that
+    does."""
+    for node in ast.walk(functions[name]):
+        if isinstance(node, ast.Assert):
+            return True
+        if not isinstance(node, ast.Call):
+            continue
+        match node.func:
+            case ast.Attribute(value=ast.Name(id="pytest"), attr="raises" | "warns" | "fail"):
+                return True
+            case ast.Attribute(value=ast.Attribute(attr="testing"), attr=attr) if attr.startswith("assert_"):
+                return True
+            case ast.Name(id=called) if called in functions and called not in asked | {name}:
+                if _asserts(called, functions, asked | {name}):
+                    return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("body", "asserts"),
+    [
+        ("assert found", True),
+        ("with pytest.raises(ValueError): check()", True),
+        ("near(1)", True),
+        ("torch.testing.assert_close(1, 1)", True),
+        ("mock.assert_it()", False),
+        ("check(near)", False),
+        ("model.check(task)", False),
+        ("fail = lambda: None; fail()", False),
+        ("test_it()", False),
+        ("print('assert')", False),
+    ],
+)
+def test_the_rule_knows_an_assertion_from_a_word(body, asserts):
+    code = f"def near(x):\n    assert x\ndef check(*words):\n    pass\ndef test_it():\n    {body}"
+    functions = {f.name: f for f in ast.walk(ast.parse(code)) if isinstance(f, ast.FunctionDef)}
+    assert _asserts("test_it", functions) == asserts

@@ -12,15 +12,15 @@ import shutil
 import pytest
 
 from benchmark.energy import find_device
-from benchmark.plan.config import ConfigError
-from benchmark.plan.life import lives, place_of
+from benchmark.records.artifacts import Artifacts
+from benchmark.records.book import Book
 from benchmark.records.store import Store
 from benchmark.report import rows
 from benchmark.report.checks import check
-from benchmark.report.summary import summarise
-from benchmark.run.runner import Runner
+from benchmark.report.summary import SummaryRow, summarise
+from benchmark.run.worker import StageError
 from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
-from tests.harness.helpers import tiny_experiment
+from tests.harness.helpers import lives_of, tiny_experiment, work_all
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
@@ -42,7 +42,7 @@ class MeasuredLab:
         self.root = root
         self.store = Store(root / "results", root / "artifacts")
         monkeypatch.setattr("benchmark.energy.nvml._LIBRARY", None)
-        monkeypatch.setattr("benchmark.run.runner.ready", lambda device: lambda: None)
+        monkeypatch.setattr("benchmark.run.worker.ready", lambda device: lambda: None)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def run(self, board: int = 0, **task) -> str:
@@ -54,11 +54,14 @@ class MeasuredLab:
         return device.uuid
 
     def work(self, device, experiment) -> None:
-        wanted = lives(experiment, place_of(experiment, device, self.store))
-        Runner(self.store, device, self.root / "data", lambda line: None).run(wanted)
+        work_all(self.root, device, lives_of(experiment, device, self.store))
 
     def stages(self):
-        return rows.stages(rows.Book.read(self.store))
+        return rows.frame(rows.stage_rows(Book.read(self.store)), rows.StageRow)
+
+    def summary(self):
+        book = Book.read(self.store)
+        return rows.frame(summarise(book, rows.stage_rows(book)), SummaryRow)
 
 
 @pytest.fixture
@@ -72,20 +75,22 @@ def test_every_number_of_a_measured_life_cycle_knows_its_meter_and_its_board(lab
         assert uuid == driver.uuid()
         stages = lab.stages()
     assert set(stages["device_uuid"]) == {uuid}
-    assert stages["hardware"].str.endswith("-700w").all()
+    assert stages["machine"].str.endswith("-700w").all()
     measured = stages[stages["kind"] != "deploy"]
     assert measured["energy_source"].str.startswith("nvml:").all()
-    assert (measured["gpu_wh"] - measured["energy_wh"]).abs().max() < 1e-12
+    spent = measured["energy_wh"].fillna(measured["measuring_wh"])
+    assert (measured["gpu_wh"] - spent).abs().max() < 1e-12
     assert measured["mean_power_w"].between(245, 255).all(), "the board draws 250 W, whatever it does"
     assert (measured["cpu_wh"] >= 0).all()
     iec = stages[stages["kind"] == "IEC"].iloc[0]
     assert iec["iec_dynamic_wh"] == pytest.approx(0, abs=0.05 * iec["iec_wh"]), "idle draws as much as work here"
-    (summary,) = summarise(rows.Book.read(lab.store), stages).to_dict("records")
+    (summary,) = lab.summary().to_dict("records")
     assert summary["grade"] in "ABCD"
     faults = [finding for finding in check(lab.store) if finding.fault]
     assert faults == []
 
 
+@pytest.mark.slow
 def test_a_lost_board_is_nan_with_its_reason_and_never_stops_the_work(lab):
     with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST) as driver:
         driver.set(lost=f"{driver.now_s() + 0.3:.3f}")
@@ -94,12 +99,13 @@ def test_a_lost_board_is_nan_with_its_reason_and_never_stops_the_work(lab):
     assert train.joules != train.joules
     assert "lost" in train.reason
     assert 0 <= train.values["acc_pct"] <= 100
-    (summary,) = summarise(rows.Book.read(lab.store), lab.stages()).to_dict("records")
+    (summary,) = lab.summary().to_dict("records")
     assert summary["tec_wh"] != summary["tec_wh"]
     assert summary["g_1b"] != summary["g_1b"]
     assert summary["grade"] == "X"
 
 
+@pytest.mark.slow
 def test_stages_of_one_life_on_two_boards_are_a_fault(lab):
     """Both boards share a profile, so the second run finds the first's record; moving one stage's record shows the check."""
     with FakeDriver(shared_library(), BOARD, gpus=2, processes="self:500", **FAST):
@@ -108,6 +114,7 @@ def test_stages_of_one_life_on_two_boards_are_a_fault(lab):
     assert any("different boards" in finding.what for finding in check(lab.store) if finding.fault)
 
 
+@pytest.mark.slow
 def test_an_estimate_among_measured_rows_is_a_fault(lab):
     with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST):
         lab.run()
@@ -127,9 +134,8 @@ def test_trained_on_one_machine_and_measured_on_another_is_labelled_so(lab):
         lab.work(board, elsewhere)
     trained = [record for record in lab.store.records() if record.fn == "methods.training:train"]
     assert len(trained) == 1
-    book = rows.Book.read(lab.store)
-    summary = summarise(book, rows.stages(book)).set_index("infer_hardware").loc[board.machine]
-    assert summary["train_hardware"] == cpu.machine
+    summary = lab.summary().set_index("infer_machine").loc[board.machine]
+    assert summary["train_machine"] == cpu.machine
     assert summary["n_seeds"] == 1
     assert set(summary["energy_source"].split("+")) > {"estimate:tdp_load"}
     assert summary["grade"] == "E", "a number made of an estimate is an estimate"
@@ -141,9 +147,7 @@ def test_what_belongs_to_another_machine_is_not_trained_here(lab):
     shutil.rmtree(lab.store.artifacts)
     with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST):
         board = dataclasses.replace(find_device("cuda:0"), torch_name="cpu")
-        with pytest.raises(
-            ConfigError, match=f"train .* belongs to {cpu.machine}, and this machine is {board.machine}"
-        ):
+        with pytest.raises(StageError, match=f"train .* belongs to {cpu.machine}, and this machine is {board.machine}"):
             lab.work(board, tiny_experiment(lab.root, inference=PROTOCOL, train_hardware=cpu.machine))
 
 
@@ -156,6 +160,7 @@ def test_records_are_plain_json_without_nan(lab):
         json.loads(path.read_text(), parse_constant=pytest.fail)
 
 
+@pytest.mark.slow
 def test_the_board_is_taken_before_any_stage_and_given_back(lab, monkeypatch):
     """The other order lets two studies wait for each other for ever."""
     events: list[str] = []
@@ -169,14 +174,14 @@ def test_the_board_is_taken_before_any_stage_and_given_back(lab, monkeypatch):
         def release(self) -> None:
             events.append("board given back")
 
-    held = Store.working_on
+    held = Artifacts.working_on
 
     def watched(self, key, waiting):
         events.append("stage")
         return held(self, key, waiting)
 
-    monkeypatch.setattr("benchmark.run.runner.DeviceLock", Lock)
-    monkeypatch.setattr(Store, "working_on", watched)
+    monkeypatch.setattr("benchmark.run.worker.DeviceLock", Lock)
+    monkeypatch.setattr(Artifacts, "working_on", watched)
     with FakeDriver(shared_library(), BOARD, **FAST):
         lab.run()
         first = list(events)

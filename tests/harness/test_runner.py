@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from benchmark.energy import find_device
-from benchmark.plan.life import lives, place_of
+from benchmark.records.book import Book
 from benchmark.records.store import Store
 from benchmark.report import rows
 from benchmark.report.checks import check
-from benchmark.report.summary import summarise
+from benchmark.report.summary import SummaryRow, summarise
 from benchmark.run import workbench
-from benchmark.run.runner import Runner, StageError
-from tests.harness.helpers import tiny_experiment
+from benchmark.run.worker import StageError
+from tests.harness.helpers import lives_of, tiny_experiment, work_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,17 +38,18 @@ class Lab:
 
     def run(self, *experiments, **options) -> list[str]:
         self.said = []
-        wanted = [life for e in experiments for life in lives(e, place_of(e, self.device, self.store))]
-        Runner(self.store, self.device, self.root / "data", self.said.append).run(wanted, **options)
+        wanted = [life for e in experiments for life in lives_of(e, self.device, self.store)]
+        work_all(self.root, self.device, wanted, self.said.append, **options)
         return self.said
 
 
 def stages_of(lab: Lab):
-    return rows.stages(rows.Book.read(lab.store))
+    return rows.frame(rows.stage_rows(Book.read(lab.store)), rows.StageRow)
 
 
-def summary_of(lab: Lab, stages):
-    return summarise(rows.Book.read(lab.store), stages)
+def summary_of(lab: Lab):
+    book = Book.read(lab.store)
+    return rows.frame(summarise(book, rows.stage_rows(book)), SummaryRow)
 
 
 @pytest.fixture
@@ -61,16 +62,18 @@ def test_a_life_cycle_ends_in_rows(lab):
     stages = stages_of(lab)
     assert list(stages["kind"]) == ["TEC", "deploy", "IEC"]
     assert list(stages["phase"]) == ["base", "deploy", "infer"]
-    assert (stages["energy_wh"] > 0).all()
+    assert (stages["energy_wh"][:2] > 0).all()
+    assert stages["measuring_wh"][2] > 0
+    assert math.isnan(stages["energy_wh"][2]), "the energy of measuring is no energy of a life"
     assert set(stages["grade"]) == {"E"}
-    (summary,) = summary_of(lab, stages).to_dict("records")
+    (summary,) = summary_of(lab).to_dict("records")
     tec, iec = summary["tec_wh"], summary["iec_wh"]
     assert tec == stages["energy_wh"][0]
     assert summary["g_1b"] == pytest.approx(summary["acc_pct"] ** 2 / (1e9 * iec + tec))
     assert summary["g_500m"] == pytest.approx(summary["acc_pct"] ** 2 / (5e8 * iec + tec))
-    assert summary["acc_pct"] == summary["trained_acc_pct"], "an fp32 engine must be as accurate as its network"
+    assert summary["acc_pct"] == summary["network_acc_pct"], "an fp32 engine must be as accurate as its network"
     assert summary["params"] == 3 * 9 * 8 + 2 * 8 + 32 * 10 + 10
-    assert summary["spent_wh"] == pytest.approx(stages["energy_wh"][0] + stages["energy_wh"][1])
+    assert summary["spent_making_wh"] == pytest.approx(stages["energy_wh"][0] + stages["energy_wh"][1])
     assert not [finding for finding in check(lab.store) if finding.fault and "commit" not in finding.what]
 
 
@@ -101,9 +104,11 @@ def test_a_lost_network_that_is_needed_is_worked_again_and_booked_as_repeated(la
     now = stages_of(lab)
     assert now["energy_wh"][0] == first["energy_wh"][0]
     assert now["repeated_wh"][0] > 0 == first["repeated_wh"][0]
-    summary = summary_of(lab, now).iloc[0]
+    summary = summary_of(lab).iloc[0]
     assert summary["tec_wh"] == first["energy_wh"][0]
-    assert summary["spent_wh"] == pytest.approx(now["energy_wh"][0] + now["repeated_wh"][0] + now["energy_wh"][1])
+    made = now[now["kind"] != "IEC"]
+    assert summary["spent_making_wh"] == pytest.approx((made["energy_wh"] + made["repeated_wh"]).sum())
+    assert (made["repeated_wh"] > 0).all()
 
 
 def test_a_measurement_again_adds_a_record_and_rows_use_the_newest(lab):
@@ -135,7 +140,7 @@ def test_networks_of_one_shape_share_a_measurement_and_another_shape_has_its_own
 def test_seeds_are_averaged_and_their_spread_is_the_interval(lab):
     lab.run(tiny_experiment(lab.root), tiny_experiment(lab.root, seed=1))
     stages = stages_of(lab)
-    (summary,) = summary_of(lab, stages).to_dict("records")
+    (summary,) = summary_of(lab).to_dict("records")
     tec = stages.query("kind == 'TEC'")
     assert summary["n_seeds"] == 2
     assert summary["tec_wh"] == pytest.approx(tec["energy_wh"].mean())
@@ -148,7 +153,7 @@ def test_an_unfinished_experiment_has_a_row_that_names_its_gaps(lab):
     bad = {"name": "bad", "builder": "tests.tiny:tiny", "kwargs": {"width": "wide"}}
     with pytest.raises(StageError, match=r"train .* failed"):
         lab.run(tiny_experiment(lab.root, model=bad), tiny_experiment(lab.root))
-    summary = summary_of(lab, stages_of(lab)).set_index("model")
+    summary = summary_of(lab).set_index("model")
     assert summary.loc["bad", "missing"] == "seed 0: train, build_engine, inference"
     assert summary.loc["bad", "n_seeds"] == 0
     assert summary.loc["tiny", "missing"] == "", "one failure must not stop the other experiments"
@@ -189,11 +194,15 @@ def test_an_interrupted_stage_books_lost_work_as_repeated(lab, monkeypatch):
     assert not list(lab.store.artifacts.glob("*.checkpoint"))
 
 
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job passes on that it is ignored
+"""
 CHILD = """
 import sys
 from pathlib import Path
 from benchmark.run import workbench
-from tests.harness.helpers import tiny_experiment
+from tests.harness.helpers import lives_of, tiny_experiment, work_all
 from tests.harness.test_runner import Lab
 import torch
 torch.set_num_threads(1)
@@ -205,9 +214,9 @@ Lab(root).run(tiny_experiment(root, recipe=recipe, scale=scale))
 """
 
 
-def _child(root: Path) -> subprocess.Popen[str]:
+def _child(root: Path, *before: str, code: str = INTERRUPTIBLE + CHILD) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(root)],
+        [*before, sys.executable, "-c", code, str(root)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
@@ -216,19 +225,25 @@ def _child(root: Path) -> subprocess.Popen[str]:
     )
 
 
+def _await_checkpoint(child: subprocess.Popen[str], root: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not list(root.glob("artifacts/*.checkpoint")) and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.05)
+
+
 def _network(root: Path) -> bytes:
-    (path,) = (root / "artifacts").glob("*.safetensors")
-    return path.read_bytes()
+    store = Store(root / "results", root / "artifacts")
+    (trained,) = (record for record in store.records() if record.fn == "methods.training:train")
+    return store.outputs.path(trained.key).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_network(tmp_path, how):
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     child = _child(broken)
-    deadline = time.monotonic() + 60
-    while not list(broken.glob("artifacts/*.checkpoint")) and time.monotonic() < deadline and child.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.05)
+    _await_checkpoint(child, broken)
     child.send_signal(how)
     _, errors = child.communicate(timeout=60)
     assert child.returncode != 0, "the child was done before it could be killed"
@@ -245,6 +260,22 @@ def test_killed_in_the_middle_of_an_epoch_it_resumes_to_the_same_network(tmp_pat
     assert ("was killed: up to" in record.reason) == (how is signal.SIGKILL)
 
 
+@pytest.mark.slow
+def test_a_background_job_ignores_an_interrupt_and_ends_in_order_when_terminated(tmp_path):
+    """What it was started with is meant: a shell's background jobs and nohup's ignore SIGINT, or Ctrl-C would end them."""
+    child = _child(tmp_path, "sh", "-c", 'trap "" INT; exec "$@"', "sh", code=CHILD)
+    _await_checkpoint(child, tmp_path)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert child.poll() is None, "the interrupt should have been ignored"
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode != 0, "the child was done before it could be terminated"
+    assert "interrupted; the same command resumes it" in errors
+    assert not list(tmp_path.glob("results/records/*/*.json"))
+
+
+@pytest.mark.slow
 def test_two_processes_at_once_work_each_stage_once(tmp_path):
     children = [_child(tmp_path) for _ in range(2)]
     errors = [child.communicate(timeout=120)[1] for child in children]

@@ -6,9 +6,9 @@ import pytest
 
 from benchmark.plan.config import compose, parse
 from benchmark.plan.life import lives
-from benchmark.plan.stage import Phase, Plan, Precision, Stage
+from benchmark.plan.stage import Bound, Phase, Plan, Precision, Stage
 from benchmark.plan.task import Params
-from tests.harness.helpers import HERE
+from tests.harness.helpers import GPU, HERE
 
 
 class Old(Params):
@@ -22,20 +22,20 @@ class New(Params):
 
 def test_a_golden_key():
     """Whoever breaks this makes every record of every study unfindable: raise a stage's version instead."""
-    experiment, _ = parse(compose(["train_precision=tf32"]), "cuda")
+    experiment, _ = parse(compose(["train_precision=tf32"]), GPU)
     (life,) = lives(experiment, HERE)
     assert life.key(life.plan.network) == "4734bbe0161530d54976"
 
 
 def test_a_new_field_with_a_default_changes_no_key():
-    assert Stage("m:f", Old(a=2)).key("") == Stage("m:f", New(a=2)).key("")
-    assert Stage("m:f", Old()).key("") != Stage("m:f", New(b="other")).key("")
+    assert Stage("m:f", Old(a=2)).key(lambda stage: "") == Stage("m:f", New(a=2)).key(lambda stage: "")
+    assert Stage("m:f", Old()).key(lambda stage: "") != Stage("m:f", New(b="other")).key(lambda stage: "")
 
 
 def test_function_parameters_version_and_inputs_are_in_the_key():
     base = Stage("m:f", Old())
     keys = {
-        stage.key("")
+        stage.key(lambda stage: "")
         for stage in (
             base,
             Stage("m:g", Old()),
@@ -50,14 +50,16 @@ def test_function_parameters_version_and_inputs_are_in_the_key():
 
 
 def test_the_device_is_in_the_key_of_device_bound_stages_alone():
-    assert Stage("m:f", Old()).key("a") == Stage("m:f", Old()).key("b")
-    bound = Stage("m:f", Old(), device_bound=True)
-    assert bound.key("a") != bound.key("b")
-    assert Stage("m:g", Old(), {"x": bound}).key("a") != Stage("m:g", Old(), {"x": bound}).key("b")
+    assert Stage("m:f", Old()).key(lambda stage: "a") == Stage("m:f", Old()).key(lambda stage: "b")
+    bound = Stage("m:f", Old(), bound=Bound.DEVICE)
+    assert bound.key(lambda stage: "a") != bound.key(lambda stage: "b")
+    assert Stage("m:g", Old(), {"x": bound}).key(lambda stage: "a") != Stage("m:g", Old(), {"x": bound}).key(
+        lambda stage: "b"
+    )
 
 
 def _key(*overrides: str) -> str:
-    experiment, _ = parse(compose(overrides), "cuda")
+    experiment, _ = parse(compose(overrides), GPU)
     (life,) = lives(experiment, HERE)
     return life.key(life.plan.network)
 

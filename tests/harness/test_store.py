@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.plan.stage import Network, Output
-from benchmark.records.store import Record, Store, StoreError, read_record
+from benchmark.plan.stage import EngineFile, Network, Output
+from benchmark.records.files import StoreError
+from benchmark.records.record import Record, read_record
+from benchmark.records.store import Store
 
 
 def record(**values) -> Record:
@@ -121,25 +124,101 @@ def test_a_damaged_record_is_named(store, content):
         list(store.records())
 
 
-def test_an_output_survives_the_artifact(store):
-    network = Network("a:b", {"classes": 3}, {"w": torch.arange(6.0).reshape(2, 3)}, (0.1, 0.2, 0.3), (1, 1, 1))
-    output = Output(network, {"mask": torch.tensor([True, False])}, {"acc_pct": 3.5}, {"genotype": ["a", 1]})
-    assert not store.has_output("key")
-    store.save_output("key", output)
-    assert store.has_output("key")
-    back = store.load_output("key")
-    assert torch.equal(back.network.tensors["w"], network.tensors["w"])
+NETWORK = Network("a:b", {"classes": 3}, {"w": torch.arange(6.0).reshape(2, 3)}, (0.1, 0.2, 0.3), (1, 1, 1))
+ENGINE = EngineFile(
+    "torch", {"w": torch.ones(2)}, {"builder": "a:b", "kwargs": {}}, {"precision": "fp32"}, "s", (0, 0, 0), (1, 1, 1)
+)
+
+
+def test_everything_of_an_output_survives_the_artifact(store):
+    output = Output(NETWORK, {"mask": torch.tensor([True, False])}, ENGINE, {"acc_pct": 3.5}, {"genotype": ["a", 1]})
+    stored = store.outputs.save("key", output)
+    back, found = store.outputs.load("key", [stored.sha256])
+    assert found == stored
+    assert stored.size == store.outputs.path("key").stat().st_size
+    assert torch.equal(back.network.tensors["w"], NETWORK.tensors["w"])
     assert (back.network.builder, back.network.kwargs, back.network.mean) == ("a:b", {"classes": 3}, (0.1, 0.2, 0.3))
     assert torch.equal(back.arrays["mask"], output.arrays["mask"])
+    assert torch.equal(back.engine.tensors["w"], ENGINE.tensors["w"])
+    assert (back.engine.facts, back.engine.executes) == (ENGINE.facts, ENGINE.executes)
     assert (back.values, back.details) == (output.values, output.details)
 
 
-def test_a_damaged_artifact_is_named(store):
-    store.save_output("key", Output(arrays={"a": torch.zeros(100)}))
-    path = store.artifacts / "key.safetensors"
-    path.write_bytes(path.read_bytes()[:-50])
+def test_an_output_of_numbers_alone_survives_too(store):
+    stored = store.outputs.save("key", Output(values={"acc_pct": math.nan}, details={"genotype": [1]}))
+    back, _ = store.outputs.load("key", [stored.sha256])
+    assert math.isnan(back.values["acc_pct"])
+    assert back.details == {"genotype": [1]}
+    assert back.network is back.arrays is back.engine is None
+
+
+def test_an_artifact_that_is_not_here_is_none(store):
+    assert store.outputs.load("key", ["0"]) is None
+
+
+def test_an_artifact_that_no_record_vouches_for_is_refused(store):
+    stored = store.outputs.save("key", Output(arrays={"a": torch.zeros(100)}))
+    path = store.outputs.path("key")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"key\.safetensors is not what any record"):
+        store.outputs.load("key", [stored.sha256])
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-50], lambda content: b"", lambda content: b"\0" * 100])
+def test_a_damaged_artifact_is_named_even_if_its_record_vouches_for_it(store, damage):
+    store.outputs.save("key", Output(arrays={"a": torch.zeros(100)}))
+    path = store.outputs.path("key")
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(StoreError, match=r"key\.safetensors is damaged.*delete it"):
-        store.load_output("key")
+        store.outputs.load("key", [hashlib.sha256(path.read_bytes()).hexdigest()])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"network": {"builder": 3, "kwargs": {}, "mean": [0, 0, 0], "std": [1, 1, 1]}},
+        {"network": {"builder": "a:b", "kwargs": {}, "mean": [0, 0], "std": [1, 1, 1]}},
+        {"more": 1},
+        {"values": {"acc": "much"}},
+    ],
+)
+def test_a_header_that_says_something_else_is_damage(store, change):
+    from safetensors.torch import save
+
+    header = {"network": None, "engine": None, "values": {}, "details": {}, **change}
+    content = save({"nothing": torch.zeros(0)}, {"output": json.dumps(header)})
+    store.artifacts.mkdir(parents=True)
+    store.outputs.path("key").write_bytes(content)
+    with pytest.raises(StoreError, match="is damaged"):
+        store.outputs.load("key", [hashlib.sha256(content).hexdigest()])
+
+
+def test_the_copies_that_records_vouch_for_are_the_first_and_its_repeats(store):
+    for sha in ("one", "two"):
+        store.add(record(artifact=sha))
+    store.add(record(key="m" * 20, group="g"))
+    assert store.copies("here", "k" * 20) == ["one", "two"]
+    assert store.copies("elsewhere", "k" * 20) == []
+    assert store.copies("here", "m" * 20) == []
+
+
+def test_what_is_not_needed_is_listed_but_never_what_a_process_holds(store):
+    for key in ("a", "b", "c"):
+        store.outputs.save(key, Output(values={"x": 1.0}))
+    with store.outputs.working_on("b", lambda: None):
+        found = store.outputs.unneeded({"a"})
+        assert {path.name for path in found} == {"c.safetensors"}
+    assert {path.name for path in store.outputs.unneeded({"a"})} == {"b.lock", "b.safetensors", "c.safetensors"}
+
+
+def test_a_choice_is_made_once_a_machine(store):
+    assert store.choice("here", "layout of x") is None
+    store.add_choice("here", "layout of x", "contiguous")
+    store.add_choice("here", "layout of x", "channels_last")
+    assert store.choice("here", "layout of x") == "contiguous"
+    assert store.choice("there", "layout of x") is None
 
 
 def test_attempts_are_listed_and_cleared_by_stage(store):
@@ -151,3 +230,14 @@ def test_attempts_are_listed_and_cleared_by_stage(store):
     store.clear_attempts("here", "a")
     assert store.attempts("here", "a") == []
     assert len(store.attempts("here", "b")) == 2
+
+
+def test_a_wheel_names_the_commit_it_was_built_from(monkeypatch, tmp_path):
+    from benchmark.records import provenance
+
+    (tmp_path / "benchmark" / "records").mkdir(parents=True)
+    (tmp_path / "benchmark" / "built_from.txt").write_text("abc+dirty\n")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "benchmark" / "records" / "provenance.py"))
+    assert provenance.commit() == "abc+dirty"
+    (tmp_path / "benchmark" / "built_from.txt").unlink()
+    assert provenance.commit() == "unknown"

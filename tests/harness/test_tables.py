@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import math
 
-import pandas as pd
 import pytest
 from rich.console import Console
 
 from benchmark.plan.life import lives
-from benchmark.report.summary import SHOWN, SUMMARY_COLUMNS, tell_apart
+from benchmark.report.rows import tell_apart
+from benchmark.report.summary import EMPTY, SummaryRow
 from benchmark.report.tables import footnotes, show
 from tests.harness.helpers import HERE, tiny_experiment
 
@@ -18,10 +17,15 @@ ROW = {
     "experiment": "one", "energy_source": "nvml:energy_counter", "tau": 2.0, "rank_1b": "1", "grade": "A", "scale": "full",
     "missing": "", "n_seeds": 3,
 }  # fmt: skip  # one value a line would hide the shape
+ABOUT = {
+    "method": "baseline", "model": "tiny", "data": "cifar100", "classes": 100, "recipe": "r", "train_images": 50_000,
+    "test_images": 10_000, "profile": "fast", "train_precision": "fp32", "deploy_precision": "fp32", "engine": "torch",
+    "engine_version": "2", "train_machine": "m", "infer_machine": "m",
+}  # fmt: skip  # same
 
 
 def _notes(**changed):
-    return footnotes(pd.DataFrame([ROW, {**ROW, **changed}]))
+    return footnotes([_summary(), _summary(**changed)])
 
 
 def test_a_plain_table_says_its_meter_and_its_exponent():
@@ -35,6 +39,8 @@ def test_a_plain_table_says_its_meter_and_its_exponent():
         ({"n_seeds": 1}, "not the spread between seeds"),
         ({"grade": "E"}, "estimated, not measured"),
         ({"scale": "small"}, "say nothing about a method"),
+        ({"classes": 10}, "are no rivals"),
+        ({"notes": "mixes copies"}, "note: one: mixes copies"),
         ({"missing": "seed 1: infer"}, "incomplete: one: seed 1: infer"),
         ({"energy_source": "estimate:tdp_load"}, "energy from estimate:tdp_load, nvml:energy_counter;"),
     ],
@@ -44,14 +50,17 @@ def test_what_weakens_a_row_is_said_once(changed, said):
     assert note not in _notes()
 
 
-def _lives(root, *methods):
-    found = {}
-    for number, method in enumerate(methods):
+def _runs(root, *methods):
+    runs = []
+    for method in methods:
+        target = {
+            "_target_": "methods.pruning.plan.Pruning",
+            "name": "pruning/l1",
+            "criterion": "methods.pruning.criteria.l1:l1",
+        }
         plain = tiny_experiment(root)
-        target = {"_target_": "methods.pruning.plan.Pruning", "name": "pruning/l1", "criterion": "l1"}
-        life = lives(plain.model_copy(update={"method": {**target, **method}}), HERE)[0]
-        found[str(number), "here", "here"] = life
-    return found
+        runs.append(lives(plain.model_copy(update={"method": {**target, **method}}), HERE)[0].run_file(""))
+    return runs
 
 
 @pytest.mark.parametrize(
@@ -59,34 +68,44 @@ def _lives(root, *methods):
     [
         ([{}], [""]),
         ([{"sparsity": 0.3}, {"sparsity": 0.5}], ["sparsity=0.3", "sparsity=0.5"]),
-        ([{"sparsity": 0.3}, {}], ["sparsity=0.3", ""]),
         ([{"mode": "independent", "layers": "all"}, {"mode": "dependency_aware", "layers": "all"}],
          ["mode=independent", "mode=dependency_aware"]),
     ],
 )  # fmt: skip  # a case a line
 def test_rows_that_would_look_alike_say_in_what_they_differ(tmp_path, methods, expected):
-    found = _lives(tmp_path, *methods)
-    rows = [dict.fromkeys(SHOWN, "the same") for _ in methods]
-    tell_apart(rows, found)
-    assert [row["settings"] for row in rows] == expected
+    assert tell_apart(_runs(tmp_path, *methods)) == expected
+
+
+def test_a_setting_that_only_one_row_has_shows_in_it(tmp_path):
+    given, silent = tell_apart(_runs(tmp_path, {"sparsity": 0.3}, {}))
+    assert "sparsity=0.3" in given
+    assert "sparsity" not in silent
 
 
 def test_rows_that_do_not_look_alike_need_no_settings(tmp_path):
-    rows = [{**dict.fromkeys(SHOWN, "the same"), "model": model} for model in ("one", "other")]
-    tell_apart(rows, _lives(tmp_path, {"sparsity": 0.3}, {"sparsity": 0.5}))
-    assert [row["settings"] for row in rows] == ["", ""]
+    one, other = _runs(tmp_path, {"sparsity": 0.3}, {"sparsity": 0.5})
+    other = other.model_copy(update={"words": other.words.model_copy(update={"model": "other"})})
+    assert tell_apart([one, other]) == ["", ""]
+
+
+def _summary(**values) -> SummaryRow:
+    return SummaryRow(**{**EMPTY, **ABOUT, **ROW, **values})
+
+
+def test_every_word_in_which_rows_differ_is_shown():
+    console = Console(width=200, record=True, file=io.StringIO())
+    show([_summary(), _summary(classes=5, train_images=48, max_epochs=1.0)], console)
+    text = console.export_text()
+    head = text.splitlines()[0]
+    for word in ("classes", "train_images", "max_epochs", "48", "5"):
+        assert word in text
+        assert word not in head
+    assert "no rivals" in text
 
 
 def test_settings_have_a_column_and_an_unknown_number_no_tilde():
-    row = {
-        **dict.fromkeys(SUMMARY_COLUMNS, math.nan),
-        **dict.fromkeys(SHOWN, "x"),
-        **ROW,
-        "teacher": "",
-        "settings": "a=1",
-    }
     console = Console(width=160, record=True, file=io.StringIO())
-    show(pd.DataFrame([{**row, "grade": "E"}, {**row, "settings": "a=2"}]), console)
+    show([_summary(settings="a=1", grade="E"), _summary(settings="a=2")], console)
     text = console.export_text()
     assert "settings" in text
     assert "a=1" in text
@@ -100,9 +119,8 @@ def test_no_number_is_ever_cut(width):
         "tec_wh": 0.06135, "tec_ci95_wh": 0.0245, "iec_wh": 1.329e-05, "iec_ci95_wh": 1.3e-06, "g_500m": 7.525e-05,
         "g_1b": 3.525e-05, "settings": "mode=dependency_aware sparsity=0.25",
     }  # fmt: skip  # one value a line would hide the shape
-    row = {**dict.fromkeys(SUMMARY_COLUMNS, math.nan), **dict.fromkeys(SHOWN, "x"), **ROW, "teacher": "", **long}
     console = Console(width=width, record=True, file=io.StringIO())
-    show(pd.DataFrame([row]), console)
+    show([_summary(**long)], console)
     text = console.export_text()
     for number in ("71.25", "~0.06135 ±40%", "~1.329e-05 ±9.8%", "~3.525e-05"):
         assert number in text

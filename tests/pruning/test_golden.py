@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmark.vision.macs import count
 from benchmark.vision.models.nni import resnet, vgg
-from methods.pruning.criteria import by_weights, collect
+from methods.pruning.criteria.l1 import l1
+from methods.pruning.criteria.steps import train
+from methods.pruning.criteria.subject import Subject
 from methods.pruning.masks import choose, hold, lowest_removed
-from methods.pruning.params import Scoring
 from methods.pruning.removal import shrink, zero
+from methods.pruning.scores import score
 from methods.pruning.trace import follow
 from tests.data import golden_inputs
-from tests.pruning import golden
+from tests.pruning import golden, presets
 from tests.pruning.golden import CASES, CRITERIA, GOLDEN, RECIPE
 
 
@@ -25,21 +28,23 @@ def _near(found, expected, relative=1e-10):
 
 
 def _scored(case, dtype=torch.float64, weights="pre"):
-    """The trained network and the scores of a case: as many real training steps as its protocol asks for."""
+    """The trained network and the scores of a case: NNI trains as many steps as its protocol says and counts the first
+    of them."""
     model = golden.net(case["net"], dtype)
-    layers = follow(model).convolutions()
-    criterion = CRITERIA[case["pruner"]]
-    if criterion in ("l1", "l2", "fpgm"):
-        return model, by_weights({name: model.get_submodule(name).weight for name in layers}, criterion)
-    steps = [golden.batch(case["net"], number, dtype) for number in range(case["training_steps"])]
-    scoring = Scoring(
-        criterion=criterion,
-        batches=case["batches_counted"],
-        activation=case.get("activation", "relu"),
-        taylor_weights=weights,
-    )
-    scores = collect(model, layers, steps, RECIPE, scoring)
+    settings = {"activation": case.get("activation", "relu"), "taylor_weights": weights}
+    known = presets.words(CRITERIA[case["pruner"]])["settings"]
+    own = {name: value for name, value in settings.items() if name in known}
+    scoring = presets.scoring(CRITERIA[case["pruner"]], case.get("batches_counted", 1), **own)
+    steps = [golden.batch(case["net"], number, dtype) for number in range(case.get("training_steps", 0))]
+    subject = Subject(model, follow(model).convolutions(), steps, RECIPE)
+    scores = score(replace(subject, batches=steps[: scoring.batches]), scoring)
+    if scoring.batches:
+        train(subject)
     return model.eval(), scores
+
+
+def _l1(model, names):
+    return l1(Subject(model, names, [], RECIPE))
 
 
 def _masks(case, model, scores):
@@ -109,7 +114,7 @@ def test_uneven_sparsities_in_a_group_take_the_smallest():
     model = golden.net("residual")
     expected = GOLDEN["residual_l1_dependency_aware_uneven"]["mixed"]["nni_2_10_1"]
     channels = follow(model)
-    scores = by_weights({name: model.get_submodule(name).weight for name in channels.convolutions()}, "l1")
+    scores = _l1(model, channels.convolutions())
     sparsity = {**dict.fromkeys(scores, 0.5), "block1.conv2": 0.25}
     masks = choose(channels, scores, sparsity, "dependency_aware")
     assert {name: _kept(masks, name, len(scores[name])) for name in scores} == expected["kept"]
@@ -123,7 +128,7 @@ def test_a_group_with_a_member_left_out_is_not_masked_at_all():
     expected = GOLDEN["residual_l1_dependency_aware_uneven"]["excluded"]["nni_2_10_1"]
     channels = follow(model)
     names = [name for name in channels.convolutions() if name != "block1.conv2"]
-    scores = by_weights({name: model.get_submodule(name).weight for name in names}, "l1")
+    scores = _l1(model, names)
     masks = choose(channels, scores, dict.fromkeys(names, 0.5), "dependency_aware")
     assert "conv1" not in masks
     assert {n: _kept(masks, n, 0) for n in masks} == {n: k for n, k in expected["kept"].items() if n != "conv1"}
@@ -165,6 +170,7 @@ def test_the_count_is_cut_in_binary_floating_point(share, count):
     assert (~masks["0"]).sum() == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOLDEN["full_size"]["cases"], ids=lambda case: f"{case['net']}-{case['mode']}")
 def test_full_size_networks_are_nnis(case):
     builder = {"VGG16": vgg.vgg16, "ResNet18": resnet.resnet18}[case["net"]]
@@ -172,7 +178,7 @@ def test_full_size_networks_are_nnis(case):
     base = GOLDEN["full_size"]["states"][case["net"]]["base"]
     model.load_state_dict(golden.full_size_state(model, base))
     channels = follow(model)
-    scores = by_weights({name: model.get_submodule(name).weight for name in channels.convolutions()}, "l1")
+    scores = _l1(model, channels.convolutions())
     masks = _masks(case, model, scores)
     assert {name: int(mask.sum()) for name, mask in masks.items()} == case["mask_kept_counts"]
     first = channels.convolutions()[0]

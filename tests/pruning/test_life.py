@@ -11,30 +11,26 @@ import torch
 from benchmark.energy import find_device
 from benchmark.plan import config
 from benchmark.plan.config import ConfigError
-from benchmark.plan.life import lives, place_of
 from benchmark.plan.task import Model
 from benchmark.records.store import Store
-from benchmark.run.runner import Runner
 from benchmark.vision import network
 from benchmark.vision.data import loaders
 from benchmark.vision.evaluation import accuracy
 from benchmark.vision.training import fit, loss_of, seed_everything
 from methods.baseline import base_training
-from methods.pruning.plan import Pruning, agp
+from methods.pruning.plan import agp
 from tests.bench import PlainBench
-from tests.harness.helpers import tiny_experiment
+from tests.harness.helpers import GPU, lives_of, tiny_experiment, work_all
+from tests.pruning import presets
 
-CRITERIA = ("l1", "l2", "fpgm", "apoz", "taylorfo", "activation_mean")
-ITERATIVE = CRITERIA[3:]
 SHRUNK = -2  # the stage before the engine
 MINI = {"name": "mini", "builder": "tests.pruning.nets:mini"}
 
 
 def _experiment(root, criterion, **settings):
-    method = {"_target_": "methods.pruning.plan.Pruning", "name": f"pruning/{criterion}", "criterion": criterion}
     scale = {"name": "test", "train_images": 96, "test_images": 64, "max_epochs": 2}
     plain = tiny_experiment(root, model=MINI, scale=scale)
-    return plain.model_copy(update={"method": {**method, **settings}})
+    return plain.model_copy(update={"method": presets.words(criterion, **settings)})
 
 
 class Lab:
@@ -46,15 +42,15 @@ class Lab:
         self.device = find_device("cpu")
 
     def run(self, *experiments):
-        found = [life for e in experiments for life in lives(e, place_of(e, self.device, self.store))]
-        Runner(self.store, self.device, self.root / "data", lambda _line: None).run(found)
+        found = [life for e in experiments for life in lives_of(e, self.device, self.store)]
+        work_all(self.root, self.device, found)
         return [self.records(life) for life in found]
 
     def records(self, life):
         return [self.store.record(life.machine(phase), life.key(stage)) for phase, stage in life.steps()]
 
     def output(self, record):
-        return self.store.load_output(record.key)
+        return self.store.outputs.load(record.key, [record.artifact])[0]
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +58,13 @@ def lab(tmp_path_factory):
     return Lab(tmp_path_factory.mktemp("lab"))
 
 
-@pytest.mark.parametrize("backend", ["native", "nni"])
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("backend", ["native", pytest.param("nni", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("criterion", presets.NAMES)
 def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backend):
     if backend == "nni":
         pytest.importorskip("nni")
     (records,) = lab.run(_experiment(lab.root, criterion, backend=backend))
-    extra = ["extra_epochs"] if criterion in ITERATIVE else []
+    extra = ["extra_epochs"] if criterion in presets.LOOKING else []
     names = [record.fn.rpartition(":")[2] for record in records]
     assert names == ["train", "mask", *extra, "finetune", "shrink", "build_engine"]
     base, mask, *more, tuned, shrunk, deployed = records
@@ -97,7 +93,8 @@ def test_every_pruner_runs_from_base_training_to_inference(lab, criterion, backe
     )
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.slow
+@pytest.mark.parametrize("criterion", presets.NAMES)
 def test_the_backends_end_in_the_same_network(lab, criterion):
     pytest.importorskip("nni")
     native, nni = lab.run(*(_experiment(lab.root, criterion, backend=backend) for backend in ("native", "nni")))
@@ -106,6 +103,7 @@ def test_the_backends_end_in_the_same_network(lab, criterion):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours if not name.endswith("num_batches_tracked"))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_network_and_another_seed_another(lab, tmp_path):
     again = Lab(tmp_path)
     experiment = _experiment(lab.root, "taylorfo")
@@ -149,7 +147,7 @@ def test_gradual_pruning_removes_more_and_more(lab, criterion, mode):
 def test_the_extra_epoch_trains_the_dense_network_for_taylorfo_alone(lab, criterion, dense):
     experiment = _experiment(lab.root, criterion)
     (records,) = lab.run(experiment)
-    (life,) = lives(experiment, place_of(experiment, lab.device, lab.store))
+    (life,) = lives_of(experiment, lab.device, lab.store)
     params = life.plan.steps[2][1].params
     task, first = params.task, params.first_epoch
     assert first == records[0].values["epochs"]
@@ -183,30 +181,30 @@ def _recipes(plan):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"criterion": "l1"}, {"finetune": [160]}),
-        ({"criterion": "apoz"}, {"mask": [160], "extra_epochs": [160], "finetune": [161]}),
-        ({"criterion": "apoz", "extra_epochs": 0}, {"mask": [160], "finetune": [160]}),
+        ({"name": "l1"}, {"finetune": [160]}),
+        ({"name": "apoz"}, {"mask": [160], "extra_epochs": [160], "finetune": [161]}),
+        ({"name": "apoz", "extra_epochs": 0}, {"mask": [160], "finetune": [160]}),
         (
-            {"criterion": "apoz", "schedule": "agp", "agp_iterations": 3, "agp_epochs": 2},
+            {"name": "apoz", "schedule": "agp", "agp_iterations": 3, "agp_epochs": 2},
             {"mask": [160, 162, 164], "finetune": [160, 162, 164, 166]},
         ),
     ],
 )
 def test_no_stage_repeats_the_draws_of_an_earlier_one(task160, settings, expected):
     found = {}
-    for _, stage in Pruning(**settings).plan(task160).steps:
+    for _, stage in presets.pruning(**settings).plan(task160).steps:
         if getattr(stage.params, "first_epoch", 0):
             found.setdefault(stage.name, []).append(stage.params.first_epoch)
     assert found == expected
 
 
 def test_a_plan_starts_with_the_shared_base_training(task160):
-    for criterion in CRITERIA:
-        assert Pruning(criterion=criterion).plan(task160).steps[0][1] == base_training(task160)
+    for criterion in presets.NAMES:
+        assert presets.pruning(criterion).plan(task160).steps[0][1] == base_training(task160)
 
 
 def test_fine_tuning_has_a_recipe_of_its_own(task160):
-    recipes = _recipes(Pruning(criterion="apoz").plan(task160))
+    recipes = _recipes(presets.pruning("apoz").plan(task160))
     tuned, extra = recipes["finetune"], recipes["extra_epochs"]
     assert (tuned.epochs, tuned.lr, tuned.schedule, tuned.milestones, tuned.gamma) == (
         20,
@@ -218,30 +216,28 @@ def test_fine_tuning_has_a_recipe_of_its_own(task160):
     assert (extra.epochs, extra.lr, extra.schedule) == (1, 0.01, "constant")
     assert (tuned.batch_size, tuned.mean, tuned.weight_decay) == (32, task160.recipe.mean, task160.recipe.weight_decay)
     short = task160.model_copy(update={"scale": task160.scale.model_copy(update={"max_epochs": 3})})
-    assert _recipes(Pruning(criterion="apoz").plan(short))["finetune"].epochs == 3
-    assert _recipes(Pruning(criterion="apoz", finetune_epochs=160).plan(task160))["finetune"].epochs == 160
+    assert _recipes(presets.pruning("apoz").plan(short))["finetune"].epochs == 3
+    assert _recipes(presets.pruning("apoz", finetune_epochs=160).plan(task160))["finetune"].epochs == 160
 
 
 def test_phases_are_the_papers(task160):
-    phases = [str(phase) for phase, _ in Pruning(criterion="l1").plan(task160).steps]
+    phases = [str(phase) for phase, _ in presets.pruning("l1").plan(task160).steps]
     assert phases == ["base", "compress", "retrain", "compress"]
-    phases = [str(phase) for phase, _ in Pruning(criterion="l1", finetune="shrink_first").plan(task160).steps]
+    phases = [str(phase) for phase, _ in presets.pruning("l1", finetune="shrink_first").plan(task160).steps]
     assert phases == ["base", "compress", "compress", "retrain"]
 
 
 def test_a_setting_that_a_criterion_does_not_read_changes_no_key(task160):
     def keys(**settings):
-        return [stage.key("") for _, stage in Pruning(**settings).plan(task160).steps]
+        return [stage.key("") for _, stage in presets.pruning(**settings).plan(task160).steps]
 
-    assert keys(criterion="l1") == keys(
-        criterion="l1", taylor_weights="pre", activation_site="post_bn", statistics_batches=9
-    )
-    assert keys(criterion="l1")[:2] == keys(criterion="l1", finetune_lr=0.1, finetune_epochs=160)[:2]
-    assert keys(criterion="l1")[2] != keys(criterion="l1", finetune_lr=0.1)[2]
-    assert keys(criterion="apoz")[1] != keys(criterion="apoz", finetune_lr=0.1)[1]
-    assert keys(criterion="taylorfo") != keys(criterion="taylorfo", taylor_weights="pre")
-    assert keys(criterion="apoz") != keys(criterion="apoz", activation_site="post_bn")
-    assert keys(criterion="l1")[0] == keys(criterion="fpgm")[0]
+    assert keys(name="l1") == keys(name="l1", statistics_batches=9, nni_pruner=None)
+    assert keys(name="l1")[:2] == keys(name="l1", finetune_lr=0.1, finetune_epochs=160)[:2]
+    assert keys(name="l1")[2] != keys(name="l1", finetune_lr=0.1)[2]
+    assert keys(name="apoz")[1] != keys(name="apoz", finetune_lr=0.1)[1]
+    assert keys(name="taylorfo") != keys(name="taylorfo", settings={"taylor_weights": "pre"})
+    assert keys(name="apoz") != keys(name="apoz", settings={"activation_site": "post_bn"})
+    assert keys(name="l1")[0] == keys(name="fpgm")[0]
 
 
 def test_agp_is_cubic_from_nothing_to_all():
@@ -265,7 +261,7 @@ def test_agp_is_cubic_from_nothing_to_all():
         ({"layers": "nni_resnet"}, "tests.pruning.nets:mini", "layers=nni_resnet: the network has none"),
         ({"sparsity": 0.05}, "tests.pruning.nets:mini", "sparsity of 0.05 .* removes no filter"),
         ({"backend": "nni"}, "benchmark.vision.models.repdistiller.mobilenetv2:mobilenetv2", "use backend=native"),
-        ({"criterion": "apoz", "statistics_batches": 4}, "tests.pruning.nets:mini", "an epoch has 3 batches"),
+        ({"name": "apoz", "statistics_batches": 4}, "tests.pruning.nets:mini", "an epoch has 3 batches"),
         ({}, "tests.pruning.nets:joined", "joined cannot be pruned so: .*it joins features"),
         ({}, "tests.pruning.nets:missing", "cannot be built"),
     ],
@@ -273,12 +269,13 @@ def test_agp_is_cubic_from_nothing_to_all():
 def test_what_cannot_be_pruned_is_refused_before_any_training(task, settings, builder, words):
     odd = task.model_copy(update={"model": Model(name=builder.partition(":")[2], builder=builder)})
     with pytest.raises(ValueError, match=words):
-        Pruning(**{"criterion": "l1", **settings}).check(odd)
+        presets.pruning(**{"name": "l1", **settings}).check(odd)
 
 
+@pytest.mark.slow
 def test_every_network_of_the_zoo_can_be_pruned():
     for name in config.names("model"):
-        parsed = config.parse(config.compose([f"model={name}", "method=pruning/l1"]), "cuda")[0]
+        parsed = config.parse(config.compose([f"model={name}", "method=pruning/l1"]), GPU)[0]
         if name == "repdistiller/ShuffleV1":  # its streams have many owners: independent masks leave them all
             with pytest.raises(
                 ValueError, match=r"of 4014 filters to go only about 18 can.* try mode=dependency_aware"
@@ -288,10 +285,10 @@ def test_every_network_of_the_zoo_can_be_pruned():
         parsed.build_method().check(parsed.task)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", presets.NAMES)
 def test_a_preset_is_the_papers_setting(criterion):
-    method = config.parse(config.compose([f"method=pruning/{criterion}"]), "cuda")[0].build_method()
-    assert method == Pruning(criterion=criterion)
+    method = config.parse(config.compose([f"method=pruning/{criterion}"]), GPU)[0].build_method()
+    assert method == presets.pruning(criterion)
     assert (method.finetune, method.finetune_epochs, method.sparsity, method.mode, method.layers) == (
         "masked",
         20,
@@ -308,16 +305,18 @@ def test_a_preset_is_the_papers_setting(criterion):
         ("method.sparsity=0", "greater than 0"),
         ("method.mode=global", "independent"),
         ("method.layers=most", "nni_conv13"),
-        ("method.criterion=l3", "taylorfo"),
+        ("method.criterion=l3", "a function is named module:function"),
+        ("method.settings.activation=relu", "method.settings.activation"),
+        ("method.nni_pruner=l1", "a function is named module:function"),
         ("method.finetune_epochs=-1", "greater than or equal to 0"),
         ("method.sparsitty=0.5", "did you mean method.sparsity"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(word, wanted):
     with pytest.raises(ConfigError, match=wanted):
-        config.parse(config.compose(["method=pruning/l1", word]), "cuda")
+        config.parse(config.compose(["method=pruning/l1", word]), GPU)
 
 
 def test_gradual_pruning_by_nni_is_refused():
     with pytest.raises(ConfigError, match="schedule=agp needs backend=native"):
-        config.parse(config.compose(["method=pruning/l1", "method.schedule=agp", "method.backend=nni"]), "cuda")
+        config.parse(config.compose(["method=pruning/l1", "method.schedule=agp", "method.backend=nni"]), GPU)

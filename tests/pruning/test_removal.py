@@ -14,10 +14,12 @@ from benchmark.vision import network
 from benchmark.vision.macs import count
 from benchmark.vision.models.nni import resnet, vgg
 from methods.pruning.channels import Channels
-from methods.pruning.criteria import by_weights
+from methods.pruning.criteria.l1 import l1
+from methods.pruning.criteria.subject import Subject
 from methods.pruning.masks import choose, chosen_layers, hold, release
 from methods.pruning.removal import shrink, surviving, zero
 from methods.pruning.trace import follow
+from tests.pruning.golden import RECIPE
 
 
 def _stage(name, width):
@@ -85,6 +87,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", SIZES.values(), ids=SIZES)
 def test_half_of_the_filters_leaves_the_published_sizes(row):
     builder, pick, parameters, macs = row
@@ -135,12 +138,16 @@ def _silenced(model, masks):
 def _masks(model, mode, sparsity=0.5, layers="all"):
     channels = follow(model)
     chosen = chosen_layers(channels, layers)
-    scores = by_weights({name: model.get_submodule(name).weight for name in chosen}, "l1")
+    scores = l1(Subject(model, chosen, [], RECIPE))
     return choose(channels, scores, dict.fromkeys(chosen, sparsity), mode)
 
 
 @pytest.mark.parametrize("mode", ["independent", "dependency_aware"])
-@pytest.mark.parametrize("builder", [vgg.vgg16, resnet.resnet18, resnet.resnet50], ids=lambda b: b.__name__)
+@pytest.mark.parametrize(
+    "builder",
+    [vgg.vgg16, resnet.resnet18, pytest.param(resnet.resnet50, marks=pytest.mark.slow)],
+    ids=lambda b: b.__name__,
+)
 def test_a_shrunk_network_computes_what_the_silenced_masked_one_does(builder, mode):
     model = _random(builder(classes=10))
     masks = _masks(model, mode)
@@ -165,6 +172,7 @@ def _zoo(name, classes=10):
     return words["builder"], {**words.get("kwargs", {}), "classes": classes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["independent", "dependency_aware"])
 @pytest.mark.parametrize("name", ZOO)
 def test_the_zoo_shrinks_and_computes_the_same(name, mode):
@@ -185,6 +193,7 @@ def test_the_zoo_shrinks_and_computes_the_same(name, mode):
         assert torch.equal(loaded(images), shrunk)
 
 
+@pytest.mark.slow
 def test_every_network_of_the_zoo_can_be_followed():
     for name in names("model"):
         builder, kwargs = _zoo(name)

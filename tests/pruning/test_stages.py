@@ -11,13 +11,14 @@ import torch
 
 from benchmark.plan.stage import Output
 from benchmark.plan.task import Model
-from benchmark.records.store import Store
+from benchmark.records.artifacts import Artifacts
 from benchmark.vision import training
 from benchmark.vision.data import loaders, mix
 from benchmark.vision.network import build_model, freeze
 from methods.pruning import stages
-from methods.pruning.params import Choice, ExtraTraining, FineTuning, Masking, Scoring, Shrinking
+from methods.pruning.params import ExtraTraining, FineTuning, Masking, Shrinking
 from tests.bench import PlainBench
+from tests.pruning import presets
 
 
 class Watched(PlainBench):
@@ -44,8 +45,8 @@ def given(mini):
     return Output(network=network, values={"acc_pct": 10.0})
 
 
-def _choice(criterion="apoz", **settings):
-    return Choice(scoring=Scoring(criterion=criterion), sparsity=0.5, **settings)
+def _choice(criterion="apoz", **changed):
+    return presets.choice(criterion, **changed)
 
 
 def _life(bench, task, given):
@@ -76,13 +77,16 @@ def test_evaluation_and_reading_are_off_the_meter_and_the_rest_is_on_it(mini, gi
 
     for module in (stages, training):
         watch(module, "accuracy", on_the_meter=False)
+    watch(stages, "freeze", on_the_meter=False)
+    watch(stages, "count", on_the_meter=False)
     watch(stages, "loaders", on_the_meter=False)
-    watch(stages, "collect", on_the_meter=True)
+    watch(stages, "find", on_the_meter=False)
+    watch(stages, "score", on_the_meter=True)
     watch(stages, "fit", on_the_meter=True)
     watch(stages.removal, "shrink", on_the_meter=True)
     _life(bench, mini, given)
     assert {name: seen.count(name) for name in set(seen)} == {
-        "accuracy": 3 + 2 * mini.recipe.epochs, "loaders": 4, "collect": 1, "fit": 2, "shrink": 1,
+        "accuracy": 3 + 2 * mini.recipe.epochs, "loaders": 4, "find": 1, "score": 1, "fit": 2, "shrink": 1, "freeze": 4, "count": 4,
     }  # fmt: skip  # a line reads best
 
 
@@ -98,13 +102,13 @@ def test_later_stages_draw_on(mini, given, monkeypatch):
 
 
 def test_the_batches_looked_at_are_the_first_of_the_next_epoch(mini, given, monkeypatch):
-    plain, found = stages.collect, []
+    plain, found = stages.score, []
 
-    def watched(model, layers, batches, recipe, scoring):
-        found.extend(index for *_, index in batches)
-        return plain(model, layers, batches, recipe, scoring)
+    def watched(subject, scoring):
+        found.extend(index for *_, index in subject.batches)
+        return plain(subject, scoring)
 
-    monkeypatch.setattr(stages, "collect", watched)
+    monkeypatch.setattr(stages, "score", watched)
     stages.mask(PlainBench(), Masking(task=mini, choice=_choice(), first_epoch=7), given)
     expected = next(iter(loaders(mini, None, "cpu").train.epoch(7)))[2]
     assert torch.equal(found[0], expected)
@@ -119,21 +123,21 @@ def test_the_generator_of_the_network_is_not_the_loaders():
 PREPARES = """
 import sys
 from methods.nni_bridge import pruning
-from methods.pruning.params import Choice, Scoring
-from tests.pruning import golden
+from methods.pruning.criteria.subject import Subject
+from tests.pruning import golden, presets
 
 def known():
     return {name for name in sys.modules if name.startswith("nni")}
 
+net, choice = golden.net("residual"), presets.choice("l1", backend="nni")
 pruning.prepare()
 before = known()
-choice = Choice(scoring=Scoring(criterion="l1"), sparsity=0.5)
-net = golden.net("residual")
-pruning.speed_up(net, pruning.masks(net, ["block1.conv1"], [], golden.RECIPE, choice))
+pruning.speed_up(net, pruning.masks(Subject(net, ["block1.conv1"], [], golden.RECIPE), choice))
 print(len(before), len(known() - before))
 """
 
 
+@pytest.mark.slow
 def test_preparing_imports_all_of_nni_that_is_used():
     pytest.importorskip("nni")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", PREPARES], capture_output=True, text=True, check=True)
@@ -157,20 +161,20 @@ def test_steps_are_looked_at_on_the_device_wherever_the_profile_keeps_its_images
     published = mini.model_copy(update={"profile": "published"})
     batches = loaders(published, None, "meta")
     assert next(iter(batches.train.epoch(0)))[0].device.type == "cpu", "in host memory, for the workers"
-    (found,) = stages._first(batches, _choice(), "meta")
+    (found,) = stages._first(batches, 1, "meta")
     assert [tensor.device.type for tensor in found] == ["meta"] * 3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
 def test_scores_do_not_depend_on_the_precision_of_what_ran_before(mini, given, precision, monkeypatch):
     switches = [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32")]
-    plain, found = stages.collect, []
+    plain, found = stages.score, []
 
     def watched(*words):
         found.append([getattr(*switch) for switch in switches])
         return plain(*words)
 
-    monkeypatch.setattr(stages, "collect", watched)
+    monkeypatch.setattr(stages, "score", watched)
     task = mini.model_copy(update={"train_precision": precision})
     before = [getattr(*switch) for switch in switches]
     try:
@@ -190,22 +194,26 @@ for name in ("methods", "nni", "torchvision"):
     sys.modules[name] = None  # an import of it fails
 from pathlib import Path
 import torch
-from benchmark.records.store import Store
-from benchmark.vision.network import load
-network = load(Store(Path({results!r}), Path({artifacts!r})).load_output("pruned").network)
+from benchmark.records.artifacts import Artifacts
+from benchmark.vision.network import load, trust
+trust({builder!r})  # as the command that names it does
+network = load(Artifacts(Path({artifacts!r})).load("pruned", [{sha!r}])[0].network)
 torch.save(network(torch.ones(1, 3, 32, 32)), {logits!r})
 """
 
 
+@pytest.mark.slow
 def test_a_pruned_artifact_loads_without_methods_and_nni(mini, given, tmp_path):
     *_, shrunk = _life(PlainBench(), mini, given)
     assert (
         shrunk.network.tensors["conv1.weight"].shape[0] < 8
         or shrunk.network.tensors["block1.conv1.weight"].shape[0] < 8
     )
-    results, artifacts, logits = tmp_path / "results", tmp_path / "artifacts", tmp_path / "logits.pt"
-    Store(results, artifacts).save_output("pruned", shrunk)
-    script = LOADS.format(results=str(results), artifacts=str(artifacts), logits=str(logits))
+    artifacts, logits = tmp_path / "artifacts", tmp_path / "logits.pt"
+    artifacts.mkdir()
+    sha = Artifacts(artifacts).save("pruned", shrunk).sha256
+    builder = shrunk.network.builder
+    script = LOADS.format(artifacts=str(artifacts), logits=str(logits), sha=sha, builder=builder)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with torch.no_grad():

@@ -1,12 +1,11 @@
 """CUDA graphs played on a CPU: records the device operations of a step and replays them, Python left out.
 
 Like the real ones it freezes every Python value, executes nothing while it captures, and refuses to hand a device
-value to the host meanwhile.
+value to the host meanwhile. Like torch up to 2.11 it is left half open by a capture that fails: until `abandon` ends it,
+nothing random runs.
 """
 
 from __future__ import annotations
-
-import contextlib
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,23 +36,42 @@ class _Recorder(TorchDispatchMode):
         return out
 
 
+class _Drawing(TorchDispatchMode):
+    """Refuses to draw while a broken capture is open."""
+
+    def __init__(self, graphs: FakeGraphs) -> None:
+        super().__init__()
+        self.graphs = graphs
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if self.graphs.half_open and torch.Tag.nondeterministic_seeded in function.tags:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+        return function(*args, **(kwargs or {}))
+
+
 class FakeGraphs:
     """A `benchmark.vision.graph.Backend`. `lost` replays, counted over all graphs, do nothing: a driver gone wrong."""
 
     def __init__(self, lost: int = 0) -> None:
-        self.captures = self.replays = 0
+        self.captures = self.replays = self.attempts = 0
         self.lost = lost
+        self.half_open = False
 
     def stream(self):
-        return contextlib.nullcontext()
+        return _Drawing(self)
+
+    def abandon(self):
+        self.half_open = False
 
     def capture(self, work):
+        self.attempts += 1
         recorder = _Recorder()
         generator = torch.get_rng_state()
         try:
             with recorder:
                 work()
         except RuntimeError:
+            self.half_open = True
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # noqa: B904 # as torch
         finally:
             torch.set_rng_state(generator)

@@ -75,6 +75,86 @@ def test_an_epoch_depends_on_seed_and_number_alone(recipe):
     assert order(0, 1) != order(1, 0)
 
 
+@pytest.mark.parametrize("augment", ["crop_flip", "none"])
+def test_cutout_zeroes_a_square_around_a_uniform_centre_and_leaves_the_other_draws_alone(recipe, augment):
+    """Against the definition, image by image: rows y - 8 to y + 7 and columns alike, cut off at the borders."""
+    images, _ = data.load(Data(name="synthetic", classes=10), Path(), Scale(name="t", train_images=300, test_images=10))
+    plain = recipe.model_copy(update={"augment": augment})
+    whole = data.Loader(images, plain, 128, seed=3)
+    cut = data.Loader(images, plain.model_copy(update={"cutout": 16}), 128, seed=3)
+    rows = cut.choices(2)
+    assert torch.equal(rows[:, :-2], whole.choices(2)), "the draws of before are the draws of before"
+    for ours, theirs in zip(cut.epoch(2), whole.epoch(2), strict=True):
+        assert torch.equal(ours[2], theirs[2])
+        for image, other, row in zip(ours[0], theirs[0], rows[: len(ours[0])], strict=True):
+            y, x = (row[-2:] + 8).tolist()
+            other[:, max(0, y - 8) : y + 8, max(0, x - 8) : x + 8] = 0
+            assert torch.equal(image, other)
+        rows = rows[len(ours[0]) :]
+
+
+@pytest.mark.parametrize(
+    ("y", "x", "zeros"), [(0, 0, 64), (5, 20, 208), (16, 16, 256), (31, 3, 99), (8, 31, 144), (24, 7, 240)]
+)
+def test_cutout_of_16_zeroes_what_darts_does(y, x, zeros):
+    out = data.cut_out(torch.ones(1, 3, 32, 32), torch.tensor([y - 8]), torch.tensor([x - 8]), 16)
+    assert (out == 0).sum().item() == 3 * zeros
+
+
+def test_centres_of_cutout_cover_the_image_evenly(recipe):
+    images = data.Images(torch.zeros(20_000, 3, 32, 32, dtype=torch.uint8), torch.zeros(20_000, dtype=torch.int64))
+    centres = data.Loader(images, recipe.model_copy(update={"cutout": 16}), 128, seed=0).choices()[:, -2:] + 8
+    for axis in centres.unbind(1):
+        assert axis.unique().tolist() == list(range(32))
+        assert torch.bincount(axis).min() > 20_000 / 32 * 0.8
+    assert abs(np.corrcoef(*centres.unbind(1))[0, 1]) < 0.03
+
+
+def test_the_test_loader_cuts_nothing_out(recipe):
+    _, test = data.load(Data(name="synthetic", classes=10), Path(), Scale(name="t", train_images=10, test_images=30))
+    cut = recipe.model_copy(update={"cutout": 16})
+    pairs = zip(data.Loader(test, cut, 30), data.Loader(test, recipe, 30), strict=True)
+    assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in pairs)
+
+
+def test_loaders_over_some_images_draw_for_them_alone_and_keep_their_indices(recipe):
+    images, _ = data.load(Data(name="synthetic", classes=10), Path(), Scale(name="t", train_images=80, test_images=10))
+    loader = data.Loader(images, recipe, 32, seed=3)
+    halves = [
+        loader.over(part, name) for part, name in zip(torch.arange(80).chunk(2), ("weights", "alphas"), strict=True)
+    ]
+    for half, first in zip(halves, (0, 40), strict=True):
+        index = torch.cat([index for *_, index in half.epoch(1)])
+        assert sorted(index.tolist()) == list(range(first, first + 40))
+        assert (len(half), half.count) == (2, 40)
+        for _, labels, at in half.epoch(1):
+            assert torch.equal(labels, images.labels[at])
+    one, other = (half.choices(1) for half in halves)
+    assert not torch.equal(one[:, 0], other[:, 0] - 40), "both halves in the same order"
+    assert not torch.equal(one[:, 1:], other[:, 1:])
+    assert torch.equal(halves[0].choices(1), one)
+    assert torch.equal(loader.over(torch.arange(80)).choices(1), loader.choices(1)), "all of them: as ever"
+
+
+def test_a_plain_loader_over_some_images_gives_them_as_they_are_in_the_order_asked_for(recipe):
+    images, test = data.load(
+        Data(name="synthetic", classes=10), Path(), Scale(name="t", train_images=80, test_images=10)
+    )
+    wanted = torch.tensor([7, 3, 70])
+    pixels, labels, index = next(iter(data.Loader(images, recipe, 32, seed=3).over(wanted).plain()))
+    assert torch.equal(index, wanted)
+    assert torch.equal(labels, images.labels[wanted])
+    assert torch.equal(pixels, data.normalise(images.pixels[wanted], recipe.mean, recipe.std))
+    assert next(iter(data.Loader(test, recipe, 32).over(torch.tensor([4]))))[2].tolist() == [4]
+
+
+@pytest.mark.parametrize("chosen", [[], [-1], [80]])
+def test_indices_without_an_image_are_refused(recipe, chosen):
+    images, _ = data.load(Data(name="synthetic", classes=10), Path(), Scale(name="t", train_images=80, test_images=10))
+    with pytest.raises(ValueError, match="between 0 and 79"):
+        data.Loader(images, recipe, 32).over(torch.tensor(chosen, dtype=torch.int64))
+
+
 def test_test_loader_is_in_order_and_plain(recipe):
     _, test = data.load(Data(name="synthetic", classes=10), Path(), Scale(name="t", train_images=10, test_images=30))
     pixels, labels, index = next(iter(data.Loader(test, recipe, 30)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import platform
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from benchmark.plan.task import Model, Scale, Task
 from benchmark.vision import data, graph, network, originals, published, training, training_step
 from benchmark.vision.graph import WARM_UP, Graphed
 from benchmark.vision.models.repdistiller import resnet
+from benchmark.vision.switches import switches
 from tests.bench import PlainBench
 from tests.tiny import Scaled
 from tests.vision.fake_graph import FakeGraphs
@@ -121,6 +124,144 @@ def test_a_failed_capture_falls_back_to_eager_steps_and_says_why(task, fake):
     )
 
 
+def test_after_a_failed_capture_dropout_draws_on_and_no_later_fit_captures(task, fake):
+    """tiny has dropout, and the fake refuses to draw while a broken capture is open."""
+    task = _longer(task)
+    _train(task, PlainBench(), _Reading())
+    assert (fake.attempts, fake.half_open) == (1, False)
+    model, history = _train(task, PlainBench())
+    assert (fake.attempts, fake.captures) == (1, 0)
+    assert history.execution["graphs"] == []
+    assert history.execution["no_graph_because"] == (
+        "an earlier capture of this process failed (CUDA error: operation not permitted when stream is capturing)"
+    )
+    wanted, _ = _train(task, PlainBench(), type("Undeclared", (training.CrossEntropy,), {"capturable": False})())
+    assert _same_weights(model, wanted)
+
+
+def test_a_capture_left_open_would_stop_the_next_draw(task, fake, monkeypatch):
+    monkeypatch.setattr(fake, "abandon", lambda: None)
+    with pytest.raises(RuntimeError, match="Offset increment outside graph capture"):
+        _train(_longer(task), PlainBench(), _Reading())
+
+
+def test_other_faults_inside_a_capture_end_it_too_and_are_raised(task, fake, monkeypatch):
+    class Wrong(training.CrossEntropy):
+        def forward(self, model, images, labels, index):
+            if fake.attempts:
+                raise KeyError("a fault of the loss")
+            return super().forward(model, images, labels, index)
+
+    ended = []
+    monkeypatch.setattr(fake, "abandon", lambda: ended.append(1))
+    with pytest.raises(KeyError, match="a fault of the loss"):
+        _train(_longer(task), PlainBench(), Wrong())
+    assert ended == [1]
+
+
+def test_ending_a_broken_capture_asks_torch_for_everything_once(monkeypatch):
+    """What Cuda.abandon does, on stand-ins for what only a GPU has."""
+    asked, generator = [], torch.Generator()
+
+    class Broken:
+        def reset(self):
+            asked.append("reset")
+            raise RuntimeError("in all kinds of weird states")
+
+    class Stand(graph.Cuda):
+        def __init__(self) -> None:
+            self._stream = types.SimpleNamespace(device=torch.device("cuda:1"))
+            self._pool, self._latest = (0, 7), Broken()
+
+    ends = {"_cuda_endAllocateToPool": "end", "_cuda_releasePool": "release"}
+    for name, word in ends.items():
+        monkeypatch.setattr(torch._C, name, lambda *given, word=word: asked.append((word, *given)), raising=False)
+    default = types.SimpleNamespace(clone_state=lambda: generator, graphsafe_set_state=asked.append)
+    monkeypatch.setattr(torch.cuda, "default_generators", (None, default))
+    Stand().abandon()
+    assert asked == ["reset", ("end", 1, (0, 7)), ("release", 1, (0, 7)), generator]
+
+    def already(*given):
+        raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+
+    asked.clear()
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", already, raising=False)
+    Stand().abandon()
+    assert asked == ["reset", generator], "what torch has ended itself is not released a second time"
+
+
+@pytest.mark.slow
+def test_a_compilation_within_a_capture_fails_it_and_is_named(task, monkeypatch):
+    """With the compiler's own guards and no code generation: the loss turns a Python switch at the worst moment."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: real(function, backend="eager", dynamic=False))
+
+    class Plain:
+        """Captures by doing: the fake recorder's dispatch mode would keep the compiler out."""
+
+        def __init__(self) -> None:
+            self.captures = 0
+
+        def stream(self):
+            return contextlib.nullcontext()
+
+        def capture(self, work):
+            if self.captures == 0 and turning:
+                loss.factor = 2.0
+            self.captures += 1
+            work()  # which is the first replay, too
+            replays = itertools.count()
+            return lambda: work() if next(replays) else None
+
+        def abandon(self):
+            pass
+
+    class Factor(training.CrossEntropy):
+        factor = 1.0
+
+        def forward(self, model, images, labels, index):
+            value, logits = super().forward(model, images, labels, index)
+            return value * self.factor, logits
+
+    task = _longer(task, 6).model_copy(update={"compile": True})
+    monkeypatch.setattr(training, "graph_backend", lambda device: Plain())
+    for turning in (False, True):
+        torch.compiler.reset()
+        loss = Factor()
+        _, history = _train(task, PlainBench(), loss)
+        assert bool(history.execution["graphs"]) is not turning
+        assert ("Detected recompile" in history.execution["no_graph_because"]) is turning
+    torch.compiler.reset()
+
+
+def test_what_training_sets_is_the_trainings_own(task):
+    """cudnn's autotuning, or TF32, left on would make an inference depend on what the process did before."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    seen = []
+
+    def now():
+        return cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+
+    class Looking(training.CrossEntropy):
+        def forward(self, model, images, labels, index):
+            seen.append(now())
+            return super().forward(model, images, labels, index)
+
+    for benchmark, tf32 in ((False, True), (True, False)):
+        with switches(tf32=tf32, cudnn_benchmark=benchmark):
+            for precision in ("fp32", "tf32"):
+                seen.clear()
+                _train(task.model_copy(update={"train_precision": precision}), PlainBench(), Looking())
+                assert set(seen) == {(True, precision == "tf32", precision == "tf32")}
+                assert now() == (benchmark, tf32, tf32)
+            with pytest.raises(KeyboardInterrupt):
+                _train(task, PlainBench(stop_at=0.5))
+            assert now() == (benchmark, tf32, tf32)
+    seen.clear()
+    _train(task.model_copy(update={"profile": "published"}), PlainBench(), Looking())
+    assert set(seen) == {(False, False, False)}, "NNI's example does not ask for it"
+
+
 def test_a_loss_that_does_not_declare_it_is_not_captured(task, fake):
     class Silent(nn.Module):
         def forward(self, model, images, labels, index):
@@ -215,10 +356,27 @@ def _cycled(loader: data.Loader, count: int):
     return itertools.islice(itertools.chain.from_iterable(epochs), count)
 
 
+def test_a_training_on_some_images_sees_these_alone_in_both_profiles(task):
+    loader = data.loaders(task, PlainBench.data_dir, "cpu").train.over(torch.arange(20, 60), "weights")
+    theirs = list(published.worker_batches(loader, 1, originals.NNI, "cpu"))
+    for one, other in zip(loader.epoch(1), theirs, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    seen: list[int] = []
+
+    class Watching(training.CrossEntropy):
+        def forward(self, model, images, labels, index):
+            seen.extend(index.tolist())
+            return super().forward(model, images, labels, index)
+
+    model = network.build_model(task.model, task.data.classes)
+    training.fit(PlainBench(), model, data.Loaders(loader, loader.plain()), Watching(), task)
+    assert sorted(seen) == sorted([*range(20, 60)] * 2)
+
+
 @pytest.mark.parametrize("augment", ["crop_flip", "flip_crop", "none"])
 @pytest.mark.parametrize("original", [originals.NNI, originals.REPDISTILLER])
 def test_workers_make_the_very_batches_of_the_fast_profile(task, augment, original):
-    task = _longer(task, augment=augment)
+    task = _longer(task, augment=augment, cutout=8)
     loader = data.loaders(task, PlainBench.data_dir, "cpu").train
     state = torch.get_rng_state()
     theirs = list(published.worker_batches(loader, 3, original, "cpu"))
@@ -233,14 +391,14 @@ def test_published_reads_back_what_the_originals_did_and_says_how_it_ran(task, m
     read: list[tuple[float, float, float]] = []
     real = published.read_back
     monkeypatch.setattr(training, "read_back", lambda *tensors: read.append(real(*tensors)) or read[-1])
-    task = _longer(task, 2, name="repdistiller240").model_copy(update={"profile": "published"})
+    task = _longer(task, 2, original="repdistiller").model_copy(update={"profile": "published"})
     assert len(data.loaders(task, PlainBench.data_dir, "cpu").test) == 2  # 40 images in batches of 32
     _, history = _train(task, PlainBench())
     assert len(read) == 6
     assert history.execution["workers"] == 8
     assert history.loss[1] == pytest.approx((32 * read[3][0] + 32 * read[4][0] + 16 * read[5][0]) / 80)
     assert history.train_acc_pct[1] == pytest.approx(100 * sum(top1 for _, top1, _ in read[3:]) / 80)
-    _, other = _train(_longer(task, 2, name="nni160"), PlainBench())
+    _, other = _train(_longer(task, 2, original="nni"), PlainBench())
     assert len(read) == 6, "NNI's loop reads no accuracy back"
     assert other.loss == pytest.approx(history.loss)
 

@@ -47,6 +47,56 @@ def test_onecycle_rises_to_the_rate_and_falls_to_nothing():
     assert all(a < b for a, b in pairwise(rates[:30]))
 
 
+@pytest.mark.parametrize(("epochs", "final"), [(50, 0.001), (600, 0.0)])
+def test_cosine_is_torchs_at_the_start_of_every_epoch(epochs, final):
+    recipe, steps = _recipe(epochs=epochs, lr=0.025, schedule="cosine", final_lr=final), 7
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.025)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs, eta_min=final)
+    for epoch in range(epochs):
+        wanted = optimiser.param_groups[0]["lr"]
+        for step in (0, steps - 1):
+            assert training.rate(recipe, epoch * steps + step, steps) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+        optimiser.step()
+        schedule.step()
+    assert training.rate(recipe, (epochs - 1) * steps, steps) > final
+
+
+def test_cosine_by_the_batch_is_the_one_by_the_epoch_at_its_start_and_falls_in_between():
+    by_epoch, by_step = (_recipe(epochs=9, schedule=name) for name in ("cosine", "cosine_step"))
+    rates = [training.rate(by_step, step, 5) for step in range(45)]
+    assert all(a > b for a, b in pairwise(rates))
+    assert rates[::5] == [training.rate(by_epoch, step, 5) for step in range(0, 45, 5)]
+    assert 0 < rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("schedule", ["multistep", "constant", "cosine", "cosine_step"])
+def test_warm_up_rises_by_the_batch_to_the_rate_and_a_cosine_takes_the_rest(schedule):
+    recipe = _recipe(epochs=12, schedule=schedule, warmup_epochs=2)
+    rates = [training.rate(recipe, step, 10) for step in range(120)]
+    assert rates[:20] == pytest.approx([0.1 * k / 20 for k in range(1, 21)])
+    assert rates[20] == pytest.approx(0.1)
+    plain = recipe.model_copy(update={"warmup_epochs": 0})
+    if schedule.startswith("cosine"):
+        shorter = plain.model_copy(update={"epochs": 10})
+        assert rates[20:] == [training.rate(shorter, step, 10) for step in range(100)]
+    else:
+        assert rates[20:] == [training.rate(plain, step, 10) for step in range(20, 120)]
+
+
+def test_a_warm_up_longer_than_a_shortened_training_fills_it():
+    recipe = _recipe(epochs=1, schedule="cosine", warmup_epochs=5)
+    assert [training.rate(recipe, step, 4) for step in range(4)] == pytest.approx([0.025, 0.05, 0.075, 0.1])
+
+
+def test_onecycle_has_its_own_warm_up():
+    with pytest.raises(ValueError, match="warmup_epochs does not go with schedule=onecycle"):
+        _recipe(schedule="onecycle", warmup_epochs=1)
+
+
+def test_new_fields_of_a_recipe_change_no_key():
+    assert set(_recipe().identity()) == {"name", "epochs", "batch_size", "lr", "mean", "std"}
+
+
 def _train(task, bench):
     training.seed_everything(task.seed)
     model = tiny(task.data.classes)
@@ -87,6 +137,7 @@ def test_the_last_epoch_is_the_result_and_the_best_stands_beside_it(task):
     values = history.values()
     assert values["acc_pct"] == history.test_acc_pct[-1] == pytest.approx(accuracy(model, batches.test))
     assert values["best_acc_pct"] == max(history.test_acc_pct)
+    assert history.test_epochs == [1, 2, 3, 4, 5]
     assert history.test_acc_pct[int(values["best_epoch"]) - 1] == values["best_acc_pct"]
     assert values["epochs"] == 5
 
@@ -95,6 +146,24 @@ def test_evaluation_is_off_the_meter_every_epoch(task):
     bench = PlainBench()
     _train(_longer(task), bench)
     assert bench.pauses == 5
+
+
+def test_epochs_between_tests_are_not_tested_and_the_last_is(task):
+    every = _longer(task, 5)
+    task = every.model_copy(update={"recipe": every.recipe.model_copy(update={"test_every": 2})})
+    bench, shown = PlainBench(), []
+    bench.progress = lambda done, total, **numbers: shown.append(set(numbers)) if numbers else None
+    _, history, _ = _train(task, bench)
+    _, wanted, _ = _train(every, PlainBench())
+    assert history.test_epochs == [2, 4, 5]
+    assert history.test_acc_pct == [wanted.test_acc_pct[epoch - 1] for epoch in (2, 4, 5)]
+    assert (history.loss, len(history.loss)) == (wanted.loss, 5)
+    assert bench.pauses == 3
+    assert shown == [{"loss"}, {"loss", "acc_pct"}, {"loss"}, {"loss", "acc_pct"}, {"loss", "acc_pct"}]
+    values = history.values()
+    assert values["acc_pct"] == history.test_acc_pct[-1]
+    assert values["best_epoch"] in (2, 4, 5)
+    assert values["best_acc_pct"] == wanted.test_acc_pct[values["best_epoch"] - 1] == max(history.test_acc_pct)
 
 
 def test_it_learns(task):

@@ -1,0 +1,99 @@
+"""The words of a command: checked against what there is to choose, and said as Hydra takes them. Imports no Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.plan.folders import CONFIGS, ConfigError, folders, groups, names, near
+
+ROLES = {"teacher": "model", "teacher_recipe": "recipe"}
+"""Words that choose from the group of another: a teacher is a model, too."""
+
+DEFAULT_MODEL = "nni/vgg16"
+"""What configs/config.yaml names."""
+
+
+def check_words(overrides: Sequence[str]) -> None:
+    """Refuse an override whose name or choice does not exist, before Hydra is even imported. Raises ConfigError."""
+    known = {line.split(":")[0] for line in (CONFIGS / "config.yaml").read_text().splitlines() if line[:1].isalpha()}
+    valid = sorted({*known, *groups(), *ROLES, "pair", "hydra", "inference"} - {"defaults"})
+    chosen: dict[str, str] = {}
+    for override in overrides:
+        word, equals, choice = override.lstrip("+~").partition("=")
+        if not equals:
+            raise ConfigError(f"{override!r} is not an override: write name=value (see python -m benchmark run --help)")
+        top = word.split(".")[0].split("@")[0].split("/")[0]
+        if top not in valid:
+            raise ConfigError(f"unknown name {top!r} in {override!r}{near(top, valid)}")
+        if word in groups() and choice in ("null", ""):
+            raise ConfigError(f"{word} must be chosen{near(choice, names(word))}")
+        if word in (*groups(), *ROLES, "pair") and choice not in ("null", ""):
+            chosen[word] = choice
+            if "(" not in choice:  # a sweep function such as glob() is Hydra's to expand
+                _check_choices(word, choice)
+    if "pair" in chosen and "model" in chosen:
+        raise ConfigError("pair= sets the teacher and the student, model= sets the student: give one of them")
+    if "pair" in chosen and "teacher" in chosen:
+        raise ConfigError("pair= sets the teacher and the student, teacher= sets the teacher: give one of them")
+
+
+def _check_choices(group: str, choice: str) -> None:
+    valid = names(ROLES.get(group, group))
+    for name in choice.split(","):
+        if name.strip() not in valid:
+            raise ConfigError(f"unknown {group} {name.strip()!r}{near(name.strip(), valid)}")
+
+
+def as_hydra(overrides: Sequence[str]) -> list[str]:
+    """The words as Hydra takes them: a pair is a model and a teacher, and each network trains by its own recipe unless
+    `recipe=` (for both) or `teacher_recipe=` asks for another.
+
+    Raises ConfigError.
+    """
+    words = _without_pair(overrides)
+    chosen = dict(word.partition("=")[::2] for word in words)
+    recipe, teacher = chosen.get("recipe"), chosen.get("teacher")
+    added = [] if recipe else [f"recipe={own_recipe(chosen.get('model', DEFAULT_MODEL))}"]
+    if teacher and "teacher_recipe" not in chosen:
+        added.append(f"teacher_recipe={recipe or own_recipe(teacher)}")
+    return [_with_role(word) for word in (*added, *words)]
+
+
+def own_recipe(model: str) -> str:
+    """The recipe that a network is published with, as its file in configs/model says. Raises ConfigError."""
+    return str(_read("model", model).get("recipe") or "nni160")
+
+
+def _without_pair(overrides: Sequence[str]) -> list[str]:
+    words: list[str] = []
+    for word in overrides:
+        name, _, choice = word.partition("=")
+        if name != "pair":
+            words.append(word)
+        elif choice not in ("null", ""):
+            pair = _read("pair", choice)
+            words += [f"model={pair['student']}", f"teacher={pair['teacher']}"]
+    return words
+
+
+def _with_role(word: str) -> str:
+    """`teacher=x` as `model@teacher=x`; dotted words keep their names."""
+    name, equals, choice = word.partition("=")
+    return f"{ROLES[name]}@{name}{equals}{choice}" if name in ROLES else word
+
+
+def _read(group: str, name: str) -> dict[str, Any]:
+    """The content of a choice's file; empty where there is none, which Hydra then says better."""
+    from omegaconf import OmegaConf  # here: `--help` needs none
+
+    path = next((folder / group / f"{name}.yaml" for folder in folders() if _is_choice(folder, group, name)), None)
+    content = {} if path is None else OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no names and values")
+    return {str(key): value for key, value in content.items()}
+
+
+def _is_choice(folder: Path, group: str, name: str) -> bool:
+    return (folder / group / f"{name}.yaml").is_file()

@@ -1,0 +1,112 @@
+"""All records of a results folder, read once, beside every life that was asked for. Knows no method, plans nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from benchmark.plan.run_file import RunFile, RunStage
+from benchmark.plan.stage import Phase
+from benchmark.records.files import StoreError
+from benchmark.records.record import Record
+from benchmark.records.store import Store, read_run
+
+Where = tuple[str, str]
+"""A machine and a key, or a machine and a signature."""
+
+
+@dataclass
+class Book:
+    """Runs and records by where they lie. `unreadable` names the files of runs that say nothing.
+
+    Raises StoreError at a file that is no record.
+    """
+
+    runs: list[RunFile] = field(default_factory=list)
+    firsts: dict[Where, Record] = field(default_factory=dict)
+    repeats: dict[Where, list[Record]] = field(default_factory=dict)
+    measured: dict[Where, list[Record]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, store: Store) -> Book:
+        """Read a results folder."""
+        book = cls()
+        for record in store.records():
+            where = (record.machine, record.key)
+            if record.repeat:
+                book.repeats.setdefault(where, []).append(record)
+            elif record.group is None:
+                book.firsts[where] = record
+            else:
+                signature = str(record.params.get("signature"))
+                book.measured.setdefault((record.machine, signature), []).append(record)
+        for path in store.run_paths():
+            try:
+                book.runs.append(read_run(path))
+            except StoreError as error:
+                book.unreadable.append(str(error))
+        return book
+
+    def record(self, stage: RunStage) -> Record | None:
+        """The record that counts for a stage of a run."""
+        return self.firsts.get((stage.machine, stage.key))
+
+    def engine(self, run: RunFile) -> Record | None:
+        """The record of the run's engine."""
+        return next((self.record(stage) for stage in run.stages if stage.phase is Phase.DEPLOY), None)
+
+    def network(self, run: RunFile) -> Record | None:
+        """The record of the stage whose network was deployed."""
+        given = {stage.inputs.get("network") for stage in run.stages if stage.phase is Phase.DEPLOY}
+        return next((self.record(stage) for stage in run.stages if stage.key in given), None)
+
+    def inference(self, run: RunFile) -> Record | None:
+        """The newest measurement of what the run's engine executes, found by what was measured and how."""
+        built = self.engine(run)
+        if built is None:
+            return None
+        wanted = {**run.measurement, "signature": built.details.get("signature")}
+        found = [
+            record
+            for record in self.measured.get((run.infer_machine, str(wanted["signature"])), [])
+            if record.details.get("engine_version") == run.words.engine_version
+            and all(record.params.get(name) == value for name, value in wanted.items())
+        ]
+        return max(found, key=lambda record: record.created, default=None)
+
+    def missing(self, run: RunFile) -> list[str]:
+        """The names of the stages that have no record yet, inference included."""
+        absent = [stage.name for stage in run.stages if self.record(stage) is None]
+        return absent + ([] if self.inference(run) else ["inference"])
+
+    def copies(self, run: RunFile) -> list[str]:
+        """Where a chain mixes copies: stages that rest on another artifact than the one their input's record made."""
+        by_key = {stage.key: stage for stage in run.stages}
+        found = []
+        for stage in run.stages:
+            record = self.record(stage)
+            for name, key in stage.inputs.items():
+                needed = by_key.get(key)
+                made = None if needed is None else self.record(needed)
+                if record is None or needed is None or made is None:
+                    continue
+                if record.input_artifacts.get(name) != made.artifact:
+                    found.append(f"{stage.name} rests on a second copy of {needed.name}, not on the one of its record")
+        return found
+
+    def repeated_joules(self, record: Record) -> float:
+        """What was spent on a stage beyond its useful joules: lost epochs, and whole repeats."""
+        again = self.repeats.get((record.machine, record.key), [])
+        return record.repeated_joules + sum(each.joules + each.repeated_joules for each in again)
+
+    def unreached(self) -> Iterator[Record]:
+        """Records that no run reaches: nobody's row shows them."""
+        reached = {(stage.machine, stage.key) for run in self.runs for stage in run.stages}
+        for where, record in self.firsts.items():
+            if where not in reached:
+                yield record
+        shown = [self.inference(run) for run in self.runs]
+        keys = {(record.machine, record.key) for record in shown if record is not None}
+        for records in self.measured.values():
+            yield from (record for record in records if (record.machine, record.key) not in keys)

@@ -1,0 +1,108 @@
+"""The record of a stage: what it cost, how that is known, and a seal that shows edits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator
+
+from benchmark.plan.task import Config
+from benchmark.records.files import StoreError, read_json
+
+
+class Record(Config):
+    """One stage, worked once, as measured. Joules are NaN (null on disk) with a `reason` where no meter could tell.
+
+    `artifact` is the SHA-256 of what it handed on (empty where it hands on nothing), `input_artifacts` those of what it
+    was given. `joules` are useful ones; `repeated_joules` were spent on epochs that were lost and worked again. One
+    with `repeat=True` is the whole stage worked again (its artifact was lost): everything in it counts as repeated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+
+    version: int = 1
+    key: str
+    fn: str
+    fn_version: int
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    artifact: str = ""
+    artifact_bytes: int = Field(default=0, ge=0)
+    input_artifacts: dict[str, str] = Field(default_factory=dict)
+    joules: float
+    ci95_joules: float
+    repeated_joules: float
+    seconds: float = Field(ge=0)
+    source: str
+    grade: str
+    reason: str
+    values: dict[str, float]
+    details: dict[str, Any]
+    reading: dict[str, Any]
+    provenance: dict[str, Any]
+    device_name: str
+    machine: str
+    commit: str
+    created: str
+    attempts: int = Field(ge=1)
+    repeat: bool = False
+    group: str | None = None
+    digest: str = ""
+
+    @field_validator("joules", "ci95_joules", "repeated_joules", mode="before")
+    @classmethod
+    def _nan_from_null(cls, value: Any) -> Any:
+        return math.nan if value is None else value
+
+    @field_serializer("joules", "ci95_joules", "repeated_joules", when_used="json")
+    def _null_from_nan(self, value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _values_from_null(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values  # pydantic says what is wrong with it
+        return {name: math.nan if value is None else value for name, value in values.items()}
+
+    @field_serializer("values", when_used="json")
+    def _values_to_null(self, values: dict[str, float]) -> dict[str, float | None]:
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file. Raises StoreError where the file is no record."""
+    try:
+        return Record.model_validate(read_json(path))
+    except ValidationError as error:
+        finding = error.errors()[0]
+        raise StoreError(f"{path} is no record: {'.'.join(map(str, finding['loc']))}: {finding['msg']}") from error
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of a record's JSON (without its own `digest`), whatever the order and layout of the file."""
+    sealed = {name: value for name, value in content.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def fault_of_seal(path: Path) -> str:
+    """What is wrong with the digest of a record's file; empty where it is as it was written. Raises StoreError."""
+    content = read_json(path)
+    if not content.get("digest"):
+        return "has no digest: whether it was edited by hand cannot be told"
+    return "" if content["digest"] == digest(content) else "was edited by hand: its digest does not fit its content"
+
+
+def sealed(record: Record) -> Record:
+    """The record with its digest."""
+    return record.model_copy(update={"digest": digest(json.loads(dump(record)))})
+
+
+def dump(record: Record) -> bytes:
+    """A record as the bytes of its file."""
+    return json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False).encode()

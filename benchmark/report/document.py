@@ -1,0 +1,40 @@
+"""docs/columns.md, made from the typed rows: `python -m benchmark.report.document > docs/columns.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import Field, fields
+from typing import TYPE_CHECKING, Any
+
+from benchmark.report.rows import StageRow
+from benchmark.report.summary import SummaryRow
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def _line(each: Field[Any]) -> str:
+    return f"| `{each.name}` | {each.metadata['unit']} | {each.metadata['meaning']} |"
+
+
+def document(kinds: Sequence[tuple[str, type[DataclassInstance]]]) -> str:
+    """docs/columns.md: a table for each kind of row, by the file it is written to."""
+    parts = [
+        "# Columns\n\nMade by `python -m benchmark.report.document > docs/columns.md` from the typed rows; do not edit."
+    ]
+    for file, kind in kinds:
+        lines = "\n".join(_line(each) for each in fields(kind))
+        parts.append(
+            f"## {file}\n\n{(kind.__doc__ or '').strip()}\n\n| column | unit | meaning |\n|---|---|---|\n{lines}"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Print docs/columns.md."""
+    sys.stdout.write(document([("stages.csv", StageRow), ("summary.csv", SummaryRow)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""How far a life is, by the records of a store. Here alone a measurement's key comes from its engine's record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from benchmark.plan.life import Life
+from benchmark.plan.run_file import RunFile, RunStage
+from benchmark.plan.stage import Phase, Stage
+from benchmark.records.record import Record
+from benchmark.records.store import Store
+
+
+class Step(NamedTuple):
+    """A stage of a life, and its record where there is one."""
+
+    phase: Phase
+    stage: Stage
+    key: str
+    record: Record | None
+
+
+def steps(life: Life, store: Store) -> list[Step]:
+    """Every stage of a life whose key is known before any work, with its record."""
+    found = []
+    for phase, stage in life.steps():
+        key = life.key(stage)
+        found.append(Step(phase, stage, key, store.record(life.machine(phase), key)))
+    return found
+
+
+def measurement(life: Life, store: Store) -> Stage | None:
+    """The inference measurement of a life; None until its engine is built."""
+    built = store.record(life.place.infer_machine, life.key(life.build))
+    return None if built is None else life.measurement(built.details)
+
+
+def measured(life: Life, store: Store) -> bool:
+    """Whether the inference of a life has been measured."""
+    stage = measurement(life, store)
+    return stage is not None and bool(store.measurements(life.place.infer_machine, life.key(stage)))
+
+
+def recorded(life: Life, store: Store) -> bool:
+    """Whether nothing of a life is left to do."""
+    return all(step.record is not None for step in steps(life, store)) and measured(life, store)
+
+
+def redone(life: Life, store: Store, runs: Iterable[RunFile]) -> Iterator[str]:
+    """Which stages of a life are recorded under an earlier plan, one of `runs`, and would be worked again, and why; a
+    line each."""
+    run = life.run_file("")
+    earlier = [other for other in runs if _same_words(run, other) and other.plan != run.plan]
+    if not earlier:
+        return
+    before = max(earlier, key=lambda other: other.created)
+    changed: dict[str, str] = {}
+    for number, stage in enumerate(run.stages):
+        was = before.stages[number] if number < len(before.stages) else None
+        if was is None or was.fn != stage.fn or was.key == stage.key:
+            continue
+        changed[stage.key] = stage.name
+        if store.record(was.machine, was.key) is not None and store.record(stage.machine, stage.key) is None:
+            yield f"{stage.name} {was.key} is recorded, but is worked again as {stage.key}: {_why(stage, was, changed)}"
+
+
+def _same_words(one: RunFile, other: RunFile) -> bool:
+    """Whether two runs were asked for in the same words, whatever the code made of them."""
+    names = ("words", "settings", "seed", "train_machine", "infer_machine")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def _why(stage: RunStage, was: RunStage, changed: dict[str, str]) -> str:
+    if stage.version != was.version:
+        return f"its version was raised from {was.version} to {stage.version}"
+    rests = [changed[key] for key in stage.inputs.values() if key in changed]
+    return f"it rests on {', '.join(rests)}" if rests else "its parameters have changed"

@@ -1,0 +1,286 @@
+"""Works stages on one device, each in one window, one record each. The only place that opens a stage's window."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, NamedTuple, cast
+
+from benchmark.energy import DeviceBusy, DeviceLock, EnergyTracer, Options, Reading
+from benchmark.errors import UserError
+from benchmark.plan.deployment import Measurement
+from benchmark.plan.life import Life
+from benchmark.plan.stage import Output, Phase, Stage
+from benchmark.records.artifacts import Stored
+from benchmark.records.files import StoreError
+from benchmark.records.provenance import now, provenance
+from benchmark.records.record import Record
+from benchmark.run.process import ready, words
+from benchmark.run.progress import Progress
+from benchmark.run.workbench import Account, Site, Workbench
+from benchmark.vision.builders import trust
+
+DAY_S = 86_400.0
+
+
+class StageError(UserError):
+    """A stage failed or may not be worked here; the message names it and its cause. What was spent on it is kept in its
+    account."""
+
+
+class Pending(NamedTuple):
+    """An inference measurement to be taken: of the engine of `life`, as `stage`."""
+
+    life: Life
+    stage: Stage
+
+
+class Given(NamedTuple):
+    """What a stage is given: another's output, and the SHA-256 of the artifact it came from."""
+
+    output: Output
+    artifact: str
+
+
+@dataclass
+class Worker:
+    """One device at work. Within `with` it may hold the board and keeps one energy tracer; `say` gets a line for
+    everything a user should know."""
+
+    site: Site
+    say: Callable[[str], None]
+    _tracer: EnergyTracer | None = field(default=None, init=False)
+    _lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
+    _has_board: bool = field(default=False, init=False)
+
+    def __enter__(self) -> Worker:
+        self.site.store.check_writable()
+        self._provenance = provenance()  # now: the code on disk may change while a long study runs
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tracer is not None:
+            self._tracer.close()
+            self._tracer = None
+        self._lock.close()
+        self._has_board = False
+
+    # --- stages ----------------------------------------------------------------------------------------------------
+
+    def ensure(self, life: Life, phase: Phase, stage: Stage) -> None:
+        """Work a stage unless its record is there. Raises StageError, or StoreError where nothing can be kept."""
+        key, machine = life.key(stage), life.machine(phase)
+        if self.site.store.record(machine, key) is not None:
+            self.say(f"{phase:<8} {stage.name} {key}: recorded")
+            return
+        self._may_work(life, stage)
+        self._take_board()
+        _trust(life)
+        with self._held(stage, key):
+            if self.site.store.record(machine, key) is None:  # another process may have finished it meanwhile
+                self._work(life, stage)
+
+    def obtain(self, life: Life, stage: Stage) -> Given:
+        """What a stage hands on: from its artifact, or worked again where that is lost or no record vouches for it."""
+        key, store = life.key(stage), self.site.store
+        _trust(life)
+        with self._held(stage, key):
+            try:
+                found = store.outputs.load(key, store.copies(life.machine(life.phase(stage)), key))
+            except StoreError as error:
+                self.say(str(error))
+                found = None
+            if found is not None:
+                return Given(found[0], found[1].sha256)
+            self._may_work(life, stage)
+            self.say(f"the artifact of {stage.name} {key} is lost: it is worked again and booked as repeated")
+            return self._work(life, stage)
+
+    def _may_work(self, life: Life, stage: Stage) -> None:
+        """Refuse to work a stage here whose records are to come from another machine."""
+        machine, here = life.machine(life.phase(stage)), self.site.device.machine
+        if machine != here:
+            raise StageError(
+                f"{stage.name} {life.key(stage)} belongs to {machine}, and this machine is {here}: "
+                "run it there, and copy its results/ and artifacts/ here"
+            )
+
+    def _held(self, stage: Stage, key: str) -> contextlib.AbstractContextManager[None]:
+        return self.site.store.outputs.working_on(
+            key, lambda: self.say(f"another process works on {stage.name} {key}: waiting for it")
+        )
+
+    def _work(self, life: Life, stage: Stage) -> Given:
+        """Call the stage's function in its window; keep the artifact first, then the record."""
+        key, phase, store = life.key(stage), life.phase(stage), self.site.store
+        inputs = {name: self.obtain(life, needed) for name, needed in stage.inputs.items()}
+        bench, progress = self._bench(f"{phase:<8} {stage.name} {life.task.model.name} {key[:8]}", key)
+        try:
+            function = _resolve(stage.fn)
+            with bench.metered():
+                output = function(bench, stage.params, **{name: given.output for name, given in inputs.items()})
+            account = bench.account()
+            stored = store.outputs.save(key, output)
+        except BaseException as error:
+            bench.close()
+            progress.close(
+                f"stopped ({words(error)}); {self._wh(bench.spent_joules)} spent on it are kept in its account"
+            )
+            if isinstance(error, Exception) and not isinstance(error, StoreError):
+                raise StageError(f"{stage.name} {key} failed: {words(error)}") from error
+            raise
+        made = _Made(output, account, stored, {name: given.artifact for name, given in inputs.items()})
+        record = store.add(self._record(stage, life, made), _samples(bench.reading))
+        self.site.checkpoint(key).unlink(missing_ok=True)
+        store.clear_attempts(self.site.device.machine, key)
+        progress.close(self._done(record))
+        return Given(output, stored.sha256)
+
+    # --- inference -------------------------------------------------------------------------------------------------
+
+    def measure(self, group: Mapping[str, Pending]) -> None:
+        """Measure some engines together, their windows taking turns, a record each by its key.
+
+        What an early end leaves unmeasured is measured by the next run. Raises StageError.
+        """
+        from benchmark.deploy.measure import measure_group, subject  # here: torch
+
+        self._take_board()
+        for life, stage in group.values():
+            self._may_work(life, stage)
+        engines = {key: self.obtain(life, life.build) for key, (life, _) in group.items()}
+        name = f"{now()}/{next(iter(group))[:6]}"
+        bench, progress = self._bench(f"{Phase.INFER:<8} {len(group)} network shape(s)", "measurement")
+        try:
+            subjects = {
+                key: subject(bench, cast(Measurement, stage.params), engines[key].output)
+                for key, (_, stage) in group.items()
+            }
+            with bench.metered():
+                outputs = measure_group(bench, subjects)
+        except BaseException as error:
+            bench.close()
+            progress.close(f"stopped ({words(error)}); {self._wh(bench.spent_joules)} were spent on measuring")
+            if isinstance(error, Exception):
+                raise StageError(f"the inference measurement failed: {words(error)}") from error
+            raise
+        samples = _samples(bench.reading)
+        for key, (life, stage) in group.items():
+            output, used = outputs[key], {"engine": engines[key].artifact}
+            account = Account.of_windows(output.details["account"])
+            kept = {part: value for part, value in output.details.items() if part != "account"}
+            kept["engine_key"] = life.key(life.build)  # the one engine, of all with this signature, that was measured
+            kept["engine_version"] = life.place.engine_version
+            made = _Made(Output(values=output.values, details=kept), account, Stored("", 0), used)
+            record = self._record(stage, life, made)
+            self.site.store.add(record.model_copy(update={"group": name}), samples)
+            samples = b""  # one window around the group: its readings lie beside the first of its records
+        self.site.store.clear_attempts(self.site.device.machine, "measurement")
+        progress.close(f"done, {self._wh(bench.spent_joules)} spent on measuring")
+
+    # --- what both need --------------------------------------------------------------------------------------------
+
+    def _bench(self, title: str, key: str) -> tuple[Workbench, Progress]:
+        device = self.site.device
+        if self._tracer is None:
+            options = Options(probed=self._probed())
+            wait = ready(device)
+            self._tracer = EnergyTracer(device, synchronize=wait, cpu_tdp_w=self.site.cpu_tdp_w, options=options)
+        progress = Progress(title, estimated=device.source.startswith("estimate"))
+        return Workbench(self.site, key, self._tracer, progress), progress
+
+    def _take_board(self) -> None:
+        """Have a GPU to ourselves until the end of the run: two jobs on one board would be billed for each other.
+
+        Before any stage is held: a process that held a stage and waited for the board could wait for one that has the
+        board and waits for the stage.
+        """
+        if self.site.device.kind != "cuda" or self._has_board:
+            return
+        lock = DeviceLock(self.site.device)
+        try:
+            lock.acquire()
+        except DeviceBusy as busy:  # its words name the holder; wait, for a study may take a day
+            self.say(f"{busy}: waiting for it")
+            lock = DeviceLock(self.site.device, wait_s=DAY_S)
+            lock.acquire()
+        self._lock.callback(lock.release)
+        self._has_board = True
+
+    def _probed(self) -> dict[str, dict[str, Any]]:
+        """What the newest probe found out about this board, by its UUID."""
+        device = self.site.device
+        facts = self.site.store.device(device.uuid, device.driver)
+        if facts is None and device.kind == "cuda":
+            self.say("note: this board was not probed under this driver: python -m benchmark device --probe does it")
+        return {} if facts is None else {device.uuid: facts}
+
+    def _record(self, stage: Stage, life: Life, made: _Made) -> Record:
+        device = self.site.device
+        board: dict[str, Any] = {
+            "device_uuid": device.uuid,
+            "driver": device.driver,
+            "power_limit_w": device.power_limit_w,
+        }
+        return Record(
+            key=life.key(stage),
+            fn=stage.fn,
+            fn_version=stage.params.version,
+            params=stage.params.model_dump(mode="json"),
+            inputs={name: life.key(needed) for name, needed in stage.inputs.items()},
+            artifact=made.stored.sha256,
+            artifact_bytes=made.stored.size,
+            input_artifacts=made.given,
+            **made.account.fields(),
+            values=dict(made.output.values),
+            details=dict(made.output.details),
+            provenance={**self._provenance, **board},
+            device_name=device.name,
+            machine=device.machine,
+            commit=self._provenance["commit"],
+            created=now(),
+        )
+
+    def _done(self, record: Record) -> str:
+        shown = [f"{self._wh(record.joules)} in {record.seconds:.1f} s ({record.source}, grade {record.grade})"]
+        if "acc_pct" in record.values:
+            shown.append(f"accuracy {record.values['acc_pct']:.2f} %")
+        if record.repeated_joules:
+            shown.append(f"{self._wh(record.repeated_joules)} repeated")
+        if record.reason:
+            shown.append(record.reason)
+        return "done: " + ", ".join(shown)
+
+    def _wh(self, joules: float) -> str:
+        about = "~" if self.site.device.source.startswith("estimate") else ""
+        return f"{about}{joules / 3600:.4g} W.h" if joules == joules else "an unknown amount of energy"
+
+
+class _Made(NamedTuple):
+    """What came of working a stage: its output, its cost, its artifact, and the artifacts it was given, by input."""
+
+    output: Output
+    account: Account
+    stored: Stored
+    given: dict[str, str]
+
+
+def _trust(life: Life) -> None:
+    """Let artifacts of this life name the builders that its command names, and no others of their own."""
+    trust(*(model.builder for model in (life.task.model, life.task.teacher) if model is not None))
+
+
+def _samples(reading: Reading) -> bytes:
+    """The raw readings worth keeping beside a record: those of a meter. An estimate has none."""
+    return b"" if reading.source.startswith("estimate") or not reading.raw else reading.samples_csv_gz(thin=True)
+
+
+def _resolve(fn: str) -> Callable[..., Output]:
+    """The stage function named `module:function`."""
+    module, _, name = fn.partition(":")
+    return cast(Callable[..., Output], getattr(importlib.import_module(module), name))

@@ -1,0 +1,94 @@
+"""Which functions may build a network: what a file or an argument names is data, and must not choose code to run.
+
+Torch-free until something is built, so that whoever reads the command can say what it trusts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import UserError
+from benchmark.plan.task import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ZOO = "benchmark.vision.models"
+_ZOO_BUILDER = re.compile(re.escape(ZOO) + r"(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z][A-Za-z0-9_]*")
+_trusted: set[str] = set()
+
+
+class BuilderError(UserError):
+    """A builder may not run, or cannot be called as its file says; the message names it."""
+
+
+def trust(*builders: str) -> None:
+    """Let these builders (`module:function`) run in this process, wherever they lie: for the words of the present
+    command, never for words from a file."""
+    _trusted.update(builders)
+
+
+def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """The fresh module that `module:function` makes from `kwargs`, initialised from torch's global generator.
+
+    Runs functions defined in a module under `benchmark.vision.models`, and builders that `trust` was told of. Raises
+    BuilderError for any other before it imports anything, and for arguments that are no plain data (JSON's values).
+    A builder that builds others by name calls this too, so its arguments pass the same check.
+    """
+    function = _trusted_function(builder) if builder in _trusted else _zoo_function(builder)
+    if not _is_data(dict(kwargs)):
+        raise BuilderError(f"the arguments of builder {builder!r} must be plain data: numbers, texts, lists, mappings")
+    try:
+        inspect.signature(function).bind(**kwargs)
+    except TypeError as error:
+        raise BuilderError(f"builder {builder!r} does not take these arguments: {error}") from error
+    from torch import nn  # here, not above: see the module's docstring
+
+    module = function(**kwargs)
+    if not isinstance(module, nn.Module):
+        raise BuilderError(f"builder {builder!r} made no network but a {type(module).__name__}")
+    return module
+
+
+def build_model(model: Model, classes: int) -> nn.Module:
+    """A fresh network with `classes` outputs of the model that the present command names, which is trusted so."""
+    trust(model.builder)
+    return build(model.builder, {**model.kwargs, "classes": classes})
+
+
+def _trusted_function(builder: str) -> Callable[..., Any]:
+    module, _, name = builder.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _zoo_function(builder: str) -> Callable[..., Any]:
+    """The function, once it is seen to be one that its own module defines: a name that a module has only imported is
+    somebody else's code."""
+    refused = BuilderError(
+        f"builder {builder!r} may not run: a file may name functions defined under {ZOO} alone, or the builder that "
+        "the present command names (model.builder=...)"
+    )
+    if not _ZOO_BUILDER.fullmatch(builder):
+        raise refused
+    module, _, name = builder.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise BuilderError(f"builder {builder!r} is not there: {error}") from error
+    if type(function) is not FunctionType or (function.__module__, function.__qualname__) != (module, name):
+        raise refused
+    return function
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_data(part) for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_data(part) for part in value)
+    return value is None or isinstance(value, str | int | float)

@@ -1,0 +1,43 @@
+"""Train and eval mode of every part of a module: set by what is trained, and left as found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+def train_what_is_trained(module: nn.Module) -> None:
+    """Put `module` into train mode, except every part whose parameters are all frozen, which goes to eval mode.
+
+    Parts without parameters follow what holds them; a module's own `train()` is honoured. The module itself is a part
+    like any other only where it holds parameters of its own: a loss that merely owns a frozen teacher is in train mode.
+    """
+    module.train()
+    own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
+    if own and not any(parameter.requires_grad for parameter in module.parameters()):
+        module.eval()
+    else:
+        _rest_frozen_parts(module)
+
+
+def _rest_frozen_parts(module: nn.Module) -> None:
+    for part in module.children():
+        trained = [parameter.requires_grad for parameter in part.parameters()]
+        if trained and not any(trained):
+            part.eval()
+        elif trained:
+            _rest_frozen_parts(part)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every part has the mode it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -1,0 +1,35 @@
+"""The process-wide switches of numerics: TF32 and cudnn's choice of algorithms. Whoever sets them says for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from benchmark.plan.task import TrainPrecision
+
+
+def set_precision(precision: TrainPrecision) -> None:
+    """Set the process-wide switches of a precision, for good: TF32 in convolutions and matrix products only where it
+    is asked for."""
+    _set_tf32(precision != "fp32")
+
+
+@contextmanager
+def switches(tf32: bool, cudnn_benchmark: bool, deterministic: bool = False) -> Iterator[None]:
+    """TF32, cudnn's trying-out of algorithms and its deterministic ones as asked for inside; as they were
+    afterwards."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic)
+    _set_tf32(tf32)
+    cudnn.benchmark, cudnn.deterministic = cudnn_benchmark, deterministic
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+
+
+def _set_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

@@ -1,0 +1,46 @@
+"""The energy of any training script: the lines with `tracer` and `window` are all that measuring takes.
+
+    python examples/measure_your_training.py
+
+The tracer needs no torch and knows none of this suite's methods. On a GPU it reads the board's meter; where there is no
+meter it gives a labelled estimate (grade E), and says so.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.energy import EnergyTracer
+
+
+def main(epochs: int = 3, images: int = 2000) -> None:
+    """Train a small network on noise; print what each epoch and the whole training cost, evaluation left out."""
+    tracer = EnergyTracer("auto")
+    device = tracer.device.torch_name
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    data, labels = torch.randn(images, 3, 32, 32, device=device), torch.randint(10, (images,), device=device)
+    with tracer.window("training") as training:
+        for number in range(1, epochs + 1):
+            with tracer.window(f"epoch {number}") as epoch:
+                train(model, optimiser, data, labels)
+            with training.paused():  # off the meter
+                hits = (model(data).argmax(1) == labels).double().mean()
+                print(f"epoch {number}: {epoch.reading.joules:.1f} J, accuracy {100 * hits:.1f} %")
+    r = training.reading
+    about = "~" if r.source.startswith("estimate") else ""
+    print(f"training: {about}{r.joules:.1f} ± {r.ci95_joules:.1f} J in {r.seconds:.2f} s ({r.source}, grade {r.grade})")
+
+
+def train(model: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
+    """One epoch; nothing in here knows that it is measured."""
+    for rows in torch.split(torch.randperm(len(images), device=images.device), 100):
+        loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call] # torch leaves backward untyped
+        optimiser.step()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What a criterion is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+
+from benchmark.plan.task import Recipe
+from benchmark.vision.data import Batch
+
+Scores = dict[str, Tensor]
+"""A number per filter, [filters], by the name of the convolution. The lowest go."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to judge: the convolutions whose filters are to be scored, and the training steps to look at.
+
+    With `batches` (images, labels, indices; on the network's device) a criterion has `model` for itself and may train
+    it by `recipe`; without, it only reads it.
+    """
+
+    model: nn.Module
+    layers: Sequence[str]
+    batches: Sequence[Batch]
+    recipe: Recipe
+
+    def weights(self) -> dict[str, Tensor]:
+        """The convolutions' weights, [filters, ...], detached."""
+        return {name: cast(Tensor, self.model.get_submodule(name).weight).detach() for name in self.layers}

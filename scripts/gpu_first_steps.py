@@ -1,0 +1,143 @@
+"""What `gpu_first.py` does in the first hour on a GPU machine, and the questions that it is to answer. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MODULES = ("torch", "numpy", "pandas", "safetensors", "pynvml", "hydra", "omegaconf", "pydantic", "rich")
+"""Without these nothing works; each step names what it needs beside them."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The interpreter that does the work and the folders it works in."""
+
+    python: str
+    results: Path
+    data: Path
+    artifacts: Path
+
+    def words(self) -> tuple[str, ...]:
+        """The folders as overrides of `python -m benchmark`."""
+        return (f"paths.results={self.results}", f"paths.data={self.data}", f"paths.artifacts={self.artifacts}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do: the words after the interpreter, and what it takes.
+
+    It is not begun with less than `least_s` left, and gets a slice at a stretch. A `resumable` one may be cut off then,
+    and goes on from there when it is called again; another that does not end within `limit_s` (or a slice) has failed.
+    `needs` are modules, `after` a step that must have passed, `instead_of` one that must have failed.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    least_s: float
+    limit_s: float = 0.0
+    resumable: bool = False
+    needs: tuple[str, ...] = ()
+    after: str = ""
+    instead_of: str = ""
+
+
+NOT_BUILT = (
+    ("distillation: VGG13->VGG8 and ResNet56->ResNet20, KD and CRD", "no such method here yet"),
+    ("quantization: VGG16 INT8", "no TensorRT engine here yet"),
+    ("nas: ProxylessNAS and DARTS", "no such methods here yet"),
+)
+"""Rows of Table 3 that no step works."""
+
+FETCH = (
+    "import pathlib, sys; from benchmark.vision.download import ensure; ensure('cifar100', pathlib.Path(sys.argv[1])); "
+    "print('CIFAR-100 is under', sys.argv[1])"
+)
+GPU_TESTS = """
+import sys, pytest, torch
+if not torch.cuda.is_available():
+    sys.exit("torch sees no CUDA device: every test would be skipped")
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+PYTEST = (
+    "-c", GPU_TESTS, "-m", "gpu", "-rfE", "--continue-on-collection-errors",
+    "-p", "no:benchmark",  # it warns under xdist, where it is installed
+    "-p", "no:cacheprovider",
+    "-o", "filterwarnings=default",  # another torch or Python deprecates other things: to be read, not a failure
+)  # fmt: skip  # options and their values in pairs
+SHORT = ("recipe=check", "inference.windows=5", "inference.warmup_cap_s=60")
+"""Eight epochs of all the data, and half the windows: a life of some minutes whose rows are no row of Table 3."""
+
+
+def all_steps(places: Places) -> list[Step]:
+    """Everything, in the order in which it is worth knowing."""
+    device = ("hardware=gpu", *places.words())
+    results = str(places.results)
+    return [
+        Step("probe", ("-m", "benchmark", "device", "--probe", *device), 75, 180),
+        Step("gpu-check", ("scripts/gpu_check.py", "--device", "cuda:0", "--results", results), 420, 540),
+        Step("gpu tests", PYTEST, 120, 540, needs=("pytest", "hypothesis")),
+        Step("perf: energy", ("scripts/perf_energy.py",), 90, 540),
+        Step("perf: training", ("scripts/perf_training.py",), 240, 540),
+        Step("perf: start", ("scripts/perf_start.py",), 90, 540),
+        Step("data", ("-c", FETCH, str(places.data)), 20, 300),
+        *_short_lives(device),
+        *_table_3(device),
+    ]
+
+
+def _life(name: str, *words: str, after: str = "data", needs: tuple[str, ...] = ()) -> Step:
+    command = ("-m", "benchmark", "run", *words)
+    return Step(name, command, 90, resumable=True, after=after, needs=needs)
+
+
+def _short_lives(device: tuple[str, ...]) -> list[Step]:
+    dense = ("method=baseline", "model=nni/vgg16", *SHORT, *device)
+    pruned = ("method=pruning/apoz", "model=nni/vgg16", "method.finetune_epochs=2", *SHORT, *device)
+    pretended = Step(
+        "short life: VGG16 on synthetic images",
+        ("-m", "benchmark", "run", *dense, "data=synthetic"),
+        90,
+        resumable=True,
+        instead_of="data",
+    )
+    return [
+        _life("short life: VGG16", *dense),
+        _life("short life: VGG16 pruned", *pruned),
+        _life("short life: VGG16 pruned by NNI", *pruned, "method.backend=nni", needs=("nni",)),
+        pretended,
+    ]
+
+
+def _table_3(device: tuple[str, ...]) -> list[Step]:
+    vgg16 = ("model=nni/vgg16", *device)
+    pruners = ("apoz", "fpgm", "l2", "taylorfo")
+    return [
+        _life("Table 3: VGG16", "method=baseline", *vgg16),
+        _life("Table 3: VGG16 FP16", "method=baseline", "deploy_precision=fp16", *vgg16),
+        *(_life(f"Table 3: VGG16 {name}", f"method=pruning/{name}", *vgg16) for name in pruners),
+        _life("Table 3: ResNet18", "method=baseline", "model=nni/resnet18", *device),
+        _life("Table 3: VGG19", "method=baseline", "model=nni/vgg19", *device),
+    ]
+
+
+QUESTIONS = (
+    ("Do the driver, torch and the meter find the same board, and does a first kernel run?", ("probe", "gpu-check")),
+    ("Counter tick, sensor periods, cost of each call, the driver's ring, bare and context idle", ("probe",)),
+    ("Counter and trapezoid agree on four loads; 2N steps cost twice N; stages add up; windows repeat", ("gpu-check",)),
+    ("Nobody else is seen on the board, in a container too, where pids are the host's", ("gpu-check",)),
+    ("Do graphs, compiled steps, clipping, dropout and masked fine-tuning train as eager steps do?", ("gpu tests",)),
+    ("After ready() no stage loads a library, and the generators are where they were", ("gpu tests",)),
+    ("What a sample, a window and a query by nvidia-smi cost", ("perf: energy",)),
+    ("How much faster than the originals' manner a step is", ("perf: training",)),
+    ("What starting costs", ("perf: start",)),
+    ("A whole life: base, deployment, inference; its rows and their grades", ("short life: VGG16",)),
+    ("A pruned life: masks, fine-tuning from graphs, shrinking, a smaller engine", ("short life: VGG16 pruned",)),
+    ("The same by NNI's pruner", ("short life: VGG16 pruned by NNI",)),
+    ("Windows rejected or noted: power limit, heat, clocks, neighbours (in the records' details)", ("Table 3: VGG16",)),
+    (
+        "The paper's rows on this board",
+        ("Table 3: VGG16", "Table 3: VGG16 apoz", "Table 3: ResNet18", "Table 3: VGG19"),
+    ),
+)
+"""What only a GPU can show, in the order in which to look, and the steps that show it."""
