@@ -28,14 +28,14 @@ from benchmark.plan.config import compose
 from benchmark.plan.config import names as known
 from benchmark.vision.loss import CrossEntropy
 from benchmark.vision.models.repdistiller.resnet import resnet20, resnet56
+from benchmark.vision.switches import set_precision
 from benchmark.vision.teacher import Teacher
-from benchmark.vision.training_step import safe_in_channels_last, set_precision
+from benchmark.vision.training_step import safe_in_channels_last
 from methods.distillation.contrast import DrawOnDevice, DrawOnHost
 from methods.distillation.crd import dense, gathered
 from methods.distillation.nst import selectivity
 from methods.distillation.objective import INITIAL, Objective
 from methods.distillation.params import Choice
-from methods.distillation.teacher import PlainTeacher
 from methods.distillation.term import Scene
 from methods.distillation.wiring import build_term, freeze_but, handed_on, shapes_of, trained_at_first
 
@@ -204,7 +204,7 @@ def _step(network: nn.Module, loss: nn.Module, side: Side) -> Callable[[], float
 def _method(choice: Choice, side: Side, initial: bool) -> Callable[[], float]:
     torch.manual_seed(0)
     student, taught = resnet20().train(), resnet56()
-    teacher = PlainTeacher(taught) if side.published else Teacher(taught.to(memory_format=torch.channels_last))  # type: ignore[call-overload] # missing in the stub
+    teacher = Teacher(taught, fold=False) if side.published else Teacher(taught.to(memory_format=torch.channels_last))  # type: ignore[call-overload] # missing in the stub
     scene = Scene(shapes_of(student), shapes_of(taught), LABELS, published=side.published)
     first = build_term(choice.initial, scene) if choice.initial else None
     if initial:

@@ -31,6 +31,8 @@ class CC(Term):
 
         dimensions: int = Field(default=128, gt=0)
 
+    least_images = 2
+
     def __init__(self, scene: Scene, settings: Settings) -> None:
         super().__init__()
         self.embed_student = nn.Linear(scene.student[-1][0], settings.dimensions)

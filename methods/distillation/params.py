@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field
 
-from benchmark.plan.task import Config
+from benchmark.plan.task import Config, Params, Task
 
 Value = float | int | str
 
@@ -77,3 +77,27 @@ class Choice(Config):
 
 def _filled(settings: Mapping[str, Value | None], tuned: Mapping[str, Value]) -> dict[str, Value | None]:
     return {name: tuned.get(name) if value is None else value for name, value in settings.items()}
+
+
+class Learning(Params):
+    """What the stages of distillation share. `task` is the student's, its recipe that of the stage; `no_waste` leaves
+    out what changes nothing.
+
+    A stage goes on after the `first_epoch` epochs of an initial one: its draws (order of the images, crops, flips) are
+    theirs continued, as from the one loader of the original.
+    """
+
+    task: Task
+    term: TermChoice
+    first_epoch: int = 0
+    no_waste: bool = False
+
+
+class Preparing(Learning):
+    """Parameters of `methods.distillation.stages:initial`."""
+
+
+class Distilling(Learning):
+    """Parameters of `methods.distillation.stages:distil`."""
+
+    weights: Weights

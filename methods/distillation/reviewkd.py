@@ -66,6 +66,7 @@ class ReviewKD(Term):
     """The sum of `hierarchical` over the levels, the student's after fusion, the teacher's before activation."""
 
     student_view, teacher_view = View.FEATURES, View.PREACTIVATIONS
+    least_images = 2  # batch normalisation of a single pixel
 
     def __init__(self, scene: Scene, settings: NoSettings) -> None:
         super().__init__()

@@ -50,6 +50,8 @@ class RKD(Term):
         distance: float = Field(default=25, ge=0)
         angle: float = Field(default=50, ge=0)
 
+    least_images = 2
+
     def __init__(self, scene: Scene, settings: Settings) -> None:
         super().__init__()
         self.distance, self.angle = settings.distance, settings.angle

@@ -1,34 +1,48 @@
-"""The teacher as the original has it: a network in eval mode, asked without a gradient."""
+"""The teacher of a stage: the network that its own stage trained, given images as it knows them."""
 
 from __future__ import annotations
-
-import copy
-from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from benchmark.plan.stage import Network
+from benchmark.plan.task import Task
+from benchmark.vision.network import load
+from benchmark.vision.teacher import Features, Teacher
+from methods.distillation.objective import AnsweringTeacher
 
-class PlainTeacher(nn.Module):
-    """A frozen copy of a network, every layer in its place: what the published profile asks, and what a rehearsal on
-    the meta device asks. `benchmark.vision.teacher.Teacher` gives the same answers for less work.
-    """
 
-    def __init__(self, module: nn.Module) -> None:
+class Renormalised(nn.Module):
+    """A teacher that is given images as its student's recipe normalises them (`mean`, `std`), and sees them as its own
+    network's recipe does."""
+
+    factor: Tensor
+    shift: Tensor
+
+    def __init__(self, teacher: Teacher, network: Network, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.module = copy.deepcopy(module).requires_grad_(False).eval()
+        self.teacher = teacher
+        ours, theirs = ((torch.tensor(m), torch.tensor(s)) for m, s in ((mean, std), (network.mean, network.std)))
+        self.register_buffer("factor", (ours[1] / theirs[1])[:, None, None], persistent=False)
+        self.register_buffer("shift", ((ours[0] - theirs[0]) / theirs[1])[:, None, None], persistent=False)
 
-    def train(self, mode: bool = True) -> Self:
-        """Nothing: a teacher stays in eval mode."""
-        del mode
-        return self
-
-    @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits [B, K] of images [B, 3, 32, 32]."""
-        return cast(Tensor, self.module(images))
+        """See `Teacher.logits`."""
+        return self.teacher.logits(images * self.factor + self.shift)
 
-    @torch.no_grad()
-    def features(self, images: Tensor, preact: bool = False) -> tuple[list[Tensor], Tensor]:
-        """Feature list and logits, see `benchmark.vision.models.repdistiller.interface.FeatureNetwork`."""
-        return cast(Any, self.module).features(images, preact)  # type: ignore[no-any-return] # duck-typed
+    def features(self, images: Tensor, preact: bool = False) -> Features:
+        """See `Teacher.features`."""
+        return self.teacher.features(images * self.factor + self.shift, preact)
+
+
+def teacher_of(network: Network, task: Task) -> tuple[nn.Module, AnsweringTeacher]:
+    """The teacher's network as it was trained, and its frozen copy to ask about the student's images.
+
+    The published profile keeps every layer in its place, the fast one folds batch norms.
+    """
+    module = load(network)
+    teacher = Teacher(module, fold=task.profile == "fast")
+    mean, std = task.recipe.mean, task.recipe.std
+    if (tuple(network.mean), tuple(network.std)) == (mean, std):
+        return module, teacher
+    return module, Renormalised(teacher, network, mean, std)

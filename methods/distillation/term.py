@@ -83,6 +83,8 @@ class Term(nn.Module):
     uses_student: ClassVar[bool] = True
     """Whether the value depends on the student at all (as the original calls it anyway, that is only waste)."""
     uses_teacher: ClassVar[bool] = True
+    least_images: ClassVar[int] = 1
+    """What a batch must hold, the last one of an epoch too."""
     hands_on: ClassVar[bool] = False
     """Of an initial term: whether the main term needs its trained tensors (`Scene.prepared`)."""
     capturable = True

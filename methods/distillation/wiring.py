@@ -12,6 +12,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from benchmark.plan.task import Task
+from benchmark.vision.builders import build_model
 from benchmark.vision.models.repdistiller.interface import FeatureNetwork
 from methods.distillation.params import Choice, TermChoice
 from methods.distillation.term import Answers, Batch, Scene, Shape, Term, View
@@ -102,3 +104,22 @@ def _try(choice: TermChoice, scene: Scene, classes: int) -> Term:
         except RuntimeError as error:  # what no constructor foresaw; torch's words are all there is
             raise ValueError(f"{choice.kind} cannot compare these networks: {error}") from error
     return term
+
+
+def rehearse_pair(choice: Choice, task: Task, images: int) -> None:
+    """Rehearse a method for a task's own student and teacher, whose classes have about equally many of the training
+    `images`. Raises ValueError with the reason, also where the last batch of an epoch would be too small."""
+    assert task.teacher is not None, "a plan without a teacher was refused"
+    classes = task.data.classes
+    with torch.device("meta"):
+        student, teacher = build_model(task.model, classes), build_model(task.teacher, classes)
+    scene = Scene(shapes_of(student), shapes_of(teacher), torch.arange(images, device="cpu") % classes)
+    rehearse(choice, scene, classes)
+    last = images % task.recipe.batch_size or min(images, task.recipe.batch_size)
+    for part in filter(None, (choice.initial, choice.term)):
+        least = kind_of(part.kind).least_images
+        if last < least:
+            raise ValueError(
+                f"{part.kind} compares images with each other and needs {least} in a batch, but the last of an epoch "
+                f"would hold {last}: choose another recipe.batch_size than {task.recipe.batch_size}"
+            )

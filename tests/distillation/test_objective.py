@@ -15,7 +15,6 @@ from benchmark.vision.teacher import Teacher
 from methods.distillation.kd import divergence
 from methods.distillation.objective import INITIAL, Objective
 from methods.distillation.params import Weights
-from methods.distillation.teacher import PlainTeacher
 from methods.distillation.term import Scene
 from methods.distillation.wiring import build_term, handed_on, shapes_of
 from tests.distillation.methods import METHODS, mostly_slow, term
@@ -56,9 +55,9 @@ def _objective(name: str, teacher, student, no_waste: bool, initial: bool = Fals
     if choice.initial is not None:
         first = build_term(choice.initial, scene)
         if initial:
-            return Objective(PlainTeacher(teacher), first, INITIAL, no_waste)
+            return Objective(Teacher(teacher, fold=False), first, INITIAL, no_waste)
         scene = Scene(scene.student, scene.teacher, scene.labels, prepared=handed_on(first))
-    return Objective(PlainTeacher(teacher), build_term(choice.term, scene), choice.weights, no_waste)
+    return Objective(Teacher(teacher, fold=False), build_term(choice.term, scene), choice.weights, no_waste)
 
 
 def _asked(name: str, no_waste: bool, initial: bool = False):
@@ -162,9 +161,9 @@ def test_weights_as_repdistiller_sums_them():
     teacher, student = _pair()
     scene = Scene(shapes_of(student.network), shapes_of(teacher.network), torch.arange(40) % 10)
     relational, (images, labels, position) = build_term(term("rkd:RKD"), scene), _batch()
-    sums = Objective(PlainTeacher(teacher), relational, Weights(ce=0.3, kd=0.5, term=2))
+    sums = Objective(Teacher(teacher, fold=False), relational, Weights(ce=0.3, kd=0.5, term=2))
     value, logits = sums(student, images, labels, position)
-    alone = Objective(PlainTeacher(teacher), relational, INITIAL)(student, images, labels, position)[0]
+    alone = Objective(Teacher(teacher, fold=False), relational, INITIAL)(student, images, labels, position)[0]
     with torch.no_grad():
         soft = divergence(logits, teacher(images), 4)
     assert value.item() == pytest.approx(
@@ -176,7 +175,7 @@ def test_a_weight_left_open_is_refused():
     teacher, student = _pair()
     scene = Scene(shapes_of(student.network), shapes_of(teacher.network), torch.arange(40) % 10)
     with pytest.raises(ValueError, match="for_pair"):
-        Objective(PlainTeacher(teacher), build_term(term("rkd:RKD"), scene), Weights(term=None))
+        Objective(Teacher(teacher, fold=False), build_term(term("rkd:RKD"), scene), Weights(term=None))
 
 
 @pytest.mark.parametrize("name", ["kd", "at", "reviewkd", "crd"])
@@ -187,7 +186,7 @@ def test_the_folded_teacher_teaches_the_same(name):
     loss = build_term(METHODS[name].term, scene).double()
     images, labels, position = _batch()
     values = []
-    for frozen in (PlainTeacher(teacher), Teacher(teacher)):
+    for frozen in (Teacher(teacher, fold=False), Teacher(teacher)):
         torch.manual_seed(3)
         alone = Objective(frozen, copy.deepcopy(loss), INITIAL)
         values.append(alone(copy.deepcopy(student), images.double(), labels, position)[0].item())
@@ -196,7 +195,7 @@ def test_the_folded_teacher_teaches_the_same(name):
 
 def test_a_plain_teacher_stays_in_eval_mode_and_is_a_copy():
     teacher = resnet8(10).train()
-    plain = PlainTeacher(teacher)
+    plain = Teacher(teacher, fold=False)
     plain.train()
     assert not any(module.training for module in plain.module.modules())
     assert teacher.training

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.vision.teacher import Teacher
 from methods.distillation import reviewkd, vid
 from methods.distillation.objective import INITIAL, Objective, look
 from methods.distillation.params import TermChoice, Weights
-from methods.distillation.teacher import PlainTeacher
 from methods.distillation.term import Scene
 from methods.distillation.wiring import build_term, freeze_but, shapes_of, trained_at_first
 from tests.data import golden_inputs
@@ -62,7 +62,7 @@ def _scene(pair: str, **given) -> Scene:
 def _value(pair: str, term: nn.Module, weights: Weights | None = None) -> torch.Tensor:
     """The term's own value for the golden batch, through the objective that trains with it."""
     teacher, student = _networks(pair)
-    objective = Objective(PlainTeacher(teacher), term, weights or Weights(ce=None))
+    objective = Objective(Teacher(teacher, fold=False), term, weights or Weights(ce=None))
     with torch.no_grad():
         return objective(student, images(), TARGETS, torch.tensor(RECIPE["crd"]["index"]))[0]
 
@@ -132,7 +132,7 @@ def test_initial_terms(pair, name):
     student.eval()
     for module in trained_at_first(term, student):
         module.train()
-    objective = Objective(PlainTeacher(teacher), term, INITIAL)
+    objective = Objective(Teacher(teacher, fold=False), term, INITIAL)
     with torch.no_grad():
         value = objective(student, images(), TARGETS, TARGETS)[0]
     assert_close(value, wanted["expected"][name], NETWORKS)

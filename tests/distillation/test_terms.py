@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 from benchmark.vision.models.repdistiller.resnet import resnet8, resnet14
+from benchmark.vision.teacher import Teacher
 from methods.distillation import ab, at, cc, crd, dist, dkd, fitnet, fsp, ft, kd, nst, pkt, reviewkd, rkd, sp, vid
 from methods.distillation.logit_standardisation import standardise
 from methods.distillation.objective import INITIAL, Objective
-from methods.distillation.teacher import PlainTeacher
 from methods.distillation.term import Answers, Scene
 from methods.distillation.wiring import build_term, freeze_but, handed_on, shapes_of, trained_at_first
 from tests.distillation.methods import METHODS, mostly_slow, term
@@ -143,7 +143,7 @@ def _objective(name: str, teacher, student, no_waste: bool = False, published: b
     if choice.initial is not None:
         first = build_term(choice.initial, scene)
         scene = _scene(teacher, student, published=published, prepared=handed_on(first))
-    return Objective(PlainTeacher(teacher), build_term(choice.term, scene), choice.weights, no_waste).train()
+    return Objective(Teacher(teacher, fold=False), build_term(choice.term, scene), choice.weights, no_waste).train()
 
 
 def _batch(count: int = 5):
@@ -200,7 +200,7 @@ def test_initial_stages_train_their_own_modules_alone(name):
     teacher, student = _networks()
     first = build_term(METHODS[name].initial, _scene(teacher, student))
     freeze_but(student, trained_at_first(first, student))
-    value, logits = Objective(PlainTeacher(teacher), first, INITIAL)(student, *_batch())
+    value, logits = Objective(Teacher(teacher, fold=False), first, INITIAL)(student, *_batch())
     assert logits.shape == (5, 10)
     value.backward()
     with_gradient = {n for n, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}

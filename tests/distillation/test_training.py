@@ -11,7 +11,6 @@ from benchmark.vision import data, network, training, training_step
 from benchmark.vision.models.repdistiller.resnet import resnet8, resnet14
 from benchmark.vision.teacher import Teacher
 from methods.distillation.objective import INITIAL, Objective
-from methods.distillation.teacher import PlainTeacher
 from methods.distillation.term import Scene
 from methods.distillation.wiring import build_term, freeze_but, handed_on, shapes_of, trained_at_first
 from tests.bench import PlainBench
@@ -31,7 +30,7 @@ def _task(task, epochs: int, profile: str = "fast"):
 def _objective(name: str, student: nn.Module, batches, published: bool, initial: bool = False) -> Objective:
     torch.manual_seed(0)
     network_ = resnet14(10)
-    teacher = PlainTeacher(network_) if published else Teacher(network_)
+    teacher = Teacher(network_, fold=False) if published else Teacher(network_)
     labels = batches.train.images.labels
     scene = Scene(shapes_of(student), shapes_of(network_), labels, published=published)
     choice = METHODS[name]
