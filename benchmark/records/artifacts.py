@@ -74,7 +74,8 @@ class Artifacts:
             "array": output.arrays or {},
             "engine": output.engine.tensors if output.engine else {},
         }
-        tensors = {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
+        # the format takes no other layout (channels_last, say), nor does a stage that rests on the values
+        tensors = {f"{part}.{name}": tensor.contiguous() for part, own in parts.items() for name, tensor in own.items()}
         # a file without tensors would be refused by its own reader
         tensors = tensors or {"nothing": torch.zeros(0)}
         header = {
