@@ -8,6 +8,7 @@ from benchmark.plan import config, study
 from benchmark.plan.config import ConfigError
 from benchmark.plan.deployment import Here
 from benchmark.plan.life import lives, place_of
+from benchmark.plan.task import Model
 from benchmark.vision.schedule import rate
 from methods.baseline import base_training, teacher_training
 from tests.distillation.golden import OLDER
@@ -65,20 +66,27 @@ def test_the_teacher_is_trained_once_for_all_who_learn_from_it_as_by_its_baselin
     assert _keys("method=distillation/kd", PAIR, "seed=1")[0] != baseline
 
 
-def test_what_is_in_which_key():
-    kd, ft = _keys("method=distillation/kd", PAIR), _keys("method=distillation/ft", PAIR)
-    assert _keys("method=distillation/kd", PAIR, "+method.initial_lr={resnet8:0.5}") == kd, "kd has no initial stage"
-    changed = _keys("method=distillation/ft", PAIR, "method.initial_lr={resnet*:0.5}")
+def test_what_is_in_which_key(full):
+    def keys(name, task=full, **changed):
+        return [stage.key(str) for _, stage in method(name, **changed).plan(task).steps]
+
+    kd, ft = keys("kd"), keys("ft")
+    assert keys("kd", initial_lr={"resnet8": 0.5}, initial_epochs=0.5) == kd, "kd has no initial stage"
+    changed = keys("ft", initial_lr={"resnet*": 0.5})
     assert (changed[0], changed[1] != ft[1], changed[2] != ft[2]) == (ft[0], True, True)
-    changed = _keys("method=distillation/ft", PAIR, "method.weights.term=100")
+    changed = keys("ft", weights={"kd": 0, "term": 100})
     assert (changed[:2], changed[2] != ft[2]) == (ft[:2], True)
-    assert _keys("method=distillation/ft", PAIR, "method.term.settings.rate=0.25")[1] != ft[1], "rate holds for both"
-    others = ["method.variant=no_waste", "profile=published", "method.term.settings.temperature=2"]
-    assert len({kd[1], *(_keys("method=distillation/kd", PAIR, word)[1] for word in others)}) == 4
-    tuned, by_hand = (_keys("method=distillation/dkd", "pair=vgg13__vgg8", *words) for words in (
-        (), ("method.term.settings.beta=6",)
-    ))  # fmt: skip  # a line reads best
-    assert tuned == by_hand, "what counts is the value, not who chose it"
+    others = [keys("kd", variant="no_waste"), keys("kd", full.model_copy(update={"profile": "published"})),
+              keys("kd", term={"kind": "methods.distillation.kd:KD", "settings": {"temperature": 2}})]  # fmt: skip  # a list
+    assert len({kd[1], *(each[1] for each in others)}) == 4
+    by_hand = {"kind": "methods.distillation.dkd:DKD", "settings": {"alpha": 1, "beta": 8, "temperature": 4}}
+    assert keys("dkd") == keys("dkd", term=by_hand), "what counts is the value, not who chose it"
+    assert keys("dkd") != keys("dkd", learning(full, "resnet20", "resnet56")), "another pair is tuned otherwise"
+
+
+def test_a_setting_that_both_stages_have_is_given_once():
+    plan = _life("method=distillation/ft", PAIR, "method.term.settings.rate=0.25").plan
+    assert [stage.params.term.settings for _, stage in plan.steps[1:]] == [{"rate": 0.25}] * 2
 
 
 def test_a_student_trains_by_the_words_of_its_own_recipe():
@@ -151,32 +159,50 @@ def test_wrong_words_are_refused_in_a_line(words, wanted):
     assert "\n" not in str(refused.value)
 
 
+NNI = Model(name="nni/vgg13", builder="benchmark.vision.models.nni.vgg:vgg13")
+NOWHERE = Model(name="nowhere", builder="no.where:net")
+
+
+def _with(task, part: str, **changed):
+    return task.model_copy(update={part: getattr(task, part).model_copy(update=changed)})
+
+
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("name", "change", "wanted"),
     [
-        (("method=distillation/fsp", "pair=wrn_40_2__wrn_40_1"), "FSP compares maps channel by channel"),
-        (("method=distillation/crd", "model=repdistiller/resnet8", "teacher=nni/vgg13"), "the teacher shows none"),
-        (("method=distillation/at", "model=nni/vgg13", "teacher=repdistiller/resnet8"), "the student shows none"),
-        (("method=distillation/kd", PAIR, "+method.term.settings.tau=1"), "settings.* tau: Extra inputs"),
-        (("method=distillation/kd", PAIR, "method.term.kind=methods.distillation.kd:DK"), "no term of that name"),
-        (("method=distillation/kd", PAIR, "recipe.label_smoothing=0.1"), "use recipe.label_smoothing=0"),
-        (("method=distillation/cc", PAIR, "scale.train_images=65"), "needs 2 in a batch, but the last .* hold 1: "),
-        (("method=distillation/rkd", PAIR, "recipe.batch_size=1"), "needs 2 in a batch"),
-        (("method=distillation/reviewkd", PAIR, "scale.train_images=1"), "needs 2 in a batch"),
-        (("method=distillation/kd", PAIR, "teacher.builder=no.where:net"), "cannot be built"),
+        ("fsp", lambda t: learning(t, teacher="resnet8x4"), "FSP compares maps channel by channel"),
+        ("crd", lambda t: t.model_copy(update={"teacher": NNI}), "the teacher shows none"),
+        ("at", lambda t: t.model_copy(update={"model": NNI}), "the student shows none"),
+        ("kd", lambda t: t.model_copy(update={"teacher": NOWHERE}), "model nowhere cannot be built"),
+        ("kd", lambda t: t.model_copy(update={"model": NOWHERE}), "model nowhere cannot be built"),
+        ("kd", lambda t: _with(t, "recipe", label_smoothing=0.1), "use recipe.label_smoothing=0"),
+        ("cc", lambda t: _with(t, "scale", train_images=65), "needs 2 in a batch, but the last .* hold 1: "),
+        ("rkd", lambda t: _with(t, "recipe", batch_size=1), "needs 2 in a batch"),
+        ("reviewkd", lambda t: _with(t, "scale", train_images=1), "needs 2 in a batch"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_any_training(words, wanted):
-    parsed = _parsed(*words, "scale=small")
+def test_what_cannot_be_done_is_refused_before_any_training(name, change, wanted, task):
     with pytest.raises(ValueError, match=wanted):
-        parsed.build_method().check(parsed.task)
+        method(name).check(change(learning(task)))
 
 
-def test_what_looks_at_logits_alone_does_with_any_two_networks():
-    parsed = _parsed("method=distillation/dist", "model=nni/vgg13", "teacher=repdistiller/resnet14")
-    parsed.build_method().check(parsed.task)
-    parsed = _parsed("method=distillation/kd", PAIR, "scale=small", "scale.train_images=65")
-    parsed.build_method().check(parsed.task)
+@pytest.mark.parametrize(
+    ("term", "wanted"),
+    [
+        ({"kind": "methods.distillation.kd:KD", "settings": {"tau": 1}}, "settings of .*KD: tau: Extra inputs"),
+        ({"kind": "methods.distillation.kd:DK"}, "no term of that name"),
+        ({"kind": "methods.distillation.nowhere:KD"}, "No module named"),
+    ],
+)
+def test_so_is_a_term_that_is_none(term, wanted, task):
+    with pytest.raises(ValueError, match=wanted):
+        method("kd", term=term).check(learning(task))
+
+
+def test_what_looks_at_logits_alone_does_with_any_two_networks_and_any_batch(task):
+    odd = _with(learning(task), "scale", train_images=65)
+    method("dist").check(odd.model_copy(update={"model": NNI}))
+    method("kd").check(odd.model_copy(update={"teacher": NNI}))
 
 
 # --- what comes after ------------------------------------------------------------------------------------------------
@@ -193,6 +219,7 @@ def test_a_distilled_student_can_be_quantized_where_an_engine_has_int8():
             _parsed(*words, here=here)
 
 
+@pytest.mark.slow
 def test_the_study_has_what_exists_and_shares_its_teachers():
     jobs = [tuple(job) for block in study.expand("distillation", []) for job in block]
     assert len(jobs) == len(set(jobs)) == 13 * 13 - 7 + 13

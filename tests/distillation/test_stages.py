@@ -190,7 +190,9 @@ def test_the_main_stage_goes_on_where_the_initial_one_ended(name, pair, taught, 
     assert all(torch.equal(fresh[n], first.network.tensors[n]) for n in head), "the classifier waits"
 
 
-@pytest.mark.parametrize(("profile", "original"), [("fast", False), ("published", True)])
+@pytest.mark.parametrize(
+    ("profile", "original"), [("fast", False), pytest.param("published", True, marks=pytest.mark.slow)]
+)
 def test_the_profile_says_whose_work_is_done(profile, original, pair, taught, monkeypatch):
     begun, _ = _begun("nst", pair.model_copy(update={"profile": profile}), taught, monkeypatch)
     objective = begun[0][1]
@@ -199,6 +201,7 @@ def test_the_profile_says_whose_work_is_done(profile, original, pair, taught, mo
     assert bool(norms) == original, "the original folds no batch norms"
 
 
+@pytest.mark.slow
 def test_without_waste_the_same_student_comes_out(pair, taught, monkeypatch):
     found = {}
     for variant in ("as_shipped", "no_waste"):
@@ -257,7 +260,10 @@ def test_what_is_recorded(pair, taught):
     first, last = _life("ft", pair, taught)
     assert first.values.keys() == {"loss_first_epoch", "loss", "epochs", "trained_params"}
     assert (first.values["epochs"], last.values["epochs"]) == (1, 2)
-    encoder, decoder = 9 * (64 * 64 + 64 * 32 + 32 * 32) + 64 + 32 + 32, 9 * (32 * 32 + 32 * 64 + 64 * 64) + 32 + 64 + 64
+    encoder, decoder = (
+        9 * (64 * 64 + 64 * 32 + 32 * 32) + 64 + 32 + 32,
+        9 * (32 * 32 + 32 * 64 + 64 * 64) + 32 + 64 + 64,
+    )
     assert first.values["trained_params"] == encoder + decoder
     curve = last.details["history"]["loss"]
     assert (last.values["loss_first_epoch"], last.values["loss"]) == (curve[0], curve[-1])

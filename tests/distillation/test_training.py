@@ -77,7 +77,7 @@ def test_replayed_steps_train_as_eager_ones_do(name, task, monkeypatch):
 
 
 @pytest.mark.usefixtures("contiguous")
-@pytest.mark.parametrize("name", mostly_slow(["ab", "ft", "fsp"], ("ft",)))
+@pytest.mark.parametrize("name", mostly_slow(["ab", "ft", "fsp"], ()))
 def test_so_do_those_of_initial_stages(name, task, monkeypatch):
     wanted, eager = _train(_task(task, 4), PlainBench(), name, initial=True)
     graphs = FakeGraphs()
