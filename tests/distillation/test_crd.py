@@ -81,6 +81,7 @@ def test_both_halves(published):
         anchor = crd.unit(getattr(term, f"embed_{ours}")(given[f"feat_{ours[0]}_call1"]))
         memory, z = getattr(term, f"memory_{other}"), torch.tensor(-1.0, dtype=torch.float64)
         assert_close(score(anchor, memory, given["contrast_idx_call1"], z, term.temperature), wanted[key], TOLERANCE)
+        assert z.item() > 0, "the first call sets it"
 
 
 @WAYS
