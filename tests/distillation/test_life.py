@@ -15,6 +15,7 @@ from benchmark.report.summary import summarise
 from tests.distillation.methods import mostly_slow
 from tests.distillation.small import NAMES, experiment
 from tests.harness.helpers import lives_of, tiny_experiment, work_all
+from tests.pruning import presets
 
 WITH_AN_INITIAL_STAGE = ("ab", "ft", "fsp")
 QUICK = ("kd", "ft", "crd")
@@ -52,6 +53,20 @@ def test_every_method_runs_from_its_teacher_to_inference(lab, name):
     assert distilled.values["teacher_acc_pct"] == teacher.values["acc_pct"]
     assert math.isfinite(distilled.values["loss"])
     assert [finding.what for finding in check(lab.store) if finding.fault and "commit" not in finding.what] == []
+
+
+@pytest.mark.slow
+def test_a_distilled_network_is_pruned(lab):
+    distilled = experiment(lab.root, "kd")
+    pruned = presets.words("l1", start=distilled.method)
+    (records,) = lab.run(distilled.model_copy(update={"method": pruned}))
+    (alone,) = lab.run(distilled)
+    assert [record.fn.rpartition(":")[2] for record in records] == [
+        "train", "distil", "mask", "finetune", "shrink", "build_engine",
+    ]  # fmt: skip  # a line reads best
+    assert records[:2] == alone[:2], "worked once for both"
+    assert records[2].values["acc_before_pct"] == alone[1].values["acc_pct"]
+    assert records[4].values["params"] < alone[1].values["params"]
 
 
 def test_a_teachers_energy_is_attributed_to_each_and_spent_once(tmp_path):

@@ -227,6 +227,10 @@ def test_the_scale_cuts_both_recipes():
         (["teacher_recipe=chek"], "unknown teacher_recipe 'chek'; did you mean check"),
         (["teacher_seed=3"], "teacher_seed= goes with teacher= or pair="),
         (["teacher_recipe=check"], "a teacher's recipe a teacher"),
+        (["start=distillation/kd", "pair=resnet14__resnet8"], "method.start: unknown name"),
+        (["method=pruning/l1", "start=distilation/kd"], "unknown start 'distilation/kd'; did you mean distillation/kd"),
+        (["method=pruning/l1", "start=distillation/kd"], "there is no teacher to learn from: give pair= or teacher="),
+        (["model@student=nni/vgg16"], "Could not override 'model@student'"),
     ],
 )
 def test_a_teacher_that_nobody_learns_from_and_a_learner_without_one_are_refused(words, wanted):
