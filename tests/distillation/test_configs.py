@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -82,3 +85,41 @@ def test_weight_of_reviewkd():
 def test_pairs_name_teacher_and_student(pair):
     config = OmegaConf.to_container(compose([f"pair={pair}"]), resolve=True)
     assert (config["teacher"]["name"], config["model"]["name"]) == tuple(f"repdistiller/{n}" for n in pair.split("__"))
+
+
+# --- the published numbers ------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+
+
+def _published() -> dict[tuple[str, str], str]:
+    with (ROOT / "results/paper/distillation_published.csv").open() as file:
+        return {(row["pair"], row["method"]): row["acc_pct"] for row in csv.DictReader(file)}
+
+
+def test_published_accuracies_are_of_pairs_and_methods_that_exist():
+    published = _published()
+    assert {pair for pair, _ in published} == {"__".join(pair) for pair in PAIRS}
+    assert {method for _, method in published} == {*METHODS, "teacher", "student"}
+    assert [key for key, value in published.items() if not value] == [("wrn_40_2__wrn_40_1", "fsp")]
+    study = [key for key, value in published.items() if key[1] in list(METHODS)[:13] and value]
+    assert len(study) == 162
+    assert all(50 < float(value) < 85 for value in published.values() if value)
+
+
+def test_the_documentation_quotes_the_files():
+    published = _published()
+    with (ROOT / "results/paper/paper_tables.csv").open() as file:
+        paper = {
+            (re.sub("->", "__", row["model_or_pair"]).lower(), row["method"].lower()): row["acc_pct"] + row["tec_wh"]
+            for row in csv.DictReader(file)
+            if row["table"] == "3" and row["group"] == "distillation"
+        }
+    line = re.compile(r"\| (\w+) -> (\w+) \| (.+) \| (.+) \| ([\d.]+) \| \|")
+    rows = line.findall((ROOT / "docs/distillation.md").read_text())
+    assert len(rows) > 30
+    for teacher, student, name, printed, acc in rows:
+        pair, method = f"{teacher}__{student}", name.strip("`").replace("student alone", "student")
+        assert acc == published[pair, method]
+        assert paper.pop((pair.lower(), method), "-") == printed.replace(", ", "")
+    assert paper == {}
