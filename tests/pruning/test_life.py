@@ -11,6 +11,7 @@ import torch
 from benchmark.energy import find_device
 from benchmark.plan import config
 from benchmark.plan.config import ConfigError
+from benchmark.plan.life import lives
 from benchmark.plan.task import Model
 from benchmark.records.store import Store
 from benchmark.vision import network
@@ -20,7 +21,7 @@ from benchmark.vision.training import fit, loss_of, seed_everything
 from methods.baseline import base_training
 from methods.pruning.plan import agp
 from tests.bench import PlainBench
-from tests.harness.helpers import GPU, lives_of, tiny_experiment, work_all
+from tests.harness.helpers import GPU, HERE, lives_of, tiny_experiment, work_all
 from tests.pruning import presets
 
 SHRUNK = -2  # the stage before the engine
@@ -222,6 +223,9 @@ def test_a_distilled_network_is_pruned_in_the_place_of_a_plainly_trained_one(sta
     assert found == [epochs, epochs, epochs + 1], "images are drawn on after all that trained the network"
     assert tuned.params.task.teacher is None
     pruning.check(task)
+    run = lives(config.parse(config.compose(["pair=resnet14__resnet8", *words]), GPU)[0], HERE)[0].run_file("")
+    assert run.settings["method.start.name"] == f"distillation/{start}"
+    assert not any("_target_" in name for name in run.settings), "a run file names no code"
 
 
 def test_what_a_life_starts_from_is_refused_as_it_would_be_alone():
