@@ -28,7 +28,13 @@ class Baseline(Config):
 def base_training(task: Task) -> Stage:
     """The training of `task.model` from scratch: the same stage, with the same key, in every method that starts from
     it."""
-    plain = task.model_copy(
+    return Stage("methods.training:train", Training(task=plain(task)))
+
+
+def plain(task: Task) -> Task:
+    """The task without what the training of its own network does not depend on: what parameters of a stage hold, so
+    that neither a teacher nor a number format of deployment changes a key by itself."""
+    return task.model_copy(
         update={
             "teacher": None,
             "teacher_recipe": None,
@@ -37,16 +43,20 @@ def base_training(task: Task) -> Stage:
             "data": task.data.model_copy(update={"search": type(task.data).model_fields["search"].default}),
         }
     )
-    return Stage("methods.training:train", Training(task=plain))
 
 
 def teacher_training(task: Task) -> Stage:
     """The training of `task.teacher`: the very stage of a baseline with that model, its recipe and the teacher's seed,
     so that it is worked once for all who learn from it. Raises ValueError where the task has no teacher."""
+    return base_training(teacher_task(task))
+
+
+def teacher_task(task: Task) -> Task:
+    """The task of the teacher's baseline. Raises ValueError where there is no teacher."""
     if task.teacher is None or task.teacher_recipe is None:
         raise ValueError("there is no teacher to learn from: give pair= or teacher=")
     seed = task.seed if task.teacher_seed is None else task.teacher_seed
-    return base_training(task.model_copy(update={"model": task.teacher, "recipe": task.teacher_recipe, "seed": seed}))
+    return task.model_copy(update={"model": task.teacher, "recipe": task.teacher_recipe, "seed": seed})
 
 
 def check_builds(task: Task) -> None:

@@ -19,7 +19,7 @@ from benchmark.plan.folders import near as near
 from benchmark.plan.folders import search_path
 from benchmark.plan.stage import Plan
 from benchmark.plan.task import Config, Task
-from benchmark.plan.words import ROLES, as_hydra
+from benchmark.plan.words import AS_HYDRA, ROLES, as_hydra
 from benchmark.plan.words import check_words as check_words
 
 if TYPE_CHECKING:
@@ -251,7 +251,8 @@ def _near_key(overrides: Sequence[str]) -> str:
     """The nearest dotted names of the first override whose dotted name does not exist."""
     from omegaconf import OmegaConf
 
-    choices = [word for word in overrides if word.partition("=")[0].partition("@")[0] in groups() and "," not in word]
+    known = {*groups(), *AS_HYDRA.values()}
+    choices = [word for word in overrides if word.partition("=")[0] in known and "," not in word]
     plain = OmegaConf.to_container(_compose(choices))
     keys = list(_flat_keys(plain))
     for override in overrides:

@@ -169,7 +169,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
-        else:
+        elif name != "_target_":  # a run file names no code
             yield prefix + name, str(value)
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 from benchmark.plan.folders import CONFIGS, ConfigError, folders, groups, names, near
 
-ROLES = {"teacher": "model", "teacher_recipe": "recipe"}
-"""Words that choose from the group of another: a teacher is a model, too."""
+ROLES = {"teacher": "model", "teacher_recipe": "recipe", "start": "method"}
+"""Words that choose from the group of another: a teacher is a model, too; what a method starts from is one."""
+
+AS_HYDRA = {"teacher": "model@teacher", "teacher_recipe": "recipe@teacher_recipe", "start": "+method@method.start"}
+"""Where their choices go."""
 
 DEFAULT_MODEL = "nni/vgg16"
 """What configs/config.yaml names."""
@@ -81,7 +84,7 @@ def _without_pair(overrides: Sequence[str]) -> list[str]:
 def _with_role(word: str) -> str:
     """`teacher=x` as `model@teacher=x`; dotted words keep their names."""
     name, equals, choice = word.partition("=")
-    return f"{ROLES[name]}@{name}{equals}{choice}" if name in ROLES else word
+    return f"{AS_HYDRA[name]}{equals}{choice}" if name in ROLES else word
 
 
 def _read(group: str, name: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from benchmark.errors import UserError
 from benchmark.plan.deployment import Measurement, asked
 from benchmark.plan.life import Life
 from benchmark.plan.stage import Output, Phase, Stage
+from benchmark.plan.task import Task
 from benchmark.records.artifacts import Stored
 from benchmark.records.files import StoreError, plain
 from benchmark.records.provenance import now, provenance
@@ -124,7 +125,7 @@ class Worker:
         """Call the stage's function in its window; keep the artifact first, then the record."""
         key, phase, store = life.key(stage), life.phase(stage), self.site.store
         inputs = {name: self.obtain(life, needed) for name, needed in stage.inputs.items()}
-        bench, progress = self._bench(f"{phase:<8} {stage.name} {life.task.model.name} {key[:8]}", key)
+        bench, progress = self._bench(f"{phase:<8} {stage.name} {_network_of(life, stage)} {key[:8]}", key)
         try:
             function = _resolve(stage.fn)
             with bench.metered():
@@ -312,6 +313,12 @@ def _outside(fn: str) -> dict[str, Any]:
     if module.partition(".")[0] in ("benchmark", "methods") or path is None:
         return {}
     return {"outside": {module: hashlib.sha256(Path(path).read_bytes()).hexdigest()}}
+
+
+def _network_of(life: Life, stage: Stage) -> str:
+    """The name of the network that a stage is about: a teacher's stage is not about the model of the life."""
+    task: Task = getattr(stage.params, "task", life.task)
+    return task.model.name
 
 
 def _trust(life: Life) -> None:

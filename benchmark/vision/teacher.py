@@ -20,7 +20,7 @@ Features = tuple[list[Tensor], Tensor]
 
 class Teacher(nn.Module):
     """A copy of `module` for answers alone: always in eval mode, no gradients, batch normalisation folded into
-    convolutions.
+    convolutions (unless `fold` is off: then every layer stays in its place).
 
     It has no parameters: its tensors are buffers that move with the module that holds it and are in no state dict, for
     whoever builds it again has the network that it was made from. With `remember` the last answers are kept and given
@@ -28,9 +28,9 @@ class Teacher(nn.Module):
     run no Python, so nothing there would notice new images.
     """
 
-    def __init__(self, module: nn.Module, remember: bool = False) -> None:
+    def __init__(self, module: nn.Module, remember: bool = False, fold: bool = True) -> None:
         super().__init__()
-        self.module = _without_parameters(folded(module))
+        self.module = _without_parameters(folded(module) if fold else copy.deepcopy(module))
         self._remember = remember
         self._images: tuple[Tensor, int] | None = None
         self._answers: dict[str, Any] = {}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from pydantic import Field, model_validator
 
 from benchmark.plan.stage import Phase, Plan, Precision, Stage
 from benchmark.plan.task import TRAIN_IMAGES, Config, Recipe, Task
-from methods.baseline import Training, base_training, check_builds
+from methods.baseline import plain
 from methods.pruning.params import (
     Backend,
     Choice,
@@ -24,6 +24,7 @@ from methods.pruning.params import (
     Scoring,
     Shrinking,
 )
+from methods.start import start_of
 
 Steps = list[tuple[Phase, Stage]]
 
@@ -38,6 +39,9 @@ class Pruning(Config):
 
     `finetune=masked` trains the dense network with its filters masked and shrinks it afterwards, at full training cost;
     `shrink_first` trains what is left. `schedule=agp` reaches the sparsity in steps, training after each.
+
+    `start` is the block of another method whose network is pruned in the place of the base training's; fine-tuning is
+    plain training whatever went before.
     """
 
     criterion: FunctionName
@@ -57,6 +61,7 @@ class Pruning(Config):
     agp_iterations: int = Field(default=10, ge=1)
     agp_epochs: int = Field(default=16, ge=1)
     statistics_batches: int = Field(default=1, ge=1)
+    start: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Pruning:
@@ -69,26 +74,25 @@ class Pruning(Config):
         return self
 
     def plan(self, task: Task) -> Plan:
-        """Base training, masks (with one extra epoch for the criteria that look at data), then fine-tuning and
-        shrinking in the chosen order."""
-        base = base_training(task)
-        plain = cast(Training, base.params).task
-        steps: Steps = [(Phase.BASE, base)]
+        """Base training (or what `start` has instead), masks (with one extra epoch for the criteria that look at data),
+        then fine-tuning and shrinking in the chosen order."""
+        steps: Steps = list(start_of(self.start).plan(task).steps)
+        own = plain(task)
         if self.schedule == "one_shot":
-            self._mask_at_once(plain, steps)
+            self._mask_at_once(own, steps)
         else:
-            self._mask_gradually(plain, steps)
+            self._mask_gradually(own, steps)
         if self.finetune == "shrink_first":
-            self._shrink(plain, steps)
+            self._shrink(own, steps)
         if self.finetune_epochs:
-            self._finetune(plain, steps, self._milestones(plain))
+            self._finetune(own, steps, self._milestones(own))
         if self.finetune == "masked":
-            self._shrink(plain, steps)
+            self._shrink(own, steps)
         return Plan(steps=tuple(steps), network=steps[-1][1], deploy=Precision(task.deploy_precision))
 
     def check(self, task: Task) -> None:
         """Raise ValueError where the model cannot be built, or cannot be pruned so: rehearsed on the meta device."""
-        check_builds(task)
+        start_of(self.start).check(task)
         if self.looks_at_data:
             batches = math.ceil((task.scale.train_images or TRAIN_IMAGES) / task.recipe.batch_size)
             if self.statistics_batches > batches:
@@ -167,10 +171,14 @@ def agp(final: float, iterations: int) -> Iterator[float]:
     yield final
 
 
+TRAINING = ("train", "extra_epochs", "finetune", "distil")
+
+
 def _epochs(steps: Steps) -> int:
-    """The epochs that a network has been trained for when all these steps are done."""
-    training = ("train", "extra_epochs", "finetune")
-    return sum(cast(Continued, stage.params).task.recipe.epochs for _, stage in steps if stage.name in training)
+    """The epochs that a network has been trained for when all these steps are done: what went before the last stage
+    that trains, and its own."""
+    last = next(stage.params for _, stage in reversed(steps) if stage.name in TRAINING)
+    return getattr(last, "first_epoch", 0) + cast(Continued, last).task.recipe.epochs
 
 
 def _with(task: Task, recipe: Recipe) -> Task:

@@ -22,9 +22,19 @@ def _parse(*overrides, here=GPU):
 CHOICES = [(group, name) for group in config.groups() if group != "pair" for name in config.names(group)]
 
 
+def _with_a_teacher_where_one_is_needed(word):
+    try:
+        _parse(word)
+    except ConfigError as refused:
+        if "give pair= or teacher=" not in str(refused):
+            raise
+        return word, "pair=resnet14__resnet8"
+    return (word,)
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=["=".join(choice) for choice in CHOICES])
 def test_every_file_composes_parses_and_plans(group, name):
-    parsed = _parse(f"{group}={name}")
+    parsed = _parse(*_with_a_teacher_where_one_is_needed(f"{group}={name}"))
     for life in lives(parsed, HERE):
         assert life.plan.steps[0][0] is Phase.BASE
         assert life.steps()[-1][0] is Phase.DEPLOY
@@ -219,6 +229,10 @@ def test_the_scale_cuts_both_recipes():
         (["teacher_recipe=chek"], "unknown teacher_recipe 'chek'; did you mean check"),
         (["teacher_seed=3"], "teacher_seed= goes with teacher= or pair="),
         (["teacher_recipe=check"], "a teacher's recipe a teacher"),
+        (["start=distillation/kd", "pair=resnet14__resnet8"], "method.start: unknown name"),
+        (["method=pruning/l1", "start=distilation/kd"], "unknown start 'distilation/kd'; did you mean distillation/kd"),
+        (["method=pruning/l1", "start=distillation/kd"], "there is no teacher to learn from: give pair= or teacher="),
+        (["model@student=nni/vgg16"], "Could not override 'model@student'"),
     ],
 )
 def test_a_teacher_that_nobody_learns_from_and_a_learner_without_one_are_refused(words, wanted):

@@ -144,6 +144,12 @@ def test_everything_of_an_output_survives_the_artifact(store):
     assert (back.values, back.details) == (output.values, output.details)
 
 
+def test_arrays_of_any_layout_are_kept(store):
+    maps = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    stored = store.outputs.save("key", Output(arrays={"maps": maps}))
+    assert torch.equal(store.outputs.load("key", [stored.sha256])[0].arrays["maps"], maps)
+
+
 def test_an_output_of_numbers_alone_survives_too(store):
     stored = store.outputs.save("key", Output(values={"acc_pct": math.nan}, details={"genotype": [1]}))
     back, _ = store.outputs.load("key", [stored.sha256])

@@ -11,6 +11,7 @@ import torch
 from benchmark.energy import find_device
 from benchmark.plan import config
 from benchmark.plan.config import ConfigError
+from benchmark.plan.life import lives
 from benchmark.plan.task import Model
 from benchmark.records.store import Store
 from benchmark.vision import network
@@ -20,7 +21,7 @@ from benchmark.vision.training import fit, loss_of, seed_everything
 from methods.baseline import base_training
 from methods.pruning.plan import agp
 from tests.bench import PlainBench
-from tests.harness.helpers import GPU, lives_of, tiny_experiment, work_all
+from tests.harness.helpers import GPU, HERE, lives_of, tiny_experiment, work_all
 from tests.pruning import presets
 
 SHRUNK = -2  # the stage before the engine
@@ -201,6 +202,43 @@ def test_no_stage_repeats_the_draws_of_an_earlier_one(task160, settings, expecte
 def test_a_plan_starts_with_the_shared_base_training(task160):
     for criterion in presets.NAMES:
         assert presets.pruning(criterion).plan(task160).steps[0][1] == base_training(task160)
+
+
+def _started(*words):
+    parsed = config.parse(config.compose(["pair=resnet14__resnet8", *words]), GPU)[0]
+    return parsed.build_method(), parsed.task
+
+
+@pytest.mark.parametrize(("start", "before", "epochs"), [("kd", ["distil"], 240), ("ab", ["initial", "distil"], 270)])
+def test_a_distilled_network_is_pruned_in_the_place_of_a_plainly_trained_one(start, before, epochs):
+    words = ("method=pruning/apoz", f"start=distillation/{start}")
+    pruning, task = _started(*words)
+    plan, alone = pruning.plan(task), _started(f"method=distillation/{start}")[0].plan(task)
+    assert plan.steps[: len(alone.steps)] == alone.steps, "its stages are those of its own experiment"
+    names = [stage.name for _, stage in plan.steps]
+    assert names == ["train", *before, "mask", "extra_epochs", "finetune", "shrink"]
+    masked, extra, tuned = (plan.steps[names.index(name)][1] for name in ("mask", "extra_epochs", "finetune"))
+    assert masked.inputs == {"trained": alone.network}
+    found = [stage.params.first_epoch for stage in (masked, extra, tuned)]
+    assert found == [epochs, epochs, epochs + 1], "images are drawn on after all that trained the network"
+    assert tuned.params.task.teacher is None
+    pruning.check(task)
+    run = lives(config.parse(config.compose(["pair=resnet14__resnet8", *words]), GPU)[0], HERE)[0].run_file("")
+    assert run.settings["method.start.name"] == f"distillation/{start}"
+    assert not any("_target_" in name for name in run.settings), "a run file names no code"
+
+
+def test_what_a_life_starts_from_is_refused_as_it_would_be_alone():
+    pruning, task = _started("method=pruning/l1", "start=distillation/fsp")
+    wide = task.model_copy(
+        update={"teacher": Model(name="w", builder="benchmark.vision.models.repdistiller.resnet:resnet8x4")}
+    )
+    with pytest.raises(ValueError, match="FSP compares maps channel by channel"):
+        pruning.check(wide)
+    with pytest.raises(ConfigError, match=r"start\.variant: Input should be 'as_shipped' or 'no_waste'"):
+        _started("method=pruning/l1", "start=distillation/kd", "method.start.variant=lean")
+    with pytest.raises(ConfigError, match="start: mine is no method"):
+        _started("method=pruning/l1", "+method.start={_target_: no.where, name: mine}")
 
 
 def test_fine_tuning_has_a_recipe_of_its_own(task160):

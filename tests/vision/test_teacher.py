@@ -54,6 +54,18 @@ def test_folding_changes_no_answer_and_leaves_no_norm_that_could_go(build, left)
                 assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
 
 
+def test_unfolded_every_layer_stays_in_its_place_and_answers_to_the_bit():
+    network = _settled(resnet.resnet8(100))
+    teacher, images = Teacher(network, fold=False), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert _norms(teacher.module) == _norms(network)
+    assert not list(teacher.parameters())
+    assert teacher.state_dict() == {}
+    with torch.no_grad():
+        ours, theirs = teacher.features(images), network.features(images)
+        assert torch.equal(teacher.logits(images), network(images))
+    assert all(torch.equal(one, other) for one, other in zip([*ours[0], ours[1]], [*theirs[0], theirs[1]], strict=True))
+
+
 def test_a_network_without_a_feature_list_is_folded_too():
     network = _settled(nni_vgg.vgg13(10))
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)

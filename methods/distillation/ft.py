@@ -1,0 +1,107 @@
+"""FT. Kim, Park, Kwak: Paraphrasing Complex Network: Network Compression via Factor Transfer (NeurIPS 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmark.plan.task import Config
+from methods.distillation.layers import full_precision, match, square_map
+from methods.distillation.term import Answers, Batch, Scene, Term, middle
+
+SLOPE = 0.1
+"""Of every leaky ReLU."""
+
+
+class FactorSettings(Config):
+    """The share of the teacher's channels that a factor keeps (the paper's k)."""
+
+    rate: float = Field(default=0.5, gt=0)
+
+
+def _leaky(kind: Callable[..., nn.Module], widths: tuple[int, ...], norm: bool) -> nn.Sequential:
+    """3x3 layers of a kind through `widths`, each with a bias, batch normalisation where asked for, and a leaky
+    ReLU."""
+    layers: list[nn.Module] = []
+    for c_in, c_out in pairwise(widths):
+        norms = [nn.BatchNorm2d(c_out)] if norm else []
+        layers += [kind(c_in, c_out, 3, padding=1), *norms, nn.LeakyReLU(SLOPE)]
+    return nn.Sequential(*layers)
+
+
+def factors(channels: int, rate: float) -> int:
+    """The channels of a factor of a map with so many."""
+    return int(channels * rate)
+
+
+def encoder(channels: int, rate: float) -> nn.Sequential:
+    """The paraphraser's first half: a teacher's map [B, C, H, W] to its factor [B, int(C rate), H, W]."""
+    narrow = factors(channels, rate)
+    return _leaky(nn.Conv2d, (channels, channels, narrow, narrow), norm=False)
+
+
+@full_precision
+def reconstruction(decoded: Tensor, teacher: Tensor) -> Tensor:
+    """The mean squared error of maps [B, C, H, W] (equation 1)."""
+    return functional.mse_loss(decoded, teacher)
+
+
+@full_precision
+def transfer(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean absolute difference of two factors, reduced as attention maps.
+
+    As shipped: equation 2 normalises the factors themselves, element by element, without the mean over channels.
+    """
+    student, teacher = match(student, teacher)
+    return (square_map(student) - square_map(teacher)).abs().mean()
+
+
+class Paraphrasing(Term):
+    """The initial term: an autoencoder of the teacher's last map.
+
+    As shipped it has no normalisation, and behind an untrained teacher its loss may run away.
+    """
+
+    Settings = FactorSettings
+    uses_student = False
+    hands_on = True
+
+    def __init__(self, scene: Scene, settings: FactorSettings) -> None:
+        super().__init__()
+        wide = middle(scene.teacher)[-1][0]
+        narrow = factors(wide, settings.rate)
+        self.encoder = encoder(wide, settings.rate)
+        self.decoder = _leaky(nn.ConvTranspose2d, (narrow, narrow, wide, wide), norm=False)
+
+    def forward(self, student: Answers, teacher: Answers, batch: Batch) -> Tensor:
+        """See `reconstruction`."""
+        return reconstruction(self.decoder(self.encoder(teacher.middle[-1])), teacher.middle[-1])
+
+
+class FT(Term):
+    """The main term: the translated student against the factor of the trained, now frozen, paraphraser.
+
+    `scene.prepared` must hold what `Paraphrasing` handed on.
+    """
+
+    Settings = FactorSettings
+
+    def __init__(self, scene: Scene, settings: FactorSettings) -> None:
+        super().__init__()
+        ours, theirs = middle(scene.student)[-1][0], middle(scene.teacher)[-1][0]
+        narrow = factors(theirs, settings.rate)
+        self.translator = _leaky(nn.Conv2d, (ours, ours, narrow, narrow), norm=True)
+        self.encoder = encoder(theirs, settings.rate)
+        if not scene.prepared:
+            raise ValueError("FT needs the paraphraser that its initial stage trains")
+        trained = {name: tensor for name, tensor in scene.prepared.items() if name.startswith("encoder.")}
+        self.encoder.load_state_dict({name.removeprefix("encoder."): tensor for name, tensor in trained.items()})
+        self.encoder.requires_grad_(False)
+
+    def forward(self, student: Answers, teacher: Answers, batch: Batch) -> Tensor:
+        """See `transfer`."""
+        return transfer(self.translator(student.middle[-1]), self.encoder(teacher.middle[-1]))
