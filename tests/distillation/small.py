@@ -11,9 +11,10 @@ from benchmark.plan import config
 from benchmark.plan.config import Experiment, names
 from benchmark.plan.task import Model, Task
 from methods.distillation.plan import Distillation
-from tests.harness.helpers import tiny_experiment
+from tests.harness.helpers import QUICK, tiny_experiment
 
 NAMES = [name.rpartition("/")[2] for name in names("method") if name.startswith("distillation/")]
+GLANCE = {**QUICK, "window_s": 0.01, "curve_window_s": 0.01, "warmup_cap_s": 0.02, "windows": 2, "batch_sizes": [1]}
 ZOO = "benchmark.vision.models.repdistiller.resnet"
 
 
@@ -45,7 +46,9 @@ def learning(task: Task, student: str = "resnet8", teacher: str = "resnet8", **c
 
 def experiment(root, name: str, **changed) -> Experiment:
     """A whole life of a method: two epochs of 40 images in batches of 16, the last of 8."""
-    plain = tiny_experiment(root, scale={"name": "smoke", "train_images": 40, "test_images": 20, "max_epochs": 2})
+    plain = tiny_experiment(
+        root, GLANCE, scale={"name": "smoke", "train_images": 40, "test_images": 20, "max_epochs": 2}
+    )
     recipe = plain.task.recipe.model_copy(update={"batch_size": 16, "lr": 0.01})
     task = learning(plain.task.model_copy(update={"recipe": recipe}))
     return plain.model_copy(update={"method": words(name, **changed), "task": task})

@@ -13,7 +13,7 @@ from benchmark.report import rows
 from benchmark.report.checks import check
 from benchmark.report.summary import summarise
 from tests.distillation.methods import mostly_slow
-from tests.distillation.small import NAMES, experiment
+from tests.distillation.small import GLANCE, NAMES, experiment
 from tests.harness.helpers import lives_of, tiny_experiment, work_all
 from tests.pruning import presets
 
@@ -71,7 +71,7 @@ def test_a_distilled_network_is_pruned(lab):
 
 def test_a_teachers_energy_is_attributed_to_each_and_spent_once(tmp_path):
     lab = Lab(tmp_path)
-    alone = tiny_experiment(tmp_path)
+    alone = tiny_experiment(tmp_path, GLANCE)
     one, other = experiment(tmp_path, "kd"), experiment(tmp_path, "ft")
     task = one.task
     alone = alone.model_copy(update={"task": task.model_copy(update={

@@ -71,15 +71,21 @@ def _asked(name: str, no_waste: bool, initial: bool = False):
 @pytest.mark.parametrize(
     ("name", "initial", "shipped", "lean"),
     [
-        ("kd", False, (["logits"], ["logits"]), (["logits"], ["logits"])),
-        ("at", False, (["features"], ["features"]), (["features"], ["features"])),
+        pytest.param("kd", False, (["logits"], ["logits"]), (["logits"], ["logits"]), marks=pytest.mark.slow),
+        pytest.param("at", False, (["features"], ["features"]), (["features"], ["features"]), marks=pytest.mark.slow),
         ("ab", True, (["preactivations"], ["preactivations"]), (["preactivations"], ["preactivations"])),
         ("ab", False, (["preactivations"], ["preactivations"]), ([], ["preactivations"])),
-        ("fsp", True, (["features"], ["features"]), (["features"], ["features"])),
-        ("fsp", False, (["features"], ["features"]), ([], ["features"])),
+        pytest.param("fsp", True, (["features"], ["features"]), (["features"], ["features"]), marks=pytest.mark.slow),
+        pytest.param("fsp", False, (["features"], ["features"]), ([], ["features"]), marks=pytest.mark.slow),
         ("ft", True, (["features"], ["features"]), (["features"], [])),
-        ("ft", False, (["features"], ["features"]), (["features"], ["features"])),
-        ("reviewkd", False, (["preactivations"], ["features"]), (["preactivations"], ["features"])),
+        pytest.param("ft", False, (["features"], ["features"]), (["features"], ["features"]), marks=pytest.mark.slow),
+        pytest.param(
+            "reviewkd",
+            False,
+            (["preactivations"], ["features"]),
+            (["preactivations"], ["features"]),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_who_is_asked(name, initial, shipped, lean):

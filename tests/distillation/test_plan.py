@@ -60,10 +60,16 @@ def test_the_teacher_is_trained_once_for_all_who_learn_from_it_as_by_its_baselin
     )  # fmt: skip  # a line reads best
     (baseline,) = _keys("method=baseline", "model=repdistiller/resnet14")
     assert one[0] == other[0] == third[0] == baseline
-    fixed = [_keys("method=distillation/kd", PAIR, "teacher_seed=0", f"seed={seed}") for seed in (0, 1)]
-    assert fixed[0][0] == fixed[1][0] == baseline
-    assert fixed[0][1] != fixed[1][1]
-    assert _keys("method=distillation/kd", PAIR, "seed=1")[0] != baseline
+
+
+def test_the_teachers_seed_is_the_students_unless_it_is_given(full):
+    def keys(**seeds):
+        return [stage.key(str) for _, stage in method("kd").plan(full.model_copy(update=seeds)).steps]
+
+    fixed, other = keys(seed=0, teacher_seed=0), keys(seed=1, teacher_seed=0)
+    assert (fixed[0] == other[0], fixed[1] != other[1]) == (True, True)
+    assert fixed == keys(seed=0)
+    assert keys(seed=1)[0] != fixed[0]
 
 
 def test_what_is_in_which_key(full):

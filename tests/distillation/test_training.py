@@ -63,7 +63,7 @@ def contiguous(monkeypatch):
 
 
 @pytest.mark.usefixtures("contiguous")
-@pytest.mark.parametrize("name", mostly_slow(METHODS, ("crd",)))
+@pytest.mark.parametrize("name", mostly_slow(METHODS, ("kd",)))
 def test_replayed_steps_train_as_eager_ones_do(name, task, monkeypatch):
     """Every method runs in the captured graph of the fast profile: whatever one did on the host would be frozen."""
     wanted, eager = _train(_task(task, 6), PlainBench(), name)

@@ -213,7 +213,7 @@ def test_aliasing_is_flagged_where_the_sensor_is_half_blind(trial, monkeypatch):
 
 def test_a_tracer_that_slows_the_work_fails(trial):
     made, _ = trial()
-    made.loads["conv training"].slower = 0.5
+    made.loads["conv training"].slower = 4.0  # far above what a busy machine adds by itself
     assert words(made, "overhead")["overhead"].startswith(("FAIL", "INFO"))
     first = examine(made, ["overhead"])[0]
     assert first.word == "FAIL", first.text
