@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,7 +14,6 @@ from methods.baseline import plain
 from methods.pruning.params import (
     Backend,
     Choice,
-    Continued,
     ExtraTraining,
     FineTuning,
     FunctionName,
@@ -171,14 +170,19 @@ def agp(final: float, iterations: int) -> Iterator[float]:
     yield final
 
 
-TRAINING = ("train", "extra_epochs", "finetune", "distil")
-
-
 def _epochs(steps: Steps) -> int:
     """The epochs that a network has been trained for when all these steps are done: what went before the last stage
     that trains, and its own."""
-    last = next(stage.params for _, stage in reversed(steps) if stage.name in TRAINING)
-    return getattr(last, "first_epoch", 0) + cast(Continued, last).task.recipe.epochs
+    last = next(stage for phase, stage in reversed(steps) if _trains(phase, stage))
+    task = getattr(last.params, "task", None)
+    if not isinstance(task, Task):
+        raise ValueError(f"{last.fn} does not say how long it trains (task): pruning cannot go on after it")
+    return int(getattr(last.params, "first_epoch", 0)) + task.recipe.epochs
+
+
+def _trains(phase: Phase, stage: Stage) -> bool:
+    """Whether a stage trains the network: every stage of base training and re-training does, whatever its family."""
+    return phase in (Phase.BASE, Phase.RETRAIN) or isinstance(stage.params, ExtraTraining)
 
 
 def _with(task: Task, recipe: Recipe) -> Task:
