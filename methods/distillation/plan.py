@@ -4,7 +4,7 @@ torch."""
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ class Distillation(Choice):
 
     variant: Literal["as_shipped", "no_waste"] = "as_shipped"
     initial_epochs: float = Field(default=0.125, gt=0)
-    initial_lr: dict[str, float] = Field(default={})
+    initial_lr: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
     initial_lr_smoke: float | None = Field(default=None, gt=0)
 
     def plan(self, task: Task) -> Plan:

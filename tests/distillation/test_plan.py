@@ -155,6 +155,7 @@ def test_an_eighth_of_the_epochs_at_least_one_come_first_and_the_main_stage_draw
         (("method=distillation/kd",), "method distillation/kd: there is no teacher to learn from: give pair= or"),
         (("method=distillation/kd", PAIR, "method.variant=lean"), "'as_shipped' or 'no_waste'"),
         (("method=distillation/kd", PAIR, "method.weights.term=-1"), "method.weights.term: .* greater than or equal"),
+        (("method=distillation/ft", PAIR, "method.initial_lr={resnet*: 0}"), "initial_lr.resnet.*: .* greater than 0"),
         (("method=distillation/kd", PAIR, "method.weights.term=null"), "weights.term: nothing is tuned for resnet14 -> "),
         (("method=distillation/crd", PAIR, "+method.settings.tau=1"), "method.settings: unknown name"),
     ],
