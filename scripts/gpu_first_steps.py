@@ -43,7 +43,6 @@ class Step:
 
 
 NOT_BUILT = (
-    ("distillation: VGG13->VGG8 and ResNet56->ResNet20, KD and CRD", "no such method here yet"),
     ("quantization: VGG16 INT8", "no TensorRT engine here yet"),
     ("nas: ProxylessNAS and DARTS", "no such methods here yet"),
 )
@@ -79,6 +78,7 @@ def all_steps(places: Places) -> list[Step]:
         Step("gpu tests", PYTEST, 120, 540, needs=("pytest", "hypothesis")),
         Step("perf: energy", ("scripts/perf_energy.py",), 90, 540),
         Step("perf: training", ("scripts/perf_training.py",), 240, 540),
+        Step("perf: distillation", ("scripts/perf_distillation.py",), 240, 540),
         Step("perf: start", ("scripts/perf_start.py",), 90, 540),
         Step("data", ("-c", FETCH, str(places.data)), 20, 300),
         *_short_lives(device),
@@ -101,10 +101,12 @@ def _short_lives(device: tuple[str, ...]) -> list[Step]:
         resumable=True,
         instead_of="data",
     )
+    distilled = ("method=distillation/crd", "pair=resnet56__resnet20", *SHORT, *device)
     return [
         _life("short life: VGG16", *dense),
         _life("short life: VGG16 pruned", *pruned),
         _life("short life: VGG16 pruned by NNI", *pruned, "method.backend=nni", needs=("nni",)),
+        _life("short life: ResNet56->ResNet20 by CRD", *distilled),
         pretended,
     ]
 
@@ -112,10 +114,16 @@ def _short_lives(device: tuple[str, ...]) -> list[Step]:
 def _table_3(device: tuple[str, ...]) -> list[Step]:
     vgg16 = ("model=nni/vgg16", *device)
     pruners = ("apoz", "fpgm", "l2", "taylorfo")
+    distilled = [
+        _life(f"Table 3: {pair} {name}", f"method=distillation/{name}", f"pair={pair}", *device)
+        for pair in ("vgg13__vgg8", "resnet56__resnet20")
+        for name in ("kd", "crd")
+    ]
     return [
         _life("Table 3: VGG16", "method=baseline", *vgg16),
         _life("Table 3: VGG16 FP16", "method=baseline", "deploy_precision=fp16", *vgg16),
         *(_life(f"Table 3: VGG16 {name}", f"method=pruning/{name}", *vgg16) for name in pruners),
+        *distilled,
         _life("Table 3: ResNet18", "method=baseline", "model=nni/resnet18", *device),
         _life("Table 3: VGG19", "method=baseline", "model=nni/vgg19", *device),
     ]
@@ -130,14 +138,16 @@ QUESTIONS = (
     ("After ready() no stage loads a library, and the generators are where they were", ("gpu tests",)),
     ("What a sample, a window and a query by nvidia-smi cost", ("perf: energy",)),
     ("How much faster than the originals' manner a step is", ("perf: training",)),
+    ("What CRD's and NST's rewritten work saves, and what each distillation costs a step", ("perf: distillation",)),
     ("What starting costs", ("perf: start",)),
     ("A whole life: base, deployment, inference; its rows and their grades", ("short life: VGG16",)),
     ("A pruned life: masks, fine-tuning from graphs, shrinking, a smaller engine", ("short life: VGG16 pruned",)),
+    ("A distilled life: teacher, CRD's memories in graphs, a student", ("short life: ResNet56->ResNet20 by CRD",)),
     ("The same by NNI's pruner", ("short life: VGG16 pruned by NNI",)),
     ("Windows rejected or noted: power limit, heat, clocks, neighbours (in the records' details)", ("Table 3: VGG16",)),
     (
         "The paper's rows on this board",
-        ("Table 3: VGG16", "Table 3: VGG16 apoz", "Table 3: ResNet18", "Table 3: VGG19"),
+        ("Table 3: VGG16", "Table 3: VGG16 apoz", "Table 3: vgg13__vgg8 crd", "Table 3: ResNet18", "Table 3: VGG19"),
     ),
 )
 """What only a GPU can show, in the order in which to look, and the steps that show it."""

@@ -22,6 +22,10 @@ SETTLED_POWER = 0.01
 SETTLED_C_PER_30_S = 1.0
 
 
+MOSTLY = 0.5
+"""Of a window at the power limit: from here on a clock that moves is the limit's work."""
+
+
 def rejection(cost: Cost) -> str:
     """Why a window must not count, in words; empty where it may."""
     if not math.isfinite(cost.joules):
@@ -36,7 +40,7 @@ def rejection(cost: Cost) -> str:
     if seen.get("slowdown_samples"):
         found.append(f"slowed down by heat or hardware in {_of_readings(seen, 'slowdown_samples')}")
     moved = _clock_moved(seen)
-    if moved and not _capped_share(cost):  # a board at its power limit holds power, not clocks
+    if moved and _capped_share(cost) < MOSTLY:  # a board at its power limit holds power, not clocks
         found.append(moved)
     if seen.get("foreign_pids"):
         found.append(f"foreign processes on the GPU: {', '.join(map(str, seen['foreign_pids']))}")

@@ -140,7 +140,7 @@ class Life:
     def _words(self) -> Words:
         task = self.task
         return Words(
-            method=self.experiment.method["name"],
+            method=_named(self.experiment.method),
             model=task.model.name,
             teacher=task.teacher.name if task.teacher else "",
             data=task.data.name,
@@ -163,6 +163,16 @@ class Life:
         method = {name: value for name, value in self.experiment.method.items() if name not in ("name", "_target_")}
         inference = self.experiment.inference.model_dump(mode="json")
         return dict(_flat({**task, "method": method, "inference": inference}))
+
+
+def _named(method: Mapping[str, Any]) -> str:
+    """A method's name and, where it starts from another's network, that one's: 'pruning/l1 after distillation/kd'."""
+    start = method.get("start")
+    return (
+        f"{method['name']} after {_named(start)}"
+        if isinstance(start, Mapping) and start.get("name")
+        else method["name"]
+    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -46,9 +46,8 @@ def ready(device: Device) -> Callable[[], None] | None:
     if not usable:
         told = " ".join(str(warning.message) for warning in said)
         raise DeviceError(f"{device.name} is there, but {_why_unusable(device, told)}; or say hardware=cpu")
-    first = not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
-        with arriving(device) if first else contextlib.nullcontext():
+        with arriving(device) if not _is_on(device.torch_name) else contextlib.nullcontext():
             warm_up(device.torch_name)
         found = _uuid(device.torch_name)
     except RuntimeError as error:
@@ -58,6 +57,16 @@ def ready(device: Device) -> Callable[[], None] | None:
     if not device.mig and found not in device.uuid:
         raise DeviceError(_another_board(device, found))
     return functools.partial(torch.cuda.synchronize, device.torch_name)
+
+
+def _is_on(torch_name: str) -> bool:
+    """Whether this process has a context on a board already: then it is too late to see what our arrival changes."""
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return False
+    asked = getattr(torch._C, "_cuda_hasPrimaryContext", None)  # a build without CUDA has none
+    return asked is None or bool(asked(torch.device(torch_name).index or 0))
 
 
 def _count_as_the_driver_does() -> None:

@@ -20,7 +20,7 @@ SLOPE = 0.1
 class FactorSettings(Config):
     """The share of the teacher's channels that a factor keeps (the paper's k)."""
 
-    rate: float = Field(default=0.5, gt=0)
+    rate: float = Field(default=0.5, gt=0, le=1)
 
 
 def _leaky(kind: Callable[..., nn.Module], widths: tuple[int, ...], norm: bool) -> nn.Sequential:
@@ -34,8 +34,11 @@ def _leaky(kind: Callable[..., nn.Module], widths: tuple[int, ...], norm: bool) 
 
 
 def factors(channels: int, rate: float) -> int:
-    """The channels of a factor of a map with so many."""
-    return int(channels * rate)
+    """The channels of a factor of a map with so many. Raises ValueError where none would be left."""
+    found = int(channels * rate)
+    if not found:
+        raise ValueError(f"rate={rate} leaves none of {channels} channels to the factor")
+    return found
 
 
 def encoder(channels: int, rate: float) -> nn.Sequential:
@@ -98,8 +101,17 @@ class FT(Term):
         self.encoder = encoder(theirs, settings.rate)
         if not scene.prepared:
             raise ValueError("FT needs the paraphraser that its initial stage trains")
-        trained = {name: tensor for name, tensor in scene.prepared.items() if name.startswith("encoder.")}
-        self.encoder.load_state_dict({name.removeprefix("encoder."): tensor for name, tensor in trained.items()})
+        trained = {
+            name.removeprefix("encoder."): tensor
+            for name, tensor in scene.prepared.items()
+            if name.startswith("encoder.")
+        }
+        shapes = {name: tensor.shape for name, tensor in self.encoder.state_dict().items()}
+        if {name: tensor.shape for name, tensor in trained.items()} != shapes:
+            raise ValueError(
+                "FT's initial and main stage have different rates: initial.settings.rate = term.settings.rate"
+            )
+        self.encoder.load_state_dict(trained)
         self.encoder.requires_grad_(False)
 
     def forward(self, student: Answers, teacher: Answers, batch: Batch) -> Tensor:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, StrictStr
 
 from benchmark.plan.task import Config, Params, Task
 
-Value = float | int | str
+
+def _one_spelling(value: Any) -> Any:
+    """4.0 is 4: one setting must not have two keys."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Value = Annotated[StrictInt | StrictFloat | StrictStr, BeforeValidator(_one_spelling)]
+"""A number or a text as the YAML means it; True and '4' are no numbers."""
 
 OTHERS = "others"
 """In `Choice.tuned`: what all pairs get that have no entry of their own."""

@@ -90,5 +90,7 @@ class Distillation(Choice):
 
 
 def _short(model: str) -> str:
-    """`vgg13` of `repdistiller/vgg13`: what pairs are named by."""
-    return model.rpartition("/")[2]
+    """`vgg13` of `repdistiller/vgg13`: what pairs are named by. Another family's network of that name is another one,
+    and nobody tuned anything for it."""
+    family, _, name = model.rpartition("/")
+    return name if family == "repdistiller" else model

@@ -45,4 +45,8 @@ def teacher_of(network: Network, task: Task) -> tuple[nn.Module, AnsweringTeache
     mean, std = task.recipe.mean, task.recipe.std
     if (tuple(network.mean), tuple(network.std)) == (mean, std):
         return module, teacher
+    if task.recipe.cutout:
+        raise ValueError(
+            "recipe.cutout: the teacher normalises images otherwise, and would see no zeros where they are cut"
+        )
     return module, Renormalised(teacher, network, mean, std)

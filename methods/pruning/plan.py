@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -25,7 +26,26 @@ from methods.pruning.params import (
 )
 from methods.start import start_of
 
-Steps = list[tuple[Phase, Stage]]
+
+@dataclass
+class Way:
+    """The steps of a plan so far, and the stage whose network the next one goes on with."""
+
+    steps: list[tuple[Phase, Stage]]
+    network: Stage
+
+    def go(self, phase: Phase, stage: Stage) -> None:
+        """Take one step more."""
+        self.steps.append((phase, stage))
+        self.network = stage
+
+    def epochs(self) -> int:
+        """The epochs that have been trained when all these steps are done, whoever trained: the draws of none of them
+        may be repeated."""
+        done = [_epochs(stage) for _, stage in self.steps]
+        if not any(done):
+            raise ValueError("no step says how long it trains (its task's recipe): pruning cannot go on after them")
+        return max(done)
 
 
 class Pruning(Config):
@@ -75,19 +95,20 @@ class Pruning(Config):
     def plan(self, task: Task) -> Plan:
         """Base training (or what `start` has instead), masks (with one extra epoch for the criteria that look at data),
         then fine-tuning and shrinking in the chosen order."""
-        steps: Steps = list(start_of(self.start).plan(task).steps)
+        started = start_of(self.start).plan(task)
+        way = Way(list(started.steps), started.network)
         own = plain(task)
         if self.schedule == "one_shot":
-            self._mask_at_once(own, steps)
+            self._mask_at_once(own, way)
         else:
-            self._mask_gradually(own, steps)
+            self._mask_gradually(own, way)
         if self.finetune == "shrink_first":
-            self._shrink(own, steps)
+            self._shrink(own, way)
         if self.finetune_epochs:
-            self._finetune(own, steps, self._milestones(own))
+            self._finetune(own, way, self._milestones(own))
         if self.finetune == "masked":
-            self._shrink(own, steps)
-        return Plan(steps=tuple(steps), network=steps[-1][1], deploy=Precision(task.deploy_precision))
+            self._shrink(own, way)
+        return Plan(steps=tuple(way.steps), network=way.network, deploy=Precision(task.deploy_precision))
 
     def check(self, task: Task) -> None:
         """Raise ValueError where the model cannot be built, or cannot be pruned so: rehearsed on the meta device."""
@@ -112,39 +133,39 @@ class Pruning(Config):
             nni_pruner=self.nni_pruner if self.backend == "nni" else None,
         )
 
-    # --- stages: each goes on with the network of the last of `steps` ------------------------------------------------
+    # --- stages: each goes on with the network of the way so far ------------------------------------------------
 
-    def _mask_at_once(self, task: Task, steps: Steps) -> None:
-        trained = steps[-1][1]
-        self._mask(task, steps, self.sparsity)
+    def _mask_at_once(self, task: Task, way: Way) -> None:
+        trained = way.network
+        self._mask(task, way, self.sparsity)
         if not self.extra_epochs or self.extra_training == "none":
             return
-        masked = steps[-1][1]
+        masked = way.network
         recipe = self._constant(task, self.extra_epochs)
         dense = self.extra_training == "dense"
-        params = ExtraTraining(task=_with(task, recipe), first_epoch=_epochs(steps), masked=not dense)
+        params = ExtraTraining(task=_with(task, recipe), first_epoch=way.epochs(), masked=not dense)
         inputs = {"masked": masked, "trained": trained} if dense else {"masked": masked}
-        steps.append((Phase.COMPRESS, Stage("methods.pruning.stages:extra_epochs", params, inputs)))
+        way.go(Phase.COMPRESS, Stage("methods.pruning.stages:extra_epochs", params, inputs))
 
-    def _mask_gradually(self, task: Task, steps: Steps) -> None:
+    def _mask_gradually(self, task: Task, way: Way) -> None:
         for sparsity in agp(self.sparsity, self.agp_iterations):
-            self._mask(task, steps, sparsity)
-            self._finetune(task, steps, self._constant(task, self.agp_epochs))
+            self._mask(task, way, sparsity)
+            self._finetune(task, way, self._constant(task, self.agp_epochs))
 
-    def _mask(self, task: Task, steps: Steps, sparsity: float) -> None:
-        trained, epochs = steps[-1][1], 0
+    def _mask(self, task: Task, way: Way, sparsity: float) -> None:
+        trained, epochs = way.network, 0
         if self.looks_at_data:  # the others take no training step: their masks do not depend on its rate
-            task, epochs = _with(task, self._constant(task, 1)), _epochs(steps)
+            task, epochs = _with(task, self._constant(task, 1)), way.epochs()
         params = Masking(task=task, choice=self.choice(sparsity), first_epoch=epochs)
-        steps.append((Phase.COMPRESS, Stage("methods.pruning.stages:mask", params, {"trained": trained})))
+        way.go(Phase.COMPRESS, Stage("methods.pruning.stages:mask", params, {"trained": trained}))
 
-    def _shrink(self, task: Task, steps: Steps) -> None:
+    def _shrink(self, task: Task, way: Way) -> None:
         params = Shrinking(task=task, backend=self.backend)
-        steps.append((Phase.COMPRESS, Stage("methods.pruning.stages:shrink", params, {"masked": steps[-1][1]})))
+        way.go(Phase.COMPRESS, Stage("methods.pruning.stages:shrink", params, {"masked": way.network}))
 
-    def _finetune(self, task: Task, steps: Steps, recipe: Recipe) -> None:
-        params = FineTuning(task=_with(task, recipe), first_epoch=_epochs(steps))
-        steps.append((Phase.RETRAIN, Stage("methods.pruning.stages:finetune", params, {"pruned": steps[-1][1]})))
+    def _finetune(self, task: Task, way: Way, recipe: Recipe) -> None:
+        params = FineTuning(task=_with(task, recipe), first_epoch=way.epochs())
+        way.go(Phase.RETRAIN, Stage("methods.pruning.stages:finetune", params, {"pruned": way.network}))
 
     def _constant(self, task: Task, epochs: int) -> Recipe:
         return self._recipe(task, epochs).model_copy(update={"schedule": "constant"})
@@ -170,19 +191,12 @@ def agp(final: float, iterations: int) -> Iterator[float]:
     yield final
 
 
-def _epochs(steps: Steps) -> int:
-    """The epochs that a network has been trained for when all these steps are done: what went before the last stage
-    that trains, and its own."""
-    last = next(stage for phase, stage in reversed(steps) if _trains(phase, stage))
-    task = getattr(last.params, "task", None)
-    if not isinstance(task, Task):
-        raise ValueError(f"{last.fn} does not say how long it trains (task): pruning cannot go on after it")
-    return int(getattr(last.params, "first_epoch", 0)) + task.recipe.epochs
-
-
-def _trains(phase: Phase, stage: Stage) -> bool:
-    """Whether a stage trains the network: every stage of base training and re-training does, whatever its family."""
-    return phase in (Phase.BASE, Phase.RETRAIN) or isinstance(stage.params, ExtraTraining)
+def _epochs(stage: Stage) -> int:
+    """The epochs behind a stage and its own, by its parameters; 0 where it says nothing of a training."""
+    task = getattr(stage.params, "task", None)
+    if not isinstance(task, Task) or isinstance(stage.params, Masking | Shrinking):
+        return 0
+    return int(getattr(stage.params, "first_epoch", 0)) + task.recipe.epochs
 
 
 def _with(task: Task, recipe: Recipe) -> Task:

@@ -199,7 +199,7 @@ MOVING = {"sm_clock_mhz_p5": 1500, "sm_clock_mhz_p50": 1900, "sm_clock_mhz_p95":
     [
         ({}, ""),
         ({"throttle_power_ns": 620_000_000}, "at its power limit for 62 % of the window"),
-        ({"throttle_power_ns": None, "capped_samples": 4, "slow_samples": 10}, "at its power limit for 40 %"),
+        ({"throttle_power_ns": None, "capped_samples": 6, "slow_samples": 10}, "at its power limit for 60 %"),
         ({"throttle_power_ns": 0, "capped_samples": 0, "slow_samples": 10}, ""),
         ({"capped_samples": None, "slow_samples": 0}, ""),
     ],
@@ -249,3 +249,10 @@ def test_the_interval_is_students():
     interval = mean_ci95(values)
     assert interval.mean == 2.5
     assert interval.half_width == pytest.approx(3.182446 * 1.2909944 / 2, rel=1e-4)
+
+
+def test_a_few_capped_readings_excuse_no_collapse_of_the_clock():
+    """Two readings of a hundred at the limit do not explain 600 to 1980 MHz."""
+    moving = {"sm_clock_mhz_p5": 600, "sm_clock_mhz_p50": 1900, "sm_clock_mhz_p95": 1980}
+    barely = cost(provenance={**moving, "capped_samples": 2, "slow_samples": 100})
+    assert "SM clock moved from 600 to 1980 MHz" in rejection(barely)

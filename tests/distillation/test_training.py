@@ -88,6 +88,25 @@ def test_so_do_those_of_initial_stages(name, task, monkeypatch):
     assert _equal(found, wanted)
 
 
+class GpuBench(PlainBench):
+    device = "cuda:0"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("name", "initial"), [*((n, False) for n in METHODS), *((n, True) for n in ("ab", "ft", "fsp"))]
+)
+def test_on_a_gpu_real_graphs_train_as_eager_steps_do(name, initial, task, monkeypatch):
+    """What the fake lets pass (a nonzero, an index by a mask, a copy from the host) a real capture refuses."""
+    plain = _task(task, 6)
+    found, history = _train(plain, GpuBench(), name, initial)
+    assert (history.execution["no_graph_because"], history.execution["graphs"]) == ("", [4, 8])
+    monkeypatch.setattr(training, "graph_backend", lambda device: None)
+    _, eager = _train(plain, GpuBench(), name, initial)
+    assert history.loss == pytest.approx(eager.loss, rel=1e-3)
+    assert all(torch.isfinite(tensor).all() for tensor in found.values())
+
+
 @pytest.mark.parametrize("name", mostly_slow(["crd", "kd", "nst", "fsp"], ("crd",)))
 def test_the_published_profile_trains(name, task):
     found, history = _train(_task(task, 1, "published"), PlainBench(), name)

@@ -273,7 +273,7 @@ def test_the_overrides_of_the_lives_compose():
     from benchmark.plan.config import compose, parse
 
     lives = [s.command for s in all_steps(Places("python3", Path("r"), Path("d"), Path("a"))) if "run" in s.command]
-    assert len(lives) == 12
+    assert len(lives) == 17
     for command in lives:
         experiment, _ = parse(compose([word for word in command[3:] if word != "hardware=gpu"]), GPU)
         experiment.build_method().plan(experiment.task)
@@ -295,10 +295,12 @@ def rehearsed(places: Places) -> list[Step]:
     stands_in = {
         "perf: energy": ("-c", "import scripts.perf_energy"),
         "perf: training": ("-c", "print('a GPU would be timed here')"),
+        "perf: distillation": ("-c", "print('and here')"),
         "perf: start": ("scripts/perf_start.py", "1"),
         "data": ("-c", "print('synthetic images need no files')"),
         "short life: VGG16": (*words, "method=baseline", "model=repdistiller/vgg8"),
         "short life: VGG16 pruned": (*words, "method=pruning/l1", "model=repdistiller/vgg8"),
+        "short life: ResNet56->ResNet20 by CRD": (*words, "method=distillation/crd", "pair=resnet14__resnet8"),
         "short life: VGG16 pruned by NNI": (
             *words,
             "method=pruning/l1",
@@ -326,11 +328,13 @@ def test_the_hour_is_rehearsed_on_the_fake_driver(driver, hour, tmp_path):
         "gpu tests": "failed",
         "perf: energy": "passed",
         "perf: training": "passed",
+        "perf: distillation": "passed",
         "perf: start": "passed",
         "data": "passed",
         "short life: VGG16": "passed",
         "short life: VGG16 pruned": "passed",
         "short life: VGG16 pruned by NNI": "skipped" if no_nni else "passed",
+        "short life: ResNet56->ResNet20 by CRD": "passed",
         "short life: VGG16 on synthetic images": "skipped",
     }, said
     assert status == 1

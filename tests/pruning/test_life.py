@@ -12,7 +12,8 @@ from benchmark.energy import find_device
 from benchmark.plan import config
 from benchmark.plan.config import ConfigError
 from benchmark.plan.life import lives
-from benchmark.plan.task import Model
+from benchmark.plan.stage import Phase, Plan, Precision, Stage
+from benchmark.plan.task import Config, Model, Params, Task
 from benchmark.records.store import Store
 from benchmark.vision import network
 from benchmark.vision.data import loaders
@@ -358,3 +359,57 @@ def test_a_wrong_setting_is_refused_by_name(word, wanted):
 def test_gradual_pruning_by_nni_is_refused():
     with pytest.raises(ConfigError, match="schedule=agp needs backend=native"):
         config.parse(config.compose(["method=pruning/l1", "method.schedule=agp", "method.backend=nni"]), GPU)
+
+
+# --- starting from any method -------------------------------------------------------------------------------------
+
+
+class Averaged(Params):
+    """Parameters of a stage that trains on under a name of its own."""
+
+    task: Task
+    first_epoch: int = 0
+
+
+class Elsewhere(Config):
+    """A method of somebody else: trains on, and then measures something, which is no network."""
+
+    def plan(self, task):
+        base = base_training(task)
+        averaged = Stage("mine:average", Averaged(task=task, first_epoch=8), {"trained": base})
+        table = Stage("mine:table", Params(), {"network": averaged})
+        steps = ((Phase.BASE, base), (Phase.RETRAIN, averaged), (Phase.COMPRESS, table))
+        return Plan(steps=steps, network=averaged, deploy=Precision("fp32"))
+
+    def check(self, task):
+        """Nothing to refuse."""
+
+
+class Untold(Elsewhere):
+    """The same, and nobody says how long anything trains."""
+
+    def plan(self, task):
+        made = Stage("mine:made", Params())
+        return Plan(steps=((Phase.BASE, made),), network=made, deploy=Precision("fp32"))
+
+
+def _start(kind) -> dict:
+    return {"_target_": f"{__name__}.{kind.__name__}", "name": "mine"}
+
+
+def test_pruning_goes_on_with_the_network_of_any_plan_and_repeats_none_of_its_draws(tmp_path):
+    task = _experiment(tmp_path, "l1").task
+    plan = presets.pruning("l1", start=_start(Elsewhere)).plan(task)
+    by_name = {stage.name: stage for _, stage in plan.steps}
+    assert by_name["mask"].inputs["trained"] is by_name["average"], "not the table, which came last"
+    assert by_name["finetune"].params.first_epoch == 8 + task.recipe.epochs
+
+
+def test_a_start_that_does_not_say_how_long_it_trained_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no step says how long it trains"):
+        presets.pruning("l1", start=_start(Untold)).plan(_experiment(tmp_path, "l1").task)
+
+
+def test_a_row_names_what_its_method_started_from(tmp_path):
+    experiment = _experiment(tmp_path, "l1", start={**_start(Elsewhere)})
+    assert lives(experiment, HERE)[0].run_file("").words.method == "pruning/l1 after mine"
