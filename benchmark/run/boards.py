@@ -1,4 +1,4 @@
-"""Probes the board for the door and the runner: what its meters can do, kept as a device record. Torch only where there
+"""Probes the board for the commands and a worker: what its meters can do, kept as a device record. Torch only where there
 is a GPU."""
 
 from __future__ import annotations
