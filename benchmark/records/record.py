@@ -87,10 +87,9 @@ def read_record(path: Path) -> Record:
 
 def faults(record: Record) -> Iterator[str]:
     """What of a record cannot be: whoever reads it for a table must leave it out, and say so."""
-    if record.joules <= 0 or record.seconds <= 0:
-        yield f"{record.joules} J in {record.seconds} s: nothing costs nothing"
-    if record.repeated_joules < 0 or record.ci95_joules < 0:
-        yield f"repeated energy {record.repeated_joules} J or interval {record.ci95_joules} J is negative"
+    for name in ("joules", "repeated_joules", "ci95_joules"):
+        if getattr(record, name) < 0:
+            yield f"{name} {getattr(record, name)} is negative"
     if record.grade not in GRADES:
         yield f"unknown grade {record.grade!r}"
     for name, value in record.values.items():

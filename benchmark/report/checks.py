@@ -83,6 +83,11 @@ def _energy(record: Record) -> Iterator[tuple[bool, str]]:
         else:
             yield False, f"energy is NaN: {record.reason}"
         return
+    if record.joules == 0 or record.seconds == 0:
+        # a counter may not have moved in a stage that is over at once; whether that matters is judged by the life
+        if record.seconds >= SHORTEST_S or record.seconds == 0:
+            yield True, f"{record.joules} J in {record.seconds} s: nothing costs nothing"
+        return
     watts = record.joules / record.seconds
     limit = record.provenance.get("power_limit_w") or HIGHEST_W
     if watts > 1.05 * limit:

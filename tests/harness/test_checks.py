@@ -9,8 +9,10 @@ import pytest
 
 from benchmark.plan.run_file import RunFile, RunStage, Words
 from benchmark.plan.stage import Phase
+from benchmark.records.book import Book
 from benchmark.records.store import Store
 from benchmark.report.checks import check
+from benchmark.report.rows import stage_rows
 from tests.harness.test_store import record
 
 WORDS = Words(
@@ -52,7 +54,7 @@ def test_a_good_record_is_no_fault(store):
     ("values", "said"),
     [
         ({"joules": 0.0}, "nothing costs nothing"),
-        ({"joules": -5.0}, "nothing costs nothing"),
+        ({"joules": -5.0}, "joules -5.0 is negative"),
         ({"seconds": 0.0}, "nothing costs nothing"),
         ({"joules": math.nan}, "NaN without a reason"),
         ({"joules": 3.6e6}, "above the limit"),
@@ -112,6 +114,16 @@ def test_an_fp32_engine_that_is_not_as_accurate_as_its_network_is_a_fault(store,
     store.add(record(values={"acc_pct": 71.5}))
     store.add(record(key="e" * 20, values={"acc_pct": engine_pct}))
     assert len([what for what in _faults(store) if "not what was trained" in what]) == faults
+
+
+def test_a_counter_that_did_not_move_in_a_moment_keeps_its_row(store):
+    store.add_run(
+        run(stage("k" * 20), stage("m" * 20, Phase.COMPRESS, trained="k" * 20)).model_copy(update={"seed": 1})
+    )
+    store.add(record(joules=1e6, seconds=1e4))
+    store.add(record(key="m" * 20, joules=0.0, seconds=0.01, grade="D"))
+    assert _faults(store) == []
+    assert "m" * 20 in {row.key for row in stage_rows(Book.read(store))}
 
 
 def test_a_record_that_no_run_reaches_is_a_warning(store):
