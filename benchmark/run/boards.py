@@ -1,5 +1,5 @@
-"""Probes the board for the commands and a worker: what its meters can do, kept as a device record. Torch only where there
-is a GPU."""
+"""Probes the board for the commands and a worker: what its meters can do, kept as a device record. Torch only where
+there is a GPU."""
 
 from __future__ import annotations
 
