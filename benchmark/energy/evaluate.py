@@ -198,7 +198,7 @@ def from_power(recorder: GpuRecorder, span: Span, curve: PowerCurve, step_s: flo
         spread * (sensor.window_s + sensor.period_s) / 2 * math.sqrt(1 + len(span.paused())),
         unmeasured_s * spread / math.sqrt(12),
         _sampling_sd(curve, inside, sensor.period_s * 1e9 / max(period_ns, 1)),
-        _blind_sd(recorder, joules, span.useful_s, (phases, step_s)),
+        _blind_sd(recorder, joules, span.useful_s, phases, step_s),
         _coverage_sd(list(watts), sensor.coverage, seconds / sensor.period_s) * span.useful_s,
     ]
     return Evaluation(joules, paused, math.hypot(*parts), source, grade, "", False, unmeasured_s, phases > 0)
@@ -226,10 +226,9 @@ def _coverage_sd(watts: list[float], coverage: float, readings: float) -> float:
     return math.sqrt(variance * (1 - coverage) / max(readings, 1.0))
 
 
-def _blind_sd(recorder: GpuRecorder, joules: float, seconds: float, aliased: tuple[int, float | None]) -> float:
+def _blind_sd(recorder: GpuRecorder, joules: float, seconds: float, phases: int, step_s: float | None) -> float:
     """Joules of uncertainty from phases of a periodic load that the sensor never sees: they can lie anywhere from 0 W
     to the limit."""
-    phases, step_s = aliased
     if not phases or not step_s:
         return 0.0
     unseen = 1 - min(1.0, phases * recorder.sensor.window_s / step_s)

@@ -52,7 +52,14 @@ def greeness_ci95(acc_pct: Uncertain, tec_wh: Uncertain, iec_wh: Uncertain, mui:
     return value * math.hypot(relative, mui * iec_wh.half_width / spent_wh, tec_wh.half_width / spent_wh)
 
 
-def rank_ranges(values: Sequence[float], half_widths: Sequence[float]) -> list[tuple[int, int] | None]:
+class Ranks(NamedTuple):
+    """The best and the worst rank that a value may hold."""
+
+    best: int
+    worst: int
+
+
+def rank_ranges(values: Sequence[float], half_widths: Sequence[float]) -> list[Ranks | None]:
     """The ranks each value may hold, highest first: (1, 3) means that it ties with two others for the first place.
 
     Two values differ only if they are further apart than the half-width of their difference (independent errors); one
@@ -65,9 +72,9 @@ def rank_ranges(values: Sequence[float], half_widths: Sequence[float]) -> list[t
         apart = math.hypot(half_widths[one], half_widths[other])
         return values[one] - values[other] > apart  # False where `apart` is NaN: a tie
 
-    ranges: list[tuple[int, int] | None] = [None] * len(values)
+    ranges: list[Ranks | None] = [None] * len(values)
     for own in known:
         better = sum(above(other, own) for other in known)
         worse = sum(above(own, other) for other in known)
-        ranges[own] = (1 + better, len(known) - worse)
+        ranges[own] = Ranks(1 + better, len(known) - worse)
     return ranges

@@ -12,7 +12,7 @@ from benchmark.energy.stats import mean_ci95
 from benchmark.plan.run_file import RunFile
 from benchmark.records.book import Book
 from benchmark.report.columns import column
-from benchmark.report.greeness import TAU, Uncertain, greeness, greeness_ci95, rank_ranges
+from benchmark.report.greeness import TAU, Ranks, Uncertain, greeness, greeness_ci95, rank_ranges
 from benchmark.report.rows import MeasuredRow, StageRow, about
 
 RIVALS = (
@@ -180,11 +180,10 @@ def ranked(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
     return found
 
 
-def _words(ranks: tuple[int, int] | None) -> str:
+def _words(ranks: Ranks | None) -> str:
     if ranks is None:
         return ""
-    low, high = ranks
-    return str(low) if low == high else f"{low}-{high}"
+    return str(ranks.best) if ranks.best == ranks.worst else f"{ranks.best}-{ranks.worst}"
 
 
 def _mean(values: Iterable[float]) -> float:

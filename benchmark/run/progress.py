@@ -7,9 +7,16 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 PLAIN_EVERY_S = 30.0
+
+
+class Spending(NamedTuple):
+    """Joules so far, and watts now; NaN where no meter can tell."""
+
+    joules: float
+    watts: float
 
 
 class Progress:
@@ -27,7 +34,7 @@ class Progress:
         if not self.terminal:
             self._line(f"{title} ...")
 
-    def update(self, done: float, total: float, shown: Mapping[str, float], energy: tuple[float, float]) -> None:
+    def update(self, done: float, total: float, shown: Mapping[str, float], energy: Spending) -> None:
         """Tell the state of work: `done` of `total`, numbers to show, and (joules so far, watts now)."""
         self._kept.update(shown)
         now = time.monotonic()
@@ -49,7 +56,7 @@ class Progress:
     def _numbers(self) -> str:
         return " ".join(f"{name} {value:.4g}" for name, value in self._kept.items() if math.isfinite(value))
 
-    def _energy(self, energy: tuple[float, float]) -> str:
+    def _energy(self, energy: Spending) -> str:
         joules, watts = energy
         if not math.isfinite(joules):
             return "energy unknown"

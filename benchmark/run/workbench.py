@@ -25,7 +25,7 @@ from benchmark.plan.stage import Cost
 from benchmark.records.files import replace
 from benchmark.records.provenance import now
 from benchmark.records.store import Store
-from benchmark.run.progress import Progress
+from benchmark.run.progress import Progress, Spending
 
 if TYPE_CHECKING:
     from benchmark.energy import Device, EnergyTracer, Reading, Window
@@ -158,7 +158,7 @@ class Workbench:
         self._last_shown = now_s
         joules, watts, _ = self._peek()
         self._max_w = watts if math.isnan(self._max_w) else max(self._max_w, watts)
-        self._progress.update(done, total, shown, (joules, watts))
+        self._progress.update(done, total, shown, Spending(joules, watts))
         if now_s - self._last_journal >= JOURNAL_S:
             self._journal(closed=False)
 
