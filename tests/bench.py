@@ -43,3 +43,15 @@ class PlainBench:
 
     def cost(self, call, n):
         raise NotImplementedError
+
+
+class MeteredBench(PlainBench):
+    """Knows whether the meter runs."""
+
+    running = True
+
+    @contextlib.contextmanager
+    def paused(self):
+        self.running = False
+        yield
+        self.running = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 
 import pytest
@@ -16,23 +15,11 @@ from methods import training as plain_training
 from methods.distillation import stages
 from methods.distillation.teacher import Renormalised, teacher_of
 from methods.distillation.term import Term, View
-from tests.bench import PlainBench
+from tests.bench import MeteredBench, PlainBench
 from tests.distillation.methods import mostly_slow
 from tests.distillation.small import learning, method, words
 
 FEW = {"kind": "methods.distillation.crd:CRD", "settings": {"negatives": 8}}
-
-
-class Watched(PlainBench):
-    """Knows whether the meter runs."""
-
-    running = True
-
-    @contextlib.contextmanager
-    def paused(self):
-        self.running = False
-        yield
-        self.running = True
 
 
 @pytest.fixture
@@ -123,7 +110,7 @@ def test_a_stage_broken_off_within_its_second_epoch_ends_byte_equal(name, stage,
 
 
 def test_reading_proving_counting_and_testing_are_off_the_meter_and_training_is_on_it(pair, taught, monkeypatch):
-    bench, seen = Watched(), []
+    bench, seen = MeteredBench(), []
 
     def watch(module, name, on_the_meter):
         plain = getattr(module, name)

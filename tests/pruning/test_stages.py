@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 
@@ -17,20 +16,8 @@ from benchmark.vision.data import loaders, mix
 from benchmark.vision.network import build_model, freeze
 from methods.pruning import stages
 from methods.pruning.params import ExtraTraining, FineTuning, Masking, Shrinking
-from tests.bench import PlainBench
+from tests.bench import MeteredBench, PlainBench
 from tests.pruning import presets
-
-
-class Watched(PlainBench):
-    """Knows whether the meter runs."""
-
-    running = True
-
-    @contextlib.contextmanager
-    def paused(self):
-        self.running = False
-        yield
-        self.running = True
 
 
 @pytest.fixture
@@ -63,7 +50,7 @@ def _life(bench, task, given):
 
 
 def test_evaluation_and_reading_are_off_the_meter_and_the_rest_is_on_it(mini, given, monkeypatch):
-    bench, seen = Watched(), []
+    bench, seen = MeteredBench(), []
 
     def watch(module, name, on_the_meter):
         plain = getattr(module, name)
@@ -149,7 +136,7 @@ def test_preparing_imports_all_of_nni_that_is_used():
 def test_the_import_of_nni_is_off_the_meter(mini, given, monkeypatch):
     bridge = pytest.importorskip("methods.nni_bridge.pruning")
     pytest.importorskip("nni")
-    bench, prepared = Watched(), []
+    bench, prepared = MeteredBench(), []
     plain = bridge.prepare
     monkeypatch.setattr(bridge, "prepare", lambda: prepared.append(bench.running) or plain())
     masked = stages.mask(bench, Masking(task=mini, choice=_choice(backend="nni")), given)

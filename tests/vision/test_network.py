@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 import torch
 from torch import nn
@@ -13,7 +11,7 @@ from benchmark.plan.task import Model
 from benchmark.vision import network
 from methods import training as plain_training
 from methods.baseline import Training
-from tests.bench import PlainBench
+from tests.bench import MeteredBench, PlainBench
 from tests.vision import awkward_nets
 
 
@@ -82,20 +80,8 @@ def test_a_network_whose_training_moves_what_is_not_stored_is_refused_after_it(k
         plain_training.train(PlainBench(), Training(task=task.model_copy(update={"model": model})))
 
 
-class Metered(PlainBench):
-    """Knows whether the meter runs."""
-
-    running = True
-
-    @contextlib.contextmanager
-    def paused(self):
-        self.running = False
-        yield
-        self.running = True
-
-
 def test_proving_and_counting_are_off_the_meter(task, monkeypatch):
-    bench, seen = Metered(), []
+    bench, seen = MeteredBench(), []
     for name in ("prove", "freeze", "count", "loaders", "fit"):
         plain = getattr(plain_training, name)
         monkeypatch.setattr(
