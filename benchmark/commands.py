@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from benchmark.energy import Device
+    from benchmark.plan.asked import Asked
     from benchmark.plan.config import Experiment
     from benchmark.plan.deployment import Here
     from benchmark.plan.life import Life
@@ -58,14 +59,18 @@ def study(words: list[str]) -> int:
 def plan(words: list[str]) -> int:
     """The stages of one experiment, and what is left of it."""
     from benchmark.plan.config import ConfigError, compose
+    from benchmark.plan.life import undeployable
     from benchmark.run.forecast import table
     from benchmark.run.schedule import refusals
 
     parsed, device = _parse([compose([word for word in words if word != "--check"])])
     store = _store(parsed[0])
     lives = _lives(parsed[0], device, store)
+    why = undeployable(lives[0], _here(device))
+    if why:
+        raise ConfigError(why)
     if "--check" in words:
-        for why in refusals(lives[:1]).values():
+        for why in refusals(lives[:1], _here(device), device.torch_name).values():
             raise ConfigError(why)
     for line in table(store, lives):
         print(line)
@@ -74,8 +79,7 @@ def plan(words: list[str]) -> int:
 
 def report(words: list[str]) -> int:
     """Both tables, from runs and records alone."""
-    paths, tau = _folders(words)
-    return _tables(paths, tau)
+    return _tables(*_folders(words))
 
 
 def check(words: list[str]) -> int:
@@ -194,7 +198,7 @@ def _work(blocks: Sequence[Sequence[DictConfig]], again: bool = False) -> int:
     failures: list[str] = []
     if again or not all(recorded(life, store) for own in lives for life in own):
         # the method's check is torch's work: nothing that is recorded already pays for it
-        refused = refusals([own[0] for own in lives])
+        refused = refusals([own[0] for own in lives], _here(device), device.torch_name)
         failures += refused.values()
         lives = [[] if number in refused else own for number, own in enumerate(lives)]
         _ensure_data(first, lives)
@@ -207,7 +211,7 @@ def _work(blocks: Sequence[Sequence[DictConfig]], again: bool = False) -> int:
         work_all(Worker(site, _say), planned, measure_again=again)
     except StageError as error:  # the others are done: their rows are worth seeing
         failures.append(str(error))
-    status = _tables(store, first.tau) if any(planned) else 1
+    status = _tables(store, first.asked) if any(planned) else 1
     if failures:
         raise UserError("; ".join(dict.fromkeys(failures)))
     return status
@@ -255,22 +259,22 @@ def _lives(experiment: Experiment, device: Device, store: Store) -> list[Life]:
     return lives(experiment, place_of(experiment, _here(device), elsewhere))
 
 
-def _folders(words: Sequence[str]) -> tuple[Store, float]:
-    """The store that the words name, and tau. Plans nothing, and imports no method."""
-    from benchmark.plan.config import compose, paths_of
+def _folders(words: Sequence[str]) -> tuple[Store, Asked]:
+    """The store that the words name, and what its report is asked for. Plans nothing, and imports no method."""
+    from benchmark.plan.config import compose, report_of
     from benchmark.records.store import Store
 
-    paths, tau = paths_of(compose(words))
-    return Store(paths.results, paths.artifacts), tau
+    paths, asked = report_of(compose(words))
+    return Store(paths.results, paths.artifacts), asked
 
 
-def _tables(store: Store, tau: float) -> int:
+def _tables(store: Store, asked: Asked) -> int:
     """Write both tables of a results folder and print the summary."""
     from rich.console import Console
 
     from benchmark.report.tables import show, write
 
-    tables = write(store, tau)
+    tables = write(store, asked)
     for line in tables.left_out:
         _say(f"left out: {line}")
     if not tables.summary:

@@ -40,6 +40,7 @@ def plain(task: Task) -> Task:
             "teacher_recipe": None,
             "teacher_seed": None,
             "deploy_precision": Task.model_fields["deploy_precision"].default,
+            "calibration": Task.model_fields["calibration"].default,
             "data": task.data.model_copy(update={"search": type(task.data).model_fields["search"].default}),
         }
     )

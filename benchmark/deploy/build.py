@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor
-
+from benchmark.deploy.answers import answers
+from benchmark.deploy.eager import strict
 from benchmark.deploy.engines import kind_named
-from benchmark.plan.deployment import Build, BuildOrder, Engine
+from benchmark.plan.deployment import Build, BuildOrder
 from benchmark.plan.stage import Bench, EngineFile, Network, Output
 from benchmark.plan.task import Recipe
 from benchmark.vision.data import TEST_BATCH, Loader, load
-from benchmark.vision.evaluation import accuracy
 from benchmark.vision.macs import count
 from benchmark.vision.network import load as load_network
 
 
 def build_engine(bench: Bench, params: Build, network: Output, scales: Output | None = None) -> Output:
-    """Build the engine of a network (metered), load it, and take its accuracy on the test images (off the meter).
+    """Build the engine of a network (metered), load it, and compare its answers to the test images with those of the
+    network in PyTorch (off the meter).
 
-    Hands on the engine; its details say what it executes.
+    Hands on the engine; its details say what it executes. Raises EngineError.
     """
     if network.network is None:
         raise ValueError("the stage to deploy hands on no network")
@@ -28,12 +28,13 @@ def build_engine(bench: Bench, params: Build, network: Output, scales: Output | 
     built = kind.build(BuildOrder(network.network, arrays, params.precision, bench.device, _off_meter(bench)))
     with bench.paused():
         engine = kind.load(built, bench.device)
-        acc_pct, n_test = _accuracy(bench, params, built, engine)
+        found = answers(engine, strict(network.network, bench.device), _test_images(bench, params, built))
         parameters, macs = _size(network.network)
+    told = {"executes": dict(engine.executes), **({"evidence": dict(built.evidence)} if built.evidence else {})}
     return Output(
         engine=built,
-        values={"acc_pct": acc_pct, "params": parameters, "macs": macs, "n_test": n_test},
-        details={"signature": built.signature, "engine": built.kind, "executes": dict(engine.executes)},
+        values={**found._asdict(), "params": parameters, "macs": macs},
+        details={"signature": built.signature, "engine": built.kind, **told},
     )
 
 
@@ -45,16 +46,10 @@ def _off_meter(bench: Bench) -> Callable[[str, Callable[[], str]], str]:
     return choose
 
 
-def _accuracy(bench: Bench, params: Build, built: EngineFile, engine: Engine) -> tuple[float, int]:
-    """Accuracy in percent, and the number of test images."""
+def _test_images(bench: Bench, params: Build, built: EngineFile) -> Loader:
     _, test = load(params.data, bench.data_dir, params.scale)
     recipe = Recipe(name="test", epochs=1, batch_size=TEST_BATCH, lr=1, mean=built.mean, std=built.std)
-
-    def logits(images: Tensor) -> Tensor:
-        found: Tensor = engine(engine.prepare(images))
-        return found
-
-    return accuracy(logits, Loader(test.to(bench.device), recipe, TEST_BATCH)), len(test)
+    return Loader(test.to(bench.device), recipe, TEST_BATCH)
 
 
 def _size(network: Network) -> tuple[int, int]:

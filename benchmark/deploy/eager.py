@@ -1,62 +1,53 @@
-"""The torch engine itself: a network's tensors in one number format and one memory layout, run eagerly."""
+"""The torch engines themselves: a network's tensors in one number format and one memory layout, run eagerly or from a
+CUDA graph."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmark.errors import UserError
-from benchmark.plan.deployment import BuildOrder
+from benchmark.deploy.signature import shape_of, signature
+from benchmark.plan.deployment import BuildOrder, EngineError
 from benchmark.plan.stage import EngineFile, Network, digest_of
+from benchmark.vision.graph import Backend
 from benchmark.vision.network import load
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""TF32 is float32 in memory: the tensor cores round its factors."""
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 TRIAL_S = 0.5
 TRIAL_BATCH = 128
+CAPTURED_AT = 3
+"""The run of a prepared batch that is captured."""
 
 
-class EngineError(UserError):
-    """An engine cannot run a network as asked; the message says why."""
-
-
-def build(order: BuildOrder) -> EngineFile:
+def build(order: BuildOrder, kind: str = "torch") -> EngineFile:
     """The engine of a network as data. Raises EngineError where torch has not that precision."""
     if order.precision not in DTYPES:
-        raise EngineError(f"the torch engine has no {order.precision}: choose deploy_precision=fp32 or fp16")
-    network = order.network
+        raise EngineError(f"torch has no {order.precision} convolutions: choose deploy_precision={', '.join(DTYPES)}")
+    network, on_gpu = order.network, order.device.startswith("cuda")
     layout = _layout(order)
-    executes = {
-        "precision": order.precision,
-        "layout": layout,
-        "library": f"torch {torch.__version__}",
-        "switches": {"tf32": False, "cudnn_benchmark": order.device.startswith("cuda")},
-    }
     return EngineFile(
-        kind="torch",
+        kind=kind,
         tensors={name: _cast(tensor, DTYPES[order.precision]) for name, tensor in network.tensors.items()},
         facts={"builder": network.builder, "kwargs": dict(network.kwargs)},
-        executes=executes,
-        signature=signature(network, "torch", order.precision, layout),
+        executes={
+            "precision": order.precision,
+            "layout": layout,
+            "library": f"torch {torch.__version__}",
+            "switches": {"tf32": order.precision == "tf32", "cudnn_benchmark": on_gpu},
+            "comparable_to_tensorrt": False,
+        },
+        signature=signature(network, kind, order.precision, layout),
         mean=network.mean,
         std=network.std,
     )
-
-
-def signature(network: Network, kind: str, precision: str, layout: str) -> str:
-    """Twelve hexadecimal digits of everything that decides an inference's arithmetic: builder, arguments, tensor
-    shapes, the engine, and what it executes."""
-    return digest_of([*_shape(network), kind, precision, layout])[:12]
-
-
-def _shape(network: Network) -> list[Any]:
-    shapes = {name: list(tensor.shape) for name, tensor in network.tensors.items()}
-    return [network.builder, dict(network.kwargs), shapes]
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -69,7 +60,7 @@ def _layout(order: BuildOrder) -> str:
     """
     if not order.device.startswith("cuda"):
         return "channels_last"
-    what = json.dumps(["layout", "torch", torch.__version__, order.precision, digest_of(_shape(order.network))])
+    what = json.dumps(["layout", "torch", torch.__version__, order.precision, digest_of(shape_of(order.network))])
     chosen = order.choose(what, lambda: _faster(order))
     if chosen not in LAYOUTS:
         raise EngineError(f"the layout kept for this machine is {chosen!r}: remove its file under results/devices")
@@ -78,7 +69,9 @@ def _layout(order: BuildOrder) -> str:
 
 def _faster(order: BuildOrder) -> str:
     """The layout in which more batches are done in a second."""
-    network, executes = order.network, {"precision": order.precision, "switches": {"cudnn_benchmark": True}}
+    network = order.network
+    switches = {"cudnn_benchmark": True, "tf32": order.precision == "tf32"}
+    executes = {"precision": order.precision, "switches": switches}
     facts = {"builder": network.builder, "kwargs": dict(network.kwargs)}
     done: dict[str, float] = {}
     for layout in LAYOUTS:
@@ -105,7 +98,7 @@ def _speed(engine: Eager) -> float:
 
 
 class Eager:
-    """PyTorch in eager and inference mode. fp32 is strict: TF32 stays off.
+    """PyTorch in eager and inference mode. fp32 is strict: TF32 is on where the precision says so, and off elsewhere.
 
     cuDNN picks its algorithms by trial (on a GPU): batch sizes are fixed, and what a training in this process had asked
     for must not matter.
@@ -116,24 +109,88 @@ class Eager:
         self.device = device
         self._dtype = DTYPES[built.executes["precision"]]
         self._format = LAYOUTS[built.executes["layout"]]
-        self._benchmark = bool(built.executes["switches"]["cudnn_benchmark"])
+        switches = built.executes["switches"]
+        self._benchmark, self._tf32 = bool(switches["cudnn_benchmark"]), bool(switches["tf32"])
         facts = built.facts
         module = load(Network(facts["builder"], facts["kwargs"], built.tensors, built.mean, built.std))
         self._module = module.to(device, self._dtype, memory_format=self._format)  # type: ignore[call-overload] # torch's stub lacks dtype beside memory_format
 
-    def prepare(self, images: Tensor) -> Tensor:
+    def prepare(self, images: Tensor) -> Any:
         """A batch as this engine wants it: on the device, in its number format and memory layout."""
         return images.to(self.device, self._dtype).contiguous(memory_format=self._format)
 
     @torch.inference_mode()
-    def __call__(self, prepared: Tensor) -> Tensor:
+    def __call__(self, prepared: Any) -> Tensor:
         """Logits [n, classes] of a prepared batch."""
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        return self._run(prepared)
+
+    def _run(self, images: Tensor) -> Tensor:
+        torch.backends.cuda.matmul.allow_tf32 = self._tf32
+        torch.backends.cudnn.allow_tf32 = self._tf32
         torch.backends.cudnn.benchmark = self._benchmark
-        return self._module(prepared)  # type: ignore[no-any-return] # nn.Module calls are untyped
+        return self._module(images)  # type: ignore[no-any-return] # nn.Module calls are untyped
 
     def synchronise(self) -> None:
         """Wait for the GPU; a CPU has nothing to wait for."""
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
+
+
+def strict(network: Network, device: str) -> Eager:
+    """The network as it was trained, in strict fp32: what engines are compared with."""
+    executes = {"precision": "fp32", "layout": "contiguous", "switches": {"tf32": False, "cudnn_benchmark": False}}
+    facts = {"builder": network.builder, "kwargs": dict(network.kwargs)}
+    return Eager(EngineFile("torch", network.tensors, facts, executes, "", network.mean, network.std), device)
+
+
+@dataclass
+class Batch:
+    """A prepared batch of the replaying engine: its images, how often it was run, and its graph once it has one."""
+
+    images: Tensor
+    runs: int = 0
+    replay: Callable[[], None] | None = None
+    logits: Tensor | None = None
+
+
+class Replayed(Eager):
+    """The same network replayed from a CUDA graph for each prepared batch: no launch by Python in between.
+
+    A batch is captured when it comes back (its third run, for libraries set themselves up in the first two), so a pass
+    over a test set pays for no capture. A capture that fails is an EngineError: an engine must not turn into another.
+    """
+
+    def __init__(self, built: EngineFile, device: str, backend: Backend | None) -> None:
+        super().__init__(built, device)
+        if backend is None:
+            raise EngineError("CUDA graphs need a GPU: choose engine=torch")
+        self._backend = backend
+
+    def prepare(self, images: Tensor) -> Batch:
+        """A batch with a place of its own on the device, for a graph reads where it was captured."""
+        return Batch(super().prepare(images).clone(memory_format=torch.preserve_format))
+
+    @torch.inference_mode()
+    def __call__(self, prepared: Batch) -> Tensor:
+        """Logits [n, classes] of a prepared batch: valid until it is run again."""
+        prepared.runs += 1
+        if prepared.runs == CAPTURED_AT:
+            self._capture(prepared)
+        if prepared.replay is None or prepared.logits is None:
+            return self._run(prepared.images)
+        prepared.replay()
+        return prepared.logits
+
+    def _capture(self, batch: Batch) -> None:
+        def work() -> None:
+            batch.logits = self._run(batch.images)
+
+        try:
+            with self._backend.stream():
+                self._run(batch.images)  # once on the stream of the capture: cuDNN has a workspace for each
+            batch.replay = self._backend.capture(work)
+        except RuntimeError as error:
+            self._backend.abandon()
+            raise EngineError(
+                f"the network cannot be captured in a CUDA graph ({error}): choose engine=torch"
+            ) from error

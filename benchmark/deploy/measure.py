@@ -88,7 +88,7 @@ def subject(bench: Bench, params: Measurement, built: Output) -> Subject:
         raise ValueError("the stage to measure hands on no engine")
     images = Scale(name="measurement", train_images=1, test_images=params.test_images)
     _, test = load(params.data, bench.data_dir, images)
-    engine = kind_named(params.engine).load(built.engine, bench.device)
+    engine = kind_named(params.engine).load(built.engine, bench.device, params.protocol.buffers)
     return Subject(engine, params.protocol, test, built.engine.mean, built.engine.std)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
+from benchmark.plan.asked import Asked
 from benchmark.plan.deployment import Here, Inference, choose_engine
 from benchmark.plan.folders import CONFIGS as CONFIGS
 from benchmark.plan.folders import ConfigError as ConfigError
@@ -18,7 +19,7 @@ from benchmark.plan.folders import names as names
 from benchmark.plan.folders import near as near
 from benchmark.plan.folders import search_path
 from benchmark.plan.stage import Plan
-from benchmark.plan.task import Config, Task
+from benchmark.plan.task import Calibrating, Config, Task
 from benchmark.plan.words import AS_HYDRA, ROLES, as_hydra
 from benchmark.plan.words import check_words as check_words
 
@@ -60,7 +61,7 @@ class Experiment(Config):
     inference: Inference
     engine: str
     seeds: int = Field(ge=1)
-    tau: float = Field(gt=0)
+    asked: Asked
     paths: Paths
 
     def tasks(self) -> Iterator[Task]:
@@ -72,20 +73,28 @@ class Experiment(Config):
         """The method object, its hyper-parameters checked. Raises ConfigError."""
         return _method(self.method)
 
-    def slug(self) -> str:
-        """What the experiment is about, readable, as a part of a file's name."""
+    def plan(self) -> Plan:
+        """What the method promises for the first seed. Raises ConfigError where no plan can be made."""
+        try:
+            return self.build_method().plan(self.task)
+        except ValueError as error:
+            raise ConfigError(f"method {self.method['name']}: {error}") from error
+
+    def slug(self, deploy_precision: str) -> str:
+        """What the experiment is about, readable, as a part of a file's name; its plan says what is deployed."""
         task = self.task
         parts = [self.method["name"], task.model.name, task.data.name, task.scale.name, task.profile]
-        return "-".join([*parts, task.train_precision, task.deploy_precision, self.engine]).replace("/", ".")
+        return "-".join([*parts, task.train_precision, deploy_precision, self.engine]).replace("/", ".")
 
 
 def one_place(experiments: Sequence[Experiment]) -> Experiment:
     """The first of some experiments that are to be worked together. Raises ConfigError unless they share folders and
     hardware."""
-    for name in ("paths", "hardware", "tau"):
+    for name in ("paths", "hardware", "asked"):
         found = {str(getattr(each, name)) for each in experiments}
         if len(found) > 1:
-            raise ConfigError(f"experiments worked together must share {name}; found {' and '.join(sorted(found))}")
+            said = "tau and max_drop_pct" if name == "asked" else name
+            raise ConfigError(f"experiments worked together must share {said}; found {' and '.join(sorted(found))}")
     return experiments[0]
 
 
@@ -134,11 +143,14 @@ def parse(config: DictConfig, here: Here) -> tuple[Experiment, list[str]]:
     notes = _adapt(words, here)
     values = {
         "task": {name: words.pop(name) for name in Task.model_fields if name in words},
-        **{name: words.pop(name) for name in ("method", "hardware", "inference", "engine", "seeds", "tau", "paths")},
+        "asked": {name: words.pop(name) for name in Asked.model_fields if name in words},
+        **{name: words.pop(name) for name in ("method", "hardware", "inference", "engine", "seeds", "paths")},
     }
     if words:
         raise ConfigError(f"unknown: {', '.join(sorted(words))}")
-    return experiment(values), notes
+    parsed = experiment(values)
+    _check_engine(parsed, here)
+    return parsed, notes
 
 
 def experiment(values: Mapping[str, Any]) -> Experiment:
@@ -147,17 +159,26 @@ def experiment(values: Mapping[str, Any]) -> Experiment:
         parsed = Experiment.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error, Experiment)) from error
-    _check_teacher(parsed)
+    _check_teacher(parsed, parsed.plan())
     return parsed
 
 
-def _check_teacher(parsed: Experiment) -> None:
-    """Refuse a teacher that the method's plan does not ask for, and a plan that cannot be made. Raises ConfigError."""
+def _check_engine(parsed: Experiment, here: Here) -> None:
+    """Refuse an engine that does not exist, and settings that nothing would look at. Raises ConfigError."""
+    precision, kind = parsed.plan().deploy.name, here.kind(parsed.engine)
+    if kind is None:
+        names = ["auto", *(each.name for each in here.engines)]
+        raise ConfigError(f"unknown engine {parsed.engine!r}{near(parsed.engine, names)}")
+    if precision != "int8" and parsed.task.calibration != Calibrating():
+        raise ConfigError(f"calibration: only INT8 is calibrated, and {precision} is deployed: leave calibration.* out")
+    buffers = parsed.inference.buffers
+    if buffers not in kind.buffers:
+        raise ConfigError(f"inference.buffers={buffers}: engine={kind.name} runs on {' or '.join(kind.buffers)}")
+
+
+def _check_teacher(parsed: Experiment, plan: Plan) -> None:
+    """Refuse a teacher that the method's plan does not ask for. Raises ConfigError."""
     method, task = parsed.build_method(), parsed.task
-    try:
-        plan = method.plan(task)
-    except ValueError as error:
-        raise ConfigError(f"method {parsed.method['name']}: {error}") from error
     if task.teacher is None:
         return
     alone = task.model_copy(update={"teacher": None, "teacher_recipe": None, "teacher_seed": None})
@@ -179,7 +200,11 @@ def _adapt(words: dict[str, Any], here: Here) -> list[str]:
     if here.device_kind == "cpu" and trained_here and words["train_precision"] in ("tf32", "bf16", "fp16"):
         notes.append(f"train_precision is fp32: {words['train_precision']} needs a GPU")
         words["train_precision"] = "fp32"
-    words["engine"] = _engine(words, here)
+    try:
+        words["engine"], why = choose_engine(here, str(words["engine"]))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    notes += [why] if why else []
     longest = words["scale"].get("max_epochs")
     for name in ("recipe", "teacher_recipe"):
         recipe = words.get(name)
@@ -198,33 +223,17 @@ def _choose_results(words: dict[str, Any]) -> None:
         words["paths"]["results"] = "results/.smoke" if throw_away else "results"
 
 
-def paths_of(config: DictConfig) -> tuple[Paths, float]:
-    """The folders of a composed config, and tau: all that a report needs. Raises ConfigError."""
+def report_of(config: DictConfig) -> tuple[Paths, Asked]:
+    """The folders of a composed config, and what its report is asked for. Raises ConfigError."""
     from omegaconf import OmegaConf
 
     words = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     _choose_results(words)
     try:
-        return Paths.model_validate(words["paths"]), float(words["tau"])
-    except (ValidationError, TypeError, ValueError) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-
-
-def _engine(words: Mapping[str, Any], here: Here) -> str:
-    """The engine that is meant; ConfigError where there is none of that name, or where it cannot do what is asked."""
-    precision = words["deploy_precision"]
-    try:
-        name = choose_engine(here, str(words["engine"]))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    kind = here.kind(name)
-    if kind is None:
-        raise ConfigError(f"unknown engine {name!r}{near(name, ['auto', *(each.name for each in here.engines)])}")
-    infer = words["hardware"].get("infer")
-    why = kind.why_unavailable(precision, here.device_kind) if infer in (None, here.machine) else ""
-    if why:
-        raise ConfigError(f"deploy_precision={precision} with engine={name}: {why}")
-    return name
+        asked = Asked.model_validate({name: words[name] for name in Asked.model_fields if name in words})
+        return Paths.model_validate(words["paths"]), asked
+    except ValidationError as error:
+        raise ConfigError(_explain(error, Asked)) from error
 
 
 def _method(values: Mapping[str, Any]) -> Method:

@@ -6,21 +6,30 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import ConfigDict, Field
 
+from benchmark.errors import UserError
 from benchmark.plan.stage import Bound, EngineFile, Network, Phase, Plan, Precision, Stage, digest_of
-from benchmark.plan.task import Config, Data, DeployPrecision, Params, Scale, Task
+from benchmark.plan.task import Calibrating, Config, Data, DeployPrecision, Params, Scale, Task
+
+Buffers = Literal["torch", "pycuda"]
+"""Who owns the memory that an engine reads and writes, and the stream it runs on."""
+
+
+class EngineError(UserError):
+    """An engine cannot be had, or cannot run a network as asked; the message says why."""
 
 
 class Engine(Protocol):
     """A loaded engine: maps a prepared batch to logits. Never waits for the device by itself."""
 
     executes: Mapping[str, Any]
-    """What it runs: `precision`, `layout`, `library`, `switches` (as they are after loading)."""
+    """What it runs: `precision` in words, `layout`, `library`, `switches` (as they are after loading), and
+    `comparable_to_tensorrt`."""
 
     def prepare(self, images: Any) -> Any:
         """A batch of normalised float32 images [n, 3, 32, 32] as this engine wants it, on its device."""
@@ -54,6 +63,8 @@ class EngineKind(Protocol):
     name: str
     preference: int
     """engine=auto takes the highest of those that are available."""
+    buffers: tuple[Buffers, ...]
+    """The choices of `inference.buffers` that it can run on, the default first."""
 
     def why_unavailable(self, precision: DeployPrecision, device_kind: str) -> str:
         """Why this engine cannot run `precision` on a device of kind 'cuda' or 'cpu' here; empty where it can."""
@@ -61,10 +72,14 @@ class EngineKind(Protocol):
     def version(self) -> str:
         """The version of the library itself, whatever its distribution is called; 'absent' where there is none."""
 
+    def prove(self, precision: DeployPrecision, device: str) -> None:
+        """Import the library and make what builds engines, before any stage is worked: what only that can tell must not
+        be told after a day of training. Raises EngineError; nobody chooses again."""
+
     def build(self, order: BuildOrder) -> EngineFile:
         """Build the engine of a network. Raises EngineError."""
 
-    def load(self, built: EngineFile, device: str) -> Engine:
+    def load(self, built: EngineFile, device: str, buffers: Buffers = "torch") -> Engine:
         """A built engine, ready to run. Raises EngineError."""
 
 
@@ -93,20 +108,21 @@ class Build(Params):
 
 
 class Calibration(Params):
-    """Parameters of `benchmark.deploy.calibrate:scales`: which training images are looked at, and how a range is
-    chosen."""
+    """Parameters of `benchmark.deploy.calibrate:scales`: which training images are looked at (drawn by `seed`), and how
+    a range is chosen."""
 
     data: Data
     scale: Scale
-    images: int = Field(default=1024, gt=0)
-    algorithm: Literal["entropy", "percentile", "max"] = "entropy"
+    seed: int = Field(default=0, ge=0)
+    how: Calibrating = Calibrating()
 
 
 class Inference(Config):
     """The inference protocol; see benchmark.deploy.measure. Times in seconds.
 
     Idle before and after, warm-up (at least `warmup_s`, at most `warmup_cap_s`), a short window for each batch size,
-    then `windows` windows of `window_s` in each scenario.
+    then `windows` windows of `window_s` in each scenario. `buffers`: who owns the engine's memory, where it has a
+    choice.
     """
 
     idle_s: float = Field(gt=0)
@@ -116,6 +132,7 @@ class Inference(Config):
     windows: int = Field(ge=2)
     curve_window_s: float = Field(gt=0)
     batch_sizes: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
+    buffers: Buffers = "torch"
 
 
 class Measurement(Params):
@@ -154,7 +171,7 @@ def with_calibration(plan: Plan, task: Task) -> Plan:
 def calibration_stage(network: Stage, task: Task) -> Stage:
     """The calibration of a stage's network on the task's training images: the same stage, with the same key, whoever
     asks for it."""
-    params = Calibration(data=without_search(task.data), scale=task.scale)
+    params = Calibration(data=without_search(task.data), scale=task.scale, seed=task.seed, how=task.calibration)
     return Stage("benchmark.deploy.calibrate:scales", params, {"network": network})
 
 
@@ -172,19 +189,31 @@ def measure_stage(measurement: Measurement) -> Stage:
     return Stage("benchmark.deploy.measure:inference", measurement, bound=Bound.ENGINE)
 
 
-def choose_engine(here: Here, asked: str) -> str:
-    """The name of the engine that `asked` means here: itself, or for 'auto' the preferred one of those installed.
+class Choice(NamedTuple):
+    """An engine, and why it was chosen: empty where the command named it."""
+
+    engine: str
+    why: str
+
+
+def choose_engine(here: Here, asked: str) -> Choice:
+    """The engine that `asked` means here: itself, or for 'auto' the preferred one of those that can run.
 
     The precision plays no part: what auto means must not differ between two rows of a study. Raises ValueError where
     none can run.
     """
     if asked != "auto":
-        return asked
-    able: Sequence[EngineKind] = [kind for kind in here.engines if not kind.why_unavailable("fp32", here.device_kind)]
-    if not able:
-        reasons = (f"{kind.name}: {kind.why_unavailable('fp32', here.device_kind)}" for kind in here.engines)
-        raise ValueError(f"engine=auto: no engine can run here ({'; '.join(reasons)})")
-    return max(able, key=lambda kind: kind.preference).name
+        return Choice(asked, "")
+    order: list[EngineKind] = sorted(here.engines, key=lambda kind: -kind.preference)
+    cannot = [(kind.name, kind.why_unavailable("fp32", here.device_kind)) for kind in order]
+    able = next((kind for kind, (_, why) in zip(order, cannot, strict=True) if not why), None)
+    if able is None:
+        reasons = "; ".join(f"{name}: {why}" for name, why in cannot)
+        raise ValueError(f"engine=auto: no engine can run here ({reasons})")
+    passed = "; ".join(f"{name}: {why}" for name, why in cannot[: order.index(able)])
+    place = "a GPU" if here.device_kind == "cuda" else "a CPU"
+    why = f"engine=auto is {able.name} {able.version()}, the first choice on {place}"
+    return Choice(able.name, f"{why} of those that can run here ({passed})" if passed else why)
 
 
 def without_search(data: Data) -> Data:

@@ -48,7 +48,7 @@ class Life:
     @property
     def name(self) -> str:
         """A readable slug and a short digest of the plan: the seeds of one plan share it."""
-        return f"{self.experiment.slug()}-{self.digest[:8]}"
+        return f"{self.experiment.slug(self.plan.deploy.name)}-{self.digest[:8]}"
 
     def steps(self) -> tuple[tuple[Phase, Stage], ...]:
         """All stages whose keys are known before any work, in order."""
@@ -159,7 +159,7 @@ class Life:
 
     def _settings(self) -> dict[str, str]:
         """Every setting by its dotted name, as the command could give it."""
-        task = self.task.model_dump(mode="json", exclude={"seed"})
+        task = self.task.model_dump(mode="json", exclude={"seed", "deploy_precision"})  # words have the plan's own
         method = {name: value for name, value in self.experiment.method.items() if name not in ("name", "_target_")}
         inference = self.experiment.inference.model_dump(mode="json")
         return dict(_flat({**task, "method": method, "inference": inference}))
@@ -181,6 +181,17 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield from _flat(value, f"{prefix}{name}.")
         elif name != "_target_":  # a run file names no code
             yield prefix + name, str(value)
+
+
+def undeployable(life: Life, here: Here) -> str:
+    """Why the engine of a life cannot run its network here; empty where it can, or where inference is of another
+    machine: what that one can do, only its own runs tell."""
+    kind = here.kind(life.experiment.engine)
+    if kind is None or life.place.infer_machine != here.machine:
+        return ""
+    precision = life.plan.deploy.name
+    why = kind.why_unavailable(precision, here.device_kind)
+    return f"deploy_precision={precision} with engine={kind.name}: {why}" if why else ""
 
 
 def place_of(experiment: Experiment, here: Here, runs: Iterable[RunFile]) -> Place:

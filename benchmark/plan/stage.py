@@ -135,7 +135,8 @@ class EngineFile:
     """A built engine as data: its `kind`, tensors in the engine's own format, and what loading needs (`facts`, JSON).
 
     `executes` says what it really runs: precision, layout, library and its switches. `signature` names everything that
-    decides the energy of an inference: two engines of one signature share a measurement.
+    decides the energy of an inference: two engines of one signature share a measurement. `evidence` (JSON) goes into
+    the record: what the engine's library says that it made of the network.
     """
 
     kind: str
@@ -145,6 +146,7 @@ class EngineFile:
     signature: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

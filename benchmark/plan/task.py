@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TrainPrecision = Literal["fp32", "tf32", "bf16", "fp16"]
-DeployPrecision = Literal["fp32", "fp16", "int8"]
+DeployPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 Profile = Literal["fast", "published"]
 OriginalName = Literal["nni", "repdistiller"]
 
@@ -119,6 +119,17 @@ class Recipe(Config):
         return self
 
 
+class Calibrating(Config):
+    """How the scales of an INT8 engine are found: on how many training images, and how a range is chosen.
+
+    `percentile` is the share of values, in percent, that algorithm=percentile keeps.
+    """
+
+    algorithm: Literal["entropy", "percentile", "max"] = "entropy"
+    images: int = Field(default=1024, gt=0)
+    percentile: float = Field(default=99.99, gt=50, le=100)
+
+
 class Task(Config):
     """One thing to learn: a model on a data set at a scale, with a seed and a recipe. A method plans its stages from
     it.
@@ -136,6 +147,7 @@ class Task(Config):
     train_precision: TrainPrecision
     compile: bool = False
     deploy_precision: DeployPrecision = "fp32"
+    calibration: Calibrating = Calibrating()
     teacher: Model | None = None
     teacher_recipe: Recipe | None = None
     teacher_seed: int | None = Field(default=None, ge=0)

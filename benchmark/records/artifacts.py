@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from benchmark.plan.stage import EngineFile, Network, Output
 from benchmark.plan.task import Config
@@ -45,6 +45,7 @@ class EngineHeader(Config):
     signature: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    evidence: dict[str, Any] = Field(default_factory=dict)
 
 
 class Header(Config):

@@ -12,9 +12,11 @@ import pandas as pd
 
 from benchmark.plan.run_file import RunFile, RunStage
 from benchmark.plan.stage import Phase
+from benchmark.plan.task import DeployPrecision
 from benchmark.records.book import Book
 from benchmark.records.record import Record
 from benchmark.report.columns import column, names
+from benchmark.report.deployed import MAX_DROP_PCT, NOTHING, of_engine
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -58,6 +60,11 @@ class MeasuredRow(LifeRow):
     single_stream_wh: float = column("W.h", "energy of one inference at batch size 1, each awaited")
     params: float = column("", "parameters of the network")
     macs: float = column("", "multiply-accumulates of one inference (convolutions and linear layers)")
+    executed_precision: str = column("", "what the engine computes in, in words: what was asked may not be what is run")
+    layout: str = column("", "memory layout of the engine; of ONNX files where Q/DQ pairs stand (ort, trt)")
+    comparable_to_tensorrt: str = column("", "yes or no: whether the engine's IEC stands beside the paper's")
+    agreement_pct: float = column("%", "test images on which the engine names the class that its network names")
+    warning: str = column("", "what the engine lost of its network's accuracy, where that is more than max_drop_pct")
     energy_source: str = column("", "the meter; estimate:... where there is none; several are joined by +")
     grade: str = column("", "how far to trust the energy: A to D a GPU's meter, R a CPU's, E an estimate, X none")
 
@@ -102,18 +109,23 @@ class StageRow(MeasuredRow):
     created: str = column("", "when the record was written (UTC)")
 
 
-def stage_rows(book: Book) -> list[StageRow]:
-    """A row per stage and life, inference included; stages that were not worked yet have none."""
+def stage_rows(book: Book, max_drop_pct: Mapping[DeployPrecision, float] = MAX_DROP_PCT) -> list[StageRow]:
+    """A row per stage and life, inference included; stages that were not worked yet have none.
+
+    `max_drop_pct` says by precision how many points an engine may lose before its rows carry a warning.
+    """
     settings = tell_apart(book.runs)
     rows = []
     for run, differing in zip(book.runs, settings, strict=True):
+        engine = of_engine(book.engine(run), run.words.deploy_precision, max_drop_pct)
         for stage in run.stages:
             record = book.record(stage)
             if record is not None:
-                rows.append(_row(run, stage, record, differing, book.repeated_joules(record)))
+                row = _row(run, stage, record, differing, book.repeated_joules(record))
+                rows.append(replace(row, **engine) if stage.phase is Phase.DEPLOY else row)
         inference = book.inference(run)
         if inference is not None:
-            rows.append(_row(run, _as_stage(inference), inference, differing, 0.0))
+            rows.append(replace(_row(run, _as_stage(inference), inference, differing, 0.0), **engine))
     return _shared(rows)
 
 
@@ -165,6 +177,7 @@ def _row(run: RunFile, stage: RunStage, record: Record, settings: str, repeated_
         acc_pct=record.values.get("acc_pct", math.nan),
         params=record.values.get("params", math.nan),
         macs=record.values.get("macs", math.nan),
+        **NOTHING,
         energy_source=record.source,
         grade=record.grade,
         reason=record.reason,

@@ -83,6 +83,7 @@ def _experiment(book: Book, group: list[RunFile], own: list[StageRow], tau: floa
     row = {
         **EMPTY,
         **about(first, own[0].settings if own else ""),
+        **_engine(own),
         "tau": tau,
         "n_seeds": len(seeds),
         "missing": "; ".join(missing),
@@ -92,6 +93,13 @@ def _experiment(book: Book, group: list[RunFile], own: list[StageRow], tau: floa
         **_spent(own),
     }
     return SummaryRow(**{**row, **(_means(seeds, tau) if seeds else {})})
+
+
+def _engine(own: Sequence[StageRow]) -> dict[str, Any]:
+    """What the engines of all seeds say in words, each word once."""
+    built = [row for row in own if row.kind == "deploy"]
+    names = ("executed_precision", "layout", "comparable_to_tensorrt", "warning")
+    return {name: "; ".join(dict.fromkeys(filter(None, (getattr(row, name) for row in built)))) for name in names}
 
 
 def grade(rows: Sequence[StageRow]) -> str:
@@ -141,6 +149,7 @@ def _seed(rows: list[StageRow]) -> dict[str, float]:
         "params": built.params,
         "macs": built.macs,
         "acc_pct": built.acc_pct,
+        "agreement_pct": built.agreement_pct,
     }
 
 

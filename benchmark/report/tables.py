@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.plan.asked import Asked
 from benchmark.records.book import Book
 from benchmark.records.files import replace
 from benchmark.records.store import Store
@@ -38,11 +39,11 @@ class Tables(NamedTuple):
     paths: list[Path]
 
 
-def write(store: Store, tau: float) -> Tables:
+def write(store: Store, asked: Asked) -> Tables:
     """Build results/stages.csv and results/summary.csv. Where nothing was ever run, nothing is written."""
     book = Book.read(store)
-    stages = stage_rows(book)
-    summary = summarise(book, stages, tau)
+    stages = stage_rows(book, asked.max_drop_pct)
+    summary = summarise(book, stages, asked.tau)
     paths: list[Path] = []
     if summary:
         for name, table in (("stages", frame(stages, StageRow)), ("summary", frame(summary, SummaryRow))):
@@ -139,8 +140,19 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
         lines.append(
             "rows that differ in data, scale, profile, machine or engine are no rivals: each kind has its ranks"
         )
+    lines += _engine_lines(summary)
     lines += [f"incomplete: {row.experiment}: {row.missing}" for row in summary if row.missing]
     return lines + [f"note: {row.experiment}: {row.notes}" for row in summary if row.notes]
+
+
+def _engine_lines(summary: Sequence[SummaryRow]) -> list[str]:
+    """Engines that do not compute in what was asked for, and those that lost too much."""
+    otherwise = {
+        f"{row.engine} runs {row.deploy_precision} as {row.executed_precision}": None
+        for row in summary
+        if row.executed_precision not in ("", row.deploy_precision)
+    }
+    return [*otherwise, *(f"warning: {row.experiment}: {row.warning}" for row in summary if row.warning)]
 
 
 def _with_interval(value: float, half_width: float, about: str) -> str:

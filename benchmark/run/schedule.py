@@ -7,7 +7,8 @@ from itertools import islice
 
 from benchmark.energy import DeviceError
 from benchmark.errors import UserError
-from benchmark.plan.life import Life
+from benchmark.plan.deployment import EngineError, Here
+from benchmark.plan.life import Life, undeployable
 from benchmark.plan.stage import Phase
 from benchmark.records.files import StoreError
 from benchmark.records.provenance import now
@@ -101,12 +102,24 @@ def _words(error: Exception) -> str:
     return str(error) if plain else f"its check failed: {type(error).__name__}: {error}"
 
 
-def refusals(lives: Sequence[Life]) -> dict[int, str]:
-    """Why some of these lives cannot be worked at all, by position: their methods' own check, before any work."""
+def refusals(lives: Sequence[Life], here: Here, device: str) -> dict[int, str]:
+    """Why some of these lives cannot be worked at all, by position: what their engine says when its library is imported
+    for the torch device `device`, and their methods' own check, before any work."""
     found: dict[int, str] = {}
     for number, life in enumerate(lives):
         try:
+            _prove_engine(life, here, device)
             life.experiment.build_method().check(life.task)
         except Exception as error:  # a check may fail in any way; all of them refuse this life and no other
             found[number] = f"{life.experiment.method['name']} on {life.task.model.name}: {_words(error)}"
     return found
+
+
+def _prove_engine(life: Life, here: Here, device: str) -> None:
+    """Raise EngineError where the engine of a life that infers here cannot run it, or turns out not to run."""
+    why = undeployable(life, here)
+    if why:
+        raise EngineError(why)
+    kind = here.kind(life.experiment.engine)
+    if kind is not None and life.place.infer_machine == here.machine:
+        kind.prove(life.plan.deploy.name, device)

@@ -11,7 +11,7 @@ from benchmark.deploy import eager
 from benchmark.deploy.build import build_engine
 from benchmark.deploy.engines import kind_named
 from benchmark.deploy.measure import inference
-from benchmark.plan.deployment import Build, BuildOrder, Inference, Measurement
+from benchmark.plan.deployment import Build, BuildOrder, EngineError, Inference, Measurement
 from benchmark.plan.stage import Cost, Output
 from benchmark.plan.task import Data, Model, Scale
 from benchmark.vision.builders import build_model
@@ -59,7 +59,7 @@ def test_fp16_tensors_are_stored_as_they_run(network):
 
 
 def test_a_precision_it_lacks_is_refused(network):
-    with pytest.raises(eager.EngineError, match="has no int8"):
+    with pytest.raises(EngineError, match="has no int8 convolutions"):
         kind_named("torch").build(_order(network, precision="int8"))
 
 
@@ -80,6 +80,101 @@ def test_what_this_process_did_before_changes_no_switch_of_an_engine(network, be
     torch.backends.cuda.matmul.allow_tf32 = before
     engine(engine.prepare(torch.rand(1, 3, 32, 32)))
     assert seen[0] == (False, False, False)
+
+
+# --- what precisions are -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "why"),
+    [
+        ("fp32", "cpu", ""),
+        ("bf16", "cpu", ""),
+        ("fp16", "cpu", "torch runs fp16 on a GPU only"),
+        ("tf32", "cpu", "torch runs tf32 on a GPU only"),
+        ("fp16", "cuda", ""),
+        ("tf32", "cuda", ""),
+        ("int8", "cuda", "torch has no INT8 convolutions"),
+        ("int8", "cpu", "torch has no INT8 convolutions"),
+    ],
+)
+def test_what_torch_can_do(precision, device, why):
+    said = kind_named("torch").why_unavailable(precision, device)
+    assert (said == "") if not why else why in said
+    graphed = kind_named("torch_graph").why_unavailable(precision, device)
+    assert graphed == (said if device == "cuda" else "CUDA graphs need a GPU")
+
+
+def test_bf16_runs_as_bf16_and_tf32_only_where_it_was_asked_for(network, monkeypatch):
+    kind = kind_named("torch")
+    images = torch.rand(4, 3, 32, 32)
+    half = kind.load(kind.build(_order(network, "bf16")), "cpu")
+    assert half.executes["precision"] == "bf16"
+    logits = half(half.prepare(images))
+    assert logits.dtype == torch.bfloat16
+    assert torch.allclose(logits.float(), load(network)(images), atol=0.05)
+    for precision in ("fp32", "tf32"):
+        built = kind.build(_order(network, precision))
+        assert built.executes["switches"]["tf32"] is (precision == "tf32")
+        engine = kind.load(built, "cpu")
+        engine(engine.prepare(images))
+        assert torch.backends.cudnn.allow_tf32 is (precision == "tf32")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+class Replaying:
+    """A graph backend that captures by remembering what to do."""
+
+    def __init__(self, broken=False) -> None:
+        self.captures = self.replays = self.abandoned = 0
+        self.broken = broken
+
+    def stream(self):
+        return contextlib.nullcontext()
+
+    def abandon(self):
+        self.abandoned += 1
+
+    def capture(self, work):
+        if self.broken:
+            raise RuntimeError("operation not permitted")
+        self.captures += 1
+        work()
+
+        def replay():
+            self.replays += 1
+            work()
+
+        return replay
+
+
+def test_a_batch_is_captured_when_it_comes_back_and_then_replayed(network):
+    graphs = Replaying()
+    built = kind_named("torch_graph").build(_order(network))
+    assert built.kind == "torch_graph"
+    engine = eager.Replayed(built, "cpu", graphs)
+    images = torch.rand(4, 3, 32, 32)
+    first, second = engine.prepare(images), engine.prepare(2 * images)
+    for _ in range(2):
+        for batch in (first, second):
+            engine(batch)
+    assert graphs.captures == 0, "a pass over a test set pays for no capture"
+    for _ in range(3):
+        assert torch.allclose(engine(first), load(network)(images), atol=1e-5)
+        assert torch.allclose(engine(second), load(network)(2 * images), atol=1e-5)
+    assert (graphs.captures, graphs.replays) == (2, 6)
+
+
+def test_an_engine_that_cannot_be_captured_is_an_error_and_turns_into_no_other(network):
+    graphs = Replaying(broken=True)
+    engine = eager.Replayed(kind_named("torch_graph").build(_order(network)), "cpu", graphs)
+    batch = engine.prepare(torch.rand(1, 3, 32, 32))
+    engine(batch), engine(batch)
+    with pytest.raises(EngineError, match=r"cannot be captured in a CUDA graph .*choose engine=torch"):
+        engine(batch)
+    assert graphs.abandoned == 1
+    with pytest.raises(EngineError, match="CUDA graphs need a GPU"):
+        kind_named("torch_graph").load(kind_named("torch_graph").build(_order(network)), "cpu")
 
 
 # --- the layout on a GPU, by trial, once ---------------------------------------------------------------------------
@@ -128,7 +223,7 @@ def test_the_trial_really_runs(network, monkeypatch):
 
 
 def test_a_kept_layout_that_does_not_exist_is_refused(network):
-    with pytest.raises(eager.EngineError, match="the layout kept for this machine is 'sideways'"):
+    with pytest.raises(EngineError, match="the layout kept for this machine is 'sideways'"):
         eager.build(_order(network, "fp32", "cuda:0", Machine("sideways").choose))
 
 
@@ -187,14 +282,17 @@ def test_one_engine_can_be_measured_by_itself(network):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_on_a_gpu_the_engine_is_as_accurate_as_its_network(network, precision):
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["torch", "torch_graph"])
+def test_on_a_gpu_the_engine_is_as_accurate_as_its_network(network, name, precision):
     kept: dict[str, str] = {}
     order = _order(network, precision, "cuda:0", lambda what, decide: kept.setdefault(what, decide()))
-    kind = kind_named("torch")
+    kind = kind_named(name)
     engine = kind.load(kind.build(order), "cuda:0")
     images = torch.rand(16, 3, 32, 32)
     expected = load(network)(images)
-    tolerance = 1e-4 if precision == "fp32" else 0.02  # TF32 would miss the first by far
-    assert torch.allclose(engine(engine.prepare(images)).float().cpu(), expected, atol=tolerance)
+    tolerance = {"fp32": 1e-4, "bf16": 0.1}.get(precision, 0.02)  # TF32 would miss the first by far
+    batch = engine.prepare(images)
+    for _ in range(5):  # the third is captured, where something is
+        assert torch.allclose(engine(batch).float().cpu(), expected, atol=tolerance)
     assert set(kept.values()) <= set(eager.LAYOUTS)

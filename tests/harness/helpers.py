@@ -18,6 +18,26 @@ GPU = Here(device_kind="cuda", machine="here", engines=kinds())
 CPU = Here(device_kind="cpu", machine="here", engines=kinds())
 
 
+class Fake:
+    """An engine kind that can do everything on a GPU, and is preferred to all."""
+
+    name = "fake"
+    preference = 99
+    buffers = ("torch",)
+
+    def why_unavailable(self, precision: str, device_kind: str) -> str:
+        return "" if device_kind == "cuda" else "fake needs a GPU"
+
+    def version(self) -> str:
+        return "1.2"
+
+    def prove(self, precision: str, device: str) -> None:
+        pass
+
+
+FAKED = Here(device_kind="cuda", machine="here", engines=(*GPU.engines, Fake()))
+
+
 def here_of(device) -> Here:
     """This machine with a device, as planning sees it."""
     return Here(device_kind=device.kind, machine=device.machine, engines=kinds())
@@ -60,7 +80,7 @@ def tiny_experiment(root: Path, inference=QUICK, train_hardware=None, **task) ->
             "inference": inference,
             "engine": "torch",
             "seeds": 1,
-            "tau": 2,
+            "asked": {"tau": 2},
             "paths": {"data": root / "data", "artifacts": root / "artifacts", "results": root / "results"},
         }
     )  # fmt: skip  # one value a line would hide the shape

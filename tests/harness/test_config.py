@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from benchmark.plan import config, study
 from benchmark.plan.config import ConfigError
-from benchmark.plan.life import Place, lives
+from benchmark.plan.life import Place, lives, undeployable
 from benchmark.plan.stage import Phase
 from benchmark.plan.task import Recipe
-from tests.harness.helpers import CPU, GPU, HERE
+from benchmark.run.schedule import refusals
+from tests.harness.helpers import CPU, FAKED, GPU, HERE
 
 
 def _parse(*overrides, here=GPU):
@@ -34,7 +35,7 @@ def _with_a_teacher_where_one_is_needed(word):
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=["=".join(choice) for choice in CHOICES])
 def test_every_file_composes_parses_and_plans(group, name):
-    parsed = _parse(*_with_a_teacher_where_one_is_needed(f"{group}={name}"))
+    parsed = _parse(*_with_a_teacher_where_one_is_needed(f"{group}={name}"), here=FAKED)
     for life in lives(parsed, HERE):
         assert life.plan.steps[0][0] is Phase.BASE
         assert life.steps()[-1][0] is Phase.DEPLOY
@@ -83,7 +84,7 @@ def test_every_study_expands_to_experiments_that_parse():
         ("recipe.milestones=[80,120]", "milestones are fractions"),
         ("train_precision=fp8", "train_precision: .*'tf32'"),
         ("profile=quick", "profile: .*'fast' or 'published'"),
-        ("engine=tensorrtt", "unknown engine 'tensorrtt'; there are auto, torch"),
+        ("engine=tensorrtt", "unknown engine 'tensorrtt'"),
         ("executor=ray", "only 'local'"),
         ("tau=0", "tau: "),
         ("seed", "write name=value"),
@@ -103,17 +104,49 @@ def test_pair_excludes_model_and_teacher():
         config.check_words(["pair=resnet14__resnet8", "teacher=nni/vgg16"])
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp16"])
-def test_a_precision_the_engine_cannot_deploy_is_refused(precision):
-    with pytest.raises(ConfigError, match=f"deploy_precision={precision}"):
-        _parse(f"deploy_precision={precision}", here=CPU)
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("deploy_precision=int8", "engine=torch"), "deploy_precision=int8 with engine=torch: torch has no INT8"),
+        (("method=quantization/int8", "engine=torch"), "deploy_precision=int8 with engine=torch: torch has no INT8"),
+        (
+            ("deploy_precision=fp16", "engine=torch"),
+            "deploy_precision=fp16 with engine=torch: torch runs fp16 on a GPU",
+        ),
+        (("deploy_precision=bf16",), "deploy_precision=bf16 with engine=onnxruntime: .*choose engine=torch"),
+        (("deploy_precision=tf32",), "deploy_precision=tf32 with engine=onnxruntime: tf32 needs a GPU"),
+        (("engine=torch_graph",), "engine=torch_graph: CUDA graphs need a GPU"),
+    ],
+)
+def test_what_the_engine_cannot_do_is_refused_with_its_reason_and_stops_no_other(words, why):
+    lives_here = [lives(_parse(*each, here=CPU), HERE)[0] for each in ((), words)]
+    found = refusals(lives_here, CPU, "cpu")
+    assert list(found) == [1]
+    assert re.search(why, found[1])
+    assert undeployable(lives(_parse(*words, "hardware.infer=far", here=CPU), Place("here", "far", "1"))[0], CPU) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("method=quantization/int8", "deploy_precision=fp16"), "quantization/int8: it deploys int8: leave out deploy"),
+        (("inference.buffers=pycuda",), "inference.buffers=pycuda: engine=onnxruntime runs on torch"),
+        (("calibration.images=64",), r"only INT8 is calibrated, and fp32 is deployed: leave calibration.\* out"),
+        (("deploy_precision=int8", "calibration.percentile=40"), "calibration.percentile: .*greater than 50"),
+        (("max_drop_pct.int8=-1",), "max_drop_pct.int8: .*greater than or equal to 0"),
+    ],
+)
+def test_settings_that_fit_nothing_are_refused(words, why):
+    with pytest.raises(ConfigError, match=why):
+        _parse(*words, here=CPU)
 
 
 def test_on_a_cpu_training_is_fp32_and_it_says_so():
     parsed, notes = config.parse(config.compose([]), CPU)
     assert parsed.task.train_precision == "fp32"
-    assert notes == ["train_precision is fp32: tf32 needs a GPU"]
-    assert config.parse(config.compose(["train_precision=fp32"]), CPU)[1] == []
+    assert notes[0] == "train_precision is fp32: tf32 needs a GPU"
+    assert notes[1].startswith("engine=auto is onnxruntime")
+    assert config.parse(config.compose(["train_precision=fp32", "engine=torch"]), CPU)[1] == []
     assert _parse().task.train_precision == "tf32"
 
 

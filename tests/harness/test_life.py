@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 
 import pytest
@@ -15,23 +16,7 @@ from benchmark.plan.deployment import Here, calibration_stage, choose_engine
 from benchmark.plan.life import Life, Place, lives, place_of
 from benchmark.plan.stage import Bound, Phase, Plan, Precision, Stage
 from benchmark.plan.task import Params
-from tests.harness.helpers import GPU, HERE, tiny_experiment
-
-
-class Fake:
-    """An engine kind that can do everything, and is preferred to all."""
-
-    name = "fake"
-    preference = 9
-
-    def why_unavailable(self, precision: str, device_kind: str) -> str:
-        return "" if device_kind == "cuda" else "fake needs a GPU"
-
-    def version(self) -> str:
-        return "1.2"
-
-
-FAKED = Here(device_kind="cuda", machine="here", engines=(*GPU.engines, Fake()))
+from tests.harness.helpers import CPU, FAKED, HERE, Fake, tiny_experiment
 
 
 def _life(*words: str, here: Here = FAKED) -> Life:
@@ -42,19 +27,23 @@ def _life(*words: str, here: Here = FAKED) -> Life:
 def test_auto_is_the_preferred_engine_that_is_installed_whatever_the_precision():
     for precision in ("fp32", "fp16", "int8"):
         assert _life(f"deploy_precision={precision}").experiment.engine == "fake"
-    assert choose_engine(Here(device_kind="cpu", machine="m", engines=FAKED.engines), "auto") == "torch"
-    assert choose_engine(GPU, "auto") == "torch"
+    assert choose_engine(CPU, "auto").engine == "onnxruntime"
+    torch_alone = Here(device_kind="cpu", machine="m", engines=tuple(e for e in CPU.engines if e.name == "torch"))
+    assert choose_engine(torch_alone, "auto").engine == "torch"
+
+
+def test_auto_says_in_a_sentence_what_it_chose_and_why():
+    chosen = choose_engine(CPU, "auto")
+    assert re.match(r"engine=auto is onnxruntime [\d.]+, the first choice on a CPU", chosen.why)
+    assert choose_engine(CPU, "torch") == ("torch", ""), "who names an engine needs no reason"
+    passed = choose_engine(Here(device_kind="cpu", machine="m", engines=FAKED.engines), "auto").why
+    assert "of those that can run here (fake: fake needs a GPU" in passed
 
 
 def test_auto_without_an_engine_that_can_run_says_why():
     nothing = Here(device_kind="cpu", machine="m", engines=(Fake(),))
     with pytest.raises(ConfigError, match=r"engine=auto: no engine can run here \(fake: fake needs a GPU\)"):
         _life(here=nothing)
-
-
-def test_a_precision_the_engine_lacks_is_refused_with_its_reason_and_not_replaced():
-    with pytest.raises(ConfigError, match="deploy_precision=int8 with engine=torch: the torch engine runs fp32"):
-        _life("deploy_precision=int8", "engine=torch")
 
 
 def test_int8_without_scales_gets_a_calibration_of_the_deployed_network():
@@ -121,13 +110,13 @@ def test_a_version_is_the_librarys_own():
 def test_planning_asks_engines_for_versions_and_imports_none():
     for name in ("benchmark.deploy.engines", "benchmark.deploy.engines.pytorch"):
         assert name in sys.modules
-    assert [kind.name for kind in engines.kinds()] == ["torch"]
+    assert {"onnxruntime", "torch", "torch_graph"} <= {kind.name for kind in engines.kinds()}
 
 
 def test_a_new_engine_is_a_new_module_and_no_old_one(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("class Mine:\n    name = 'mine'\n    preference = -1\n\n\nKIND = Mine()\n")
     monkeypatch.setattr(engines, "__path__", [*engines.__path__, str(tmp_path)])
-    assert [kind.name for kind in engines.kinds()] == ["mine", "torch"]
+    assert "mine" in [kind.name for kind in engines.kinds()]
     assert engines.kind_named("mine").preference == -1
     monkeypatch.delitem(sys.modules, "benchmark.deploy.engines.mine")
     importlib.invalidate_caches()

@@ -31,7 +31,7 @@ from benchmark.run.schedule import refusals
 from benchmark.run.worker import StageError
 from methods.baseline import Training
 from tests.harness import two_steps
-from tests.harness.helpers import lives_of, tiny_experiment, work_all
+from tests.harness.helpers import CPU, lives_of, tiny_experiment, work_all
 
 
 class Lab:
@@ -497,7 +497,7 @@ def test_a_check_that_crashes_refuses_its_own_life_alone(lab, monkeypatch):
         raise RuntimeError("meta tensors cannot do this")
 
     monkeypatch.setattr(two_steps.TwoSteps, "check", crash)
-    found = refusals(lab.lives(lab.experiment({}), lab.experiment()))
+    found = refusals(lab.lives(lab.experiment({}), lab.experiment()), CPU, "cpu")
     assert list(found) == [0]
     assert "its check failed: RuntimeError: meta tensors cannot do this" in found[0]
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 
-from benchmark.plan.deployment import BuildOrder, Engine, EngineKind
+from benchmark.plan.deployment import Buffers, BuildOrder, Engine, EngineKind
 from benchmark.plan.stage import EngineFile
 from benchmark.plan.task import DeployPrecision
 
 
 class PyTorch:
-    """Runs a network as it was trained: fp32 anywhere, fp16 on a GPU."""
+    """Runs a network as it was trained: fp32 and bf16 anywhere, TF32 and fp16 on a GPU."""
 
     name = "torch"
     preference = 0
+    buffers: tuple[Buffers, ...] = ("torch",)
 
     def why_unavailable(self, precision: DeployPrecision, device_kind: str) -> str:
-        """Empty for fp32, and for fp16 on a GPU."""
+        """Empty for fp32 and bf16, and for TF32 and fp16 on a GPU."""
         if importlib.util.find_spec("torch") is None:
             return "torch is not installed"
-        if precision == "fp32" or (precision == "fp16" and device_kind == "cuda"):
-            return ""
-        return "the torch engine runs fp32 everywhere and fp16 on a GPU"
+        if precision == "int8":
+            return "torch has no INT8 convolutions; TensorRT has them on a GPU, ONNX Runtime on a CPU"
+        if precision in ("tf32", "fp16") and device_kind != "cuda":
+            return f"torch runs {precision} on a GPU only; fp32 and bf16 everywhere"
+        return ""
 
     def version(self) -> str:
         """torch's version, without importing it."""
@@ -32,13 +35,16 @@ class PyTorch:
         except PackageNotFoundError:
             return "absent"
 
+    def prove(self, precision: DeployPrecision, device: str) -> None:
+        """Nothing: whoever trains has imported torch."""
+
     def build(self, order: BuildOrder) -> EngineFile:
         """The network's tensors in the engine's precision, and the memory layout to run them in."""
         from benchmark.deploy.eager import build
 
-        return build(order)
+        return build(order, self.name)
 
-    def load(self, built: EngineFile, device: str) -> Engine:
+    def load(self, built: EngineFile, device: str, buffers: Buffers = "torch") -> Engine:
         """The engine on its device."""
         from benchmark.deploy.eager import Eager
 

@@ -1,0 +1,44 @@
+"""What an engine answers on the test images, beside what its network answers in PyTorch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmark.plan.deployment import Engine, EngineError
+from benchmark.vision.data import Loader
+
+
+class Answers(NamedTuple):
+    """Accuracy of the engine and of its network, and how often they name the same class; in percent of `n_test`."""
+
+    acc_pct: float
+    network_acc_pct: float
+    agreement_pct: float
+    n_test: int
+
+
+def answers(engine: Engine, network: Engine, loader: Loader) -> Answers:
+    """Both on every image of `loader`. Raises EngineError where the engine gives NaN or infinity, or the same answer to
+    every image while its network tells them apart."""
+    right = own = same = 0
+    varied = network_varied = False
+    first: tuple[Tensor, Tensor] | None = None
+    for images, labels, _ in loader:
+        given = engine(engine.prepare(images)).float().cpu()
+        expected = network(network.prepare(images)).float().cpu()
+        if not torch.isfinite(given).all() and torch.isfinite(expected).all():
+            raise EngineError("the engine answers NaN or infinity where its network does not: it must not be measured")
+        first = first or (given[:1].clone(), expected[:1].clone())
+        varied = varied or not torch.equal(given, first[0].expand_as(given))
+        network_varied = network_varied or not torch.equal(expected, first[1].expand_as(expected))
+        named, wanted, truth = given.argmax(1), expected.argmax(1), labels.cpu()
+        right += int((named == truth).sum())
+        own += int((wanted == truth).sum())
+        same += int((named == wanted).sum())
+    if network_varied and not varied:
+        raise EngineError("the engine gives every image the same answer, and its network does not: it is broken")
+    n = loader.count
+    return Answers(100 * right / n, 100 * own / n, 100 * same / n, n)

@@ -1,0 +1,19 @@
+"""What decides the energy of an inference, in twelve digits: networks of one signature share a measurement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmark.plan.stage import Network, digest_of
+
+
+def signature(network: Network, kind: str, precision: str, layout: str) -> str:
+    """Twelve hexadecimal digits of everything that decides an inference's arithmetic: builder, arguments, tensor
+    shapes, the engine, and what it executes."""
+    return digest_of([*shape_of(network), kind, precision, layout])[:12]
+
+
+def shape_of(network: Network) -> list[Any]:
+    """Builder, arguments and tensor shapes: two networks that agree in them do the same arithmetic."""
+    shapes = {name: list(tensor.shape) for name, tensor in network.tensors.items()}
+    return [network.builder, dict(network.kwargs), shapes]
