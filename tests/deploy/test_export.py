@@ -140,4 +140,5 @@ def test_every_network_of_the_zoo_is_exported_as_it_computes(name):
     words.pop("recipe", None)
     model = Model(**words)
     torch.manual_seed(0)
-    export(freeze(build_model(model, 100).eval(), model, 100, RECIPE))
+    made = export(freeze(build_model(model, 100).eval(), model, 100, RECIPE))  # raises where it computes otherwise
+    assert made.graph.output[0].name == OUTPUT
