@@ -27,8 +27,7 @@ def answers(engine: Engine, network: Engine, loader: Loader) -> Answers:
     varied = network_varied = False
     first: tuple[Tensor, Tensor] | None = None
     for images, labels, _ in loader:
-        given = engine(engine.prepare(images)).float().cpu()
-        expected = network(network.prepare(images)).float().cpu()
+        given, expected = _read(engine, images), _read(network, images)
         if not torch.isfinite(given).all() and torch.isfinite(expected).all():
             raise EngineError("the engine answers NaN or infinity where its network does not: it must not be measured")
         first = first or (given[:1].clone(), expected[:1].clone())
@@ -42,3 +41,11 @@ def answers(engine: Engine, network: Engine, loader: Loader) -> Answers:
         raise EngineError("the engine gives every image the same answer, and its network does not: it is broken")
     n = loader.count
     return Answers(100 * right / n, 100 * own / n, 100 * same / n, n)
+
+
+def _read(engine: Engine, images: Tensor) -> Tensor:
+    """An engine's logits for some images, float32 on the CPU."""
+    logits = engine(engine.prepare(images))
+    engine.synchronise()
+    found: Tensor = logits.float().cpu()
+    return found

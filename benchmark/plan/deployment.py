@@ -35,7 +35,7 @@ class Engine(Protocol):
         """A batch of normalised float32 images [n, 3, 32, 32] as this engine wants it, on its device."""
 
     def __call__(self, prepared: Any) -> Any:
-        """Logits [n, classes] of a prepared batch."""
+        """Logits [n, classes] of a prepared batch. Read them after `synchronise`: an engine may have its own stream."""
 
     def synchronise(self) -> None:
         """Wait until everything asked for is done."""

@@ -1,0 +1,84 @@
+"""Who owns the memory and the stream that a TensorRT engine runs on: four calls, behind which torch or pycuda stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from benchmark.plan.deployment import Buffers, EngineError
+from benchmark.vision.graph import Cuda
+
+
+class Memory(Protocol):
+    """Memory and a stream on one GPU."""
+
+    name: Buffers
+    stream: int
+    """The handle of the stream that everything runs on."""
+
+    def hold(self, values: Tensor) -> tuple[int, Any]:
+        """Copy a contiguous float32 tensor to the device; its address, and what keeps it alive."""
+
+    def room(self, shape: tuple[int, ...]) -> tuple[int, Tensor]:
+        """Room for float32 values; its address, and the tensor on the device that shows them."""
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """`work` as a CUDA graph to be replayed; None where this memory has no graphs."""
+
+    def synchronise(self) -> None:
+        """Wait for the stream."""
+
+
+class TorchMemory:
+    """torch's allocator, a stream of its own (the default one would cost synchronisations), and CUDA graphs."""
+
+    name: Buffers = "torch"
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # untyped in torch
+        self.stream: int = self._stream.cuda_stream
+        self._graphs = Cuda(device)
+
+    def hold(self, values: Tensor) -> tuple[int, Tensor]:
+        """See `Memory`."""
+        held = values.to(self._device, torch.float32, copy=True).contiguous()
+        torch.cuda.current_stream(self._device).synchronize()  # our own stream must not read before it is there
+        return held.data_ptr(), held
+
+    def room(self, shape: tuple[int, ...]) -> tuple[int, Tensor]:
+        """See `Memory`."""
+        made = torch.empty(shape, device=self._device)
+        return made.data_ptr(), made
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """See `Memory`. Replays run on this memory's stream. Raises EngineError where a capture fails."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError as error:
+            self._graphs.abandon()
+            raise EngineError(f"the engine cannot be captured in a CUDA graph ({error})") from error
+
+        def replay() -> None:
+            with torch.cuda.stream(self._stream):
+                graph.replay()
+
+        return replay
+
+    def synchronise(self) -> None:
+        """See `Memory`."""
+        self._stream.synchronize()
+
+
+def memory_of(buffers: Buffers, device: str) -> Memory:
+    """The memory that was asked for. Raises EngineError where pycuda cannot be had."""
+    if buffers == "torch":
+        return TorchMemory(device)
+    from benchmark.deploy.trt.pycuda_buffers import PycudaMemory
+
+    return PycudaMemory(device)

@@ -1,0 +1,68 @@
+"""Parse and build what we export with TensorRT-RTX, which needs no GPU, through the suite's own build function.
+
+usage: python scripts/trt_check.py write FOLDER     one network a family, in fp32, fp16 and INT8, as ONNX files
+       python scripts/trt_check.py build FOLDER     build every file there (needs the package tensorrt-rtx-cu13)
+
+It shows that TensorRT's parser and builder take our files. It is no measurement, and TensorRT-RTX is not TensorRT:
+kernels, precisions of layers and speed are its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+FAMILIES = (
+    "nni/vgg13", "nni/resnet18", "repdistiller/resnet8", "repdistiller/ResNet50", "repdistiller/wrn_16_1",
+    "repdistiller/MobileNetV2", "repdistiller/ShuffleV1", "repdistiller/ShuffleV2",
+)  # fmt: skip  # a list of names reads best in rows
+CAPABILITY = "SM86"
+"""Built for a GPU that is not here: one it knows."""
+
+
+def write(folder: Path) -> int:
+    """Untrained networks, calibrated on random images: what a parser sees does not depend on weights."""
+    from perf_deployment import made  # here: the environment that builds has no torch
+
+    from benchmark.deploy.graphs import graph_of
+    from benchmark.plan.deployment import BuildOrder
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FAMILIES:
+        own = made(name)
+        for precision in ("fp32", "fp16", "int8"):
+            scales = own.scales if precision == "int8" else None
+            order = BuildOrder(own.network, scales, precision, "cpu", lambda what, decide: decide())
+            (folder / f"{name.replace('/', '.')}.{precision}.onnx").write_bytes(graph_of(order, "trt"))
+        print(f"{name}: written", flush=True)
+    return 0
+
+
+def build(folder: Path) -> int:
+    """Build every file; 1 where one is refused."""
+    from benchmark.deploy.trt.build import Settings
+    from benchmark.deploy.trt.build import build as build_engine
+    from benchmark.plan.deployment import EngineError
+
+    trt = importlib.import_module("tensorrt_rtx")
+    print(f"TensorRT-RTX {trt.__version__}, built for {CAPABILITY}, without a GPU")
+    paths, failed = sorted(folder.glob("*.onnx")), 0
+    for path in paths:
+        began = time.perf_counter()
+        settings = Settings(tf32=False, tops=(1, 8, 128), capabilities=(CAPABILITY,))
+        try:
+            plan = build_engine(trt, path.read_bytes(), settings).plan
+        except EngineError as error:
+            print(f"{path.name}: REFUSED: {error}")
+            failed += 1
+            continue
+        print(f"{path.name}: {len(plan) / 1e6:.2f} MB in {time.perf_counter() - began:.1f} s")
+    print(f"{len(paths) - failed} of {len(paths)} built")
+    return 1 if failed or not paths else 0
+
+
+if __name__ == "__main__":
+    command = {"write": write, "build": build}.get(sys.argv[1] if len(sys.argv) == 3 else "")
+    sys.exit(command(Path(sys.argv[2])) if command else __doc__)
