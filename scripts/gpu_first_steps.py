@@ -42,10 +42,7 @@ class Step:
     instead_of: str = ""
 
 
-NOT_BUILT = (
-    ("quantization: VGG16 INT8", "no TensorRT engine here yet"),
-    ("nas: ProxylessNAS and DARTS", "no such methods here yet"),
-)
+NOT_BUILT = (("nas: ProxylessNAS and DARTS", "no such methods here yet"),)
 """Rows of Table 3 that no step works."""
 
 FETCH = (
@@ -68,6 +65,11 @@ SHORT = ("recipe=check", "inference.windows=5", "inference.warmup_cap_s=60")
 """Eight epochs of all the data, and half the windows: a life of some minutes whose rows are no row of Table 3."""
 
 
+GRAPHS = "engine=torch_graph"
+EXPORT = ("onnx", "onnxruntime", "onnxscript")
+"""What every engine but torch's is exported by."""
+
+
 def all_steps(places: Places) -> list[Step]:
     """Everything, in the order in which it is worth knowing."""
     device = ("hardware=gpu", *places.words())
@@ -80,6 +82,7 @@ def all_steps(places: Places) -> list[Step]:
         Step("perf: training", ("scripts/perf_training.py",), 240, 540),
         Step("perf: distillation", ("scripts/perf_distillation.py",), 240, 540),
         Step("perf: start", ("scripts/perf_start.py",), 90, 540),
+        Step("perf: deployment", ("scripts/perf_deployment.py", "5"), 120, 540, needs=EXPORT),
         Step("data", ("-c", FETCH, str(places.data)), 20, 300),
         *_short_lives(device),
         *_table_3(device),
@@ -104,6 +107,11 @@ def _short_lives(device: tuple[str, ...]) -> list[Step]:
     distilled = ("method=distillation/crd", "pair=resnet56__resnet20", *SHORT, *device)
     return [
         _life("short life: VGG16", *dense),
+        *(
+            _life(f"short life: VGG16 {precision} from CUDA graphs", *dense, f"deploy_precision={precision}", GRAPHS)
+            for precision in ("fp32", "tf32", "bf16", "fp16")
+        ),
+        _life("short life: VGG16 INT8 by TensorRT", *dense, "deploy_precision=int8", needs=("tensorrt", *EXPORT)),
         _life("short life: VGG16 pruned", *pruned),
         _life("short life: VGG16 pruned by NNI", *pruned, "method.backend=nni", needs=("nni",)),
         _life("short life: ResNet56->ResNet20 by CRD", *distilled),
@@ -121,7 +129,8 @@ def _table_3(device: tuple[str, ...]) -> list[Step]:
     ]
     return [
         _life("Table 3: VGG16", "method=baseline", *vgg16),
-        _life("Table 3: VGG16 FP16", "method=baseline", "deploy_precision=fp16", *vgg16),
+        _life("Table 3: VGG16 FP16", "method=quantization/fp16", *vgg16),
+        _life("Table 3: VGG16 INT8", "method=quantization/int8", *vgg16, needs=("tensorrt", *EXPORT)),
         *(_life(f"Table 3: VGG16 {name}", f"method=pruning/{name}", *vgg16) for name in pruners),
         *distilled,
         _life("Table 3: ResNet18", "method=baseline", "model=nni/resnet18", *device),
@@ -140,6 +149,12 @@ QUESTIONS = (
     ("How much faster than the originals' manner a step is", ("perf: training",)),
     ("What CRD's and NST's rewritten work saves, and what each distillation costs a step", ("perf: distillation",)),
     ("What starting costs", ("perf: start",)),
+    ("Engines by precision and batch size: torch eager beside CUDA graphs", ("perf: deployment",)),
+    ("The same network in fp32, TF32, bf16 and fp16 from CUDA graphs", ("short life: VGG16 fp16 from CUDA graphs",)),
+    (
+        "Does TensorRT build, load and agree with PyTorch, and which layers ran in INT8?",
+        ("short life: VGG16 INT8 by TensorRT",),
+    ),
     ("A whole life: base, deployment, inference; its rows and their grades", ("short life: VGG16",)),
     ("A pruned life: masks, fine-tuning from graphs, shrinking, a smaller engine", ("short life: VGG16 pruned",)),
     ("A distilled life: teacher, CRD's memories in graphs, a student", ("short life: ResNet56->ResNet20 by CRD",)),

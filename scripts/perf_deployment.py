@@ -56,8 +56,9 @@ class Made(NamedTuple):
     calibration_s: float
 
 
-def made(name: str) -> Made:
-    """An untrained network of the zoo whose batch norm has seen random images, calibrated."""
+def made(name: str, images: int = CALIBRATION_IMAGES) -> Made:
+    """An untrained network of the zoo whose batch norm has seen random images, calibrated on `images` (a multiple
+    of 32)."""
     from omegaconf import OmegaConf
     from onnx import numpy_helper
 
@@ -73,8 +74,8 @@ def made(name: str) -> Made:
     exported = export(network)
     export_s = time.perf_counter() - began
     began, wanted = time.perf_counter(), targets(exported)
-    images = np.random.default_rng(0).standard_normal((CALIBRATION_IMAGES, 3, 32, 32), dtype=np.float32)
-    seen = histograms(exported, wanted.all, iter(np.split(images, CALIBRATION_IMAGES // 128)), torch.get_num_threads())
+    shown = np.random.default_rng(0).standard_normal((images, 3, 32, 32), dtype=np.float32)
+    seen = histograms(exported, wanted.all, np.split(shown, images // 32), torch.get_num_threads())
     activations = {name: activation_scale(choose(own, "entropy").amax) for name, own in seen.items()}
     held = {each.name: numpy_helper.to_array(each) for each in exported.graph.initializer}
     weights = {name: weight_scales(held[name], axis) for name, axis in wanted.weights.items()}

@@ -35,7 +35,7 @@ def build(order: BuildOrder) -> EngineFile:
     Raises EngineError.
     """
     model = graph_of(order, LAYOUT)
-    ran = _optimised(model)
+    ran = optimised(model)
     return EngineFile(
         kind="onnxruntime",
         tensors={"onnx": torch.frombuffer(bytearray(model), dtype=torch.uint8)},
@@ -70,7 +70,7 @@ def executed(ran: onnx.ModelProto, asked: str) -> str:
     return f"int8 in {len(integer)} of {layers} layers" + (f", {plain} in the others" if floating else "")
 
 
-def _optimised(model: bytes) -> onnx.ModelProto:
+def optimised(model: bytes) -> onnx.ModelProto:
     """The graph that ONNX Runtime runs on this machine."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimised.onnx"

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmark.deploy import ort
 from benchmark.deploy.build import build_engine
 from benchmark.deploy.calibrate import scales
 from benchmark.deploy.export import runner
@@ -230,6 +231,28 @@ def test_linear_layers_have_their_channels_where_the_operator_has_them():
     assert axes("Gemm", transB=1) == {"w": 0}
     assert axes("Gemm") == {"w": 1}
     assert axes("MatMul") == {"w": 1}
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-12, 1e-5])
+def test_a_channel_without_weights_keeps_its_bias_in_integer_kernels(weight):
+    model = _relu_net()
+    held = {each.name: each for each in model.graph.initializer}
+    values = numpy_helper.to_array(held["w2"]).copy()
+    values[1] = weight
+    held["w2"].CopyFrom(numpy_helper.from_array(values, "w2"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([0.5, 3.0]), "b2"))
+    model.graph.node[-1].input.append("b2")
+    # ONNX Runtime makes an integer convolution of it only where its output is quantized, too
+    model.graph.node.append(helper.make_node("Relu", ["y"], ["z"], "end"))
+    model.graph.node.append(helper.make_node("Conv", ["z", "w3"], ["out"], "three"))
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(2, dtype=np.float32)[:, :, None, None], "w3"))
+    model.graph.output[0].name = "out"
+    images = np.random.default_rng(0).random((4, 3, 4, 4), dtype=np.float32)
+    made = insert(model, *_scales(model), "ort").SerializeToString()
+    integer = ort.open_session(made, ort.session_options()).run(None, {"x": images})[0]
+    float_ = ort.open_session(model.SerializeToString(), ort.session_options()).run(None, {"x": images})[0]
+    assert integer[:, 1] == pytest.approx(float_[:, 1], abs=0.1)
+    assert "QLinearConv" in {node.op_type for node in ort.optimised(made).graph.node}, "else this proves nothing"
 
 
 def test_scales_that_do_not_fit_are_refused_by_name():
