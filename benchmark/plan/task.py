@@ -129,6 +129,12 @@ class Calibrating(Config):
     images: int = Field(default=1024, gt=0)
     percentile: float = Field(default=99.99, gt=50, le=100)
 
+    @model_validator(mode="after")
+    def _percentile_is_used(self) -> Calibrating:
+        if self.algorithm != "percentile" and self.percentile != Calibrating.model_fields["percentile"].default:
+            raise ValueError(f"percentile={self.percentile} goes with algorithm=percentile, not {self.algorithm}")
+        return self
+
 
 class Task(Config):
     """One thing to learn: a model on a data set at a scale, with a seed and a recipe. A method plans its stages from

@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from benchmark.plan import config, study
 from benchmark.plan.config import ConfigError
+from benchmark.plan.deployment import EngineError, Here
 from benchmark.plan.life import Place, lives, undeployable
 from benchmark.plan.stage import Phase
 from benchmark.plan.task import Recipe
 from benchmark.run.schedule import refusals
-from tests.harness.helpers import CPU, FAKED, GPU, HERE
+from tests.harness.helpers import CPU, FAKED, GPU, HERE, Fake
 
 
 def _parse(*overrides, here=GPU):
@@ -132,6 +133,7 @@ def test_what_the_engine_cannot_do_is_refused_with_its_reason_and_stops_no_other
         (("method=quantization/int8", "deploy_precision=fp16"), "quantization/int8: it deploys int8: leave out deploy"),
         (("inference.buffers=pycuda",), "inference.buffers=pycuda: engine=onnxruntime runs on torch"),
         (("calibration.images=64",), r"only INT8 is calibrated, and fp32 is deployed: leave calibration.\* out"),
+        (("deploy_precision=int8", "calibration.percentile=99"), "percentile=99.0 goes with algorithm=percentile"),
         (("deploy_precision=int8", "calibration.percentile=40"), "calibration.percentile: .*greater than 50"),
         (("max_drop_pct.int8=-1",), "max_drop_pct.int8: .*greater than or equal to 0"),
     ],
@@ -313,3 +315,54 @@ def test_a_sweep_speaks_hydras_grammar(word, expected):
 def test_a_sweep_over_nothing_is_refused(word, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
         study.sweep([word])
+
+
+class Broken(Fake):
+    """Seems to run, and turns out not to when its library is imported."""
+
+    def prove(self, precision, device):
+        raise EngineError(f"fake has no kernels for {precision} on {device}")
+
+
+def test_an_engine_that_turns_out_not_to_run_refuses_its_life_before_any_stage_and_is_not_replaced():
+    here = Here(device_kind="cuda", machine="here", engines=(*GPU.engines, Broken()))
+    found = refusals([lives(_parse("engine=fake", here=here), HERE)[0]], here, "cuda:0")
+    assert found == {0: "baseline on nni/vgg16: fake has no kernels for fp32 on cuda:0"}
+    assert _parse(here=here).engine == "fake", "auto goes by what costs no import"
+    far = lives(_parse("engine=fake", "hardware.infer=far", here=here), Place("here", "far", "1"))[0]
+    assert refusals([far], here, "cuda:0") == {}
+
+
+# --- quantization ----------------------------------------------------------------------------------------------------
+
+
+def test_quantization_is_a_plan_deployed_otherwise_and_shares_every_stage_with_it():
+    own, plain = (
+        lives(_parse(*words, here=FAKED), HERE)[0]
+        for words in (("method=quantization/int8",), ("method=baseline", "deploy_precision=int8"))
+    )
+    assert own.phase_keys() == plain.phase_keys()
+    assert [phase for phase, _ in own.steps()] == [Phase.BASE, Phase.COMPRESS, Phase.DEPLOY]
+    assert own.run_file("").words.deploy_precision == "int8"
+    assert own.name.startswith("quantization.int8-nni.vgg16-cifar100-full-fast-tf32-int8-fake")
+    half = lives(_parse("method=quantization/fp16", here=FAKED), HERE)[0]
+    assert [phase for phase, _ in half.steps()] == [Phase.BASE, Phase.DEPLOY]
+    assert half.phase_keys()[0] == own.phase_keys()[0]
+
+
+def test_quantization_may_start_from_any_method():
+    words = ("method=quantization/int8", "start=pruning/l1")
+    own = lives(_parse(*words, here=FAKED), HERE)[0]
+    pruned = lives(_parse("method=pruning/l1", "deploy_precision=int8", here=FAKED), HERE)[0]
+    assert own.phase_keys() == pruned.phase_keys()
+
+
+@pytest.mark.parametrize("word", ["calibration.images=64", "calibration.algorithm=max", "seed=3"])
+def test_how_scales_are_found_is_in_their_key_and_in_no_other(word):
+    def keys(*words):
+        life = lives(_parse("method=quantization/int8", *words, here=FAKED), HERE)[0]
+        return [life.key(stage) for _, stage in life.plan.steps]
+
+    before, after = keys(), keys(word)
+    assert (before[0] == after[0]) is (word != "seed=3"), "the base training knows nothing of it"
+    assert before[1] != after[1]
