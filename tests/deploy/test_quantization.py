@@ -18,7 +18,7 @@ from benchmark.deploy.calibrate import scales
 from benchmark.deploy.export import runner
 from benchmark.deploy.graphs import ACTIVATION, WEIGHT, quantized
 from benchmark.deploy.quantization.collect import histograms
-from benchmark.deploy.quantization.histogram import BINS, Histogram
+from benchmark.deploy.quantization.histogram import BINS, MOST_BINS, Histogram
 from benchmark.deploy.quantization.placement import insert, targets
 from benchmark.deploy.quantization.scales import activation_scale, weight_scales
 from benchmark.deploy.quantization.thresholds import choose, divergences
@@ -52,6 +52,26 @@ def test_zeros_before_the_first_value_are_counted_and_what_is_no_number_is_refus
     for value in (np.nan, np.inf, -np.inf):
         with pytest.raises(ValueError, match="NaN or infinite"):
             made.collect(np.array([1.0, value]))
+
+
+def test_a_first_batch_next_to_zero_orders_no_billions_of_bins():
+    made = Histogram()
+    made.collect(np.float32([1e-9, 5e-10, 0]))
+    made.collect(np.float32([1.0, 0.5]))
+    assert len(made.counts) <= MOST_BINS + 1
+    assert made.total == 5
+    assert made.counts.dtype == np.int64
+    assert made.counts[0] == 3, "what was near zero still is"
+    assert made.edges[-1] >= 1
+    assert made.counts[len(made.counts) // 2 - 2 : len(made.counts) // 2 + 2].sum() == 1, "a half lies in the middle"
+
+
+def test_a_percentile_of_almost_nothing_but_zeros_keeps_the_maximum_and_says_so():
+    made = Histogram()
+    made.collect(np.concatenate([np.zeros(100_000), [4.0]]))
+    chosen = choose(made, "percentile", 99.9)
+    assert (chosen.amax, chosen.algorithm) == (4.0, "max")
+    assert chosen.reason == "99.9 % of the values lie in the first bin"
 
 
 def _slow_divergence(counts, kept):
@@ -154,6 +174,30 @@ def test_one_branch_of_each_residual_addition_has_a_pair_for_tensorrt_and_both_f
         if node.op_type == "Add":
             plain = next(name for name in node.input if not name.endswith(".dequantized"))
             assert producers[plain].op_type == "Conv", "what can be fused with the addition stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "read", "quantized"),
+    [
+        ("Conv", "Relu", (), "b"),  # the identity, not what ends in a convolution
+        ("Relu", "Conv", (), "a"),
+        ("Conv", "Conv", (), "b"),  # the projection comes second
+        ("Conv", "Conv", ("a",), "a"),  # a skip over a linear bottleneck has its pair already
+        ("Relu", "Relu", (), "a"),
+        ("Relu", "Relu", ("b",), "b"),
+    ],
+)
+def test_which_branch_of_an_addition_has_a_pair(first, second, read, quantized):
+    weight = numpy_helper.from_array(np.ones((3, 3, 1, 1), dtype=np.float32), "w")
+
+    def made(op, name):
+        return helper.make_node(op, ["x", "w"] if op == "Conv" else ["x"], [name])
+
+    nodes = [made(first, "a"), made(second, "b"), helper.make_node("Add", ["a", "b"], ["s"])]
+    nodes += [helper.make_node("Conv", [name, "w"], [f"{name}_read"]) for name in read]
+    found = targets(helper.make_model(helper.make_graph(nodes, "g", [], [], [weight])))
+    assert set(found.shared) - {"x"} == {quantized, *read}
+    assert set(found.own) == {"a", "b"} - {quantized, *read}
 
 
 def test_same_scale_pairs_stand_before_what_keeps_order_and_change_no_number():

@@ -116,6 +116,9 @@ def test_bins_are_theirs(case):
 def test_a_percentile_ends_where_theirs_does(case):
     made, golden = _of(case)
     for percentile, amax in golden["percentile"].items():
+        if amax == 0 and made.amax:  # theirs keeps nothing but zeros
+            assert choose(made, "percentile", float(percentile))[:2] == (made.amax, "max")
+            continue
         found = choose(made, "percentile", float(percentile)).amax
         ties = golden.get("percentile_exact_ties", {}).get(percentile, [])
         assert any(found == pytest.approx(each, rel=1e-6, abs=1e-12) for each in (amax, *ties)), percentile

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 BINS = 2048
+MOST_BINS = 65_536
+"""More are merged in pairs: a first batch next to zero must not order billions of bins."""
 
 Array = np.ndarray[Any, Any]
 
@@ -53,7 +55,10 @@ class Histogram:
 
     def _grow(self, largest: np.float32) -> None:
         width = np.float32(self.edges[1])
-        bins = math.ceil(largest / width)
+        while largest / width > MOST_BINS:
+            self.counts = np.pad(self.counts, (0, len(self.counts) % 2)).reshape(-1, 2).sum(1)
+            width *= np.float32(2)
+        bins = max(len(self.counts), math.ceil(largest / width))
         self.edges = np.arange(bins + 1) * float(width)
         self.counts = np.concatenate([self.counts, np.zeros(bins - len(self.counts), dtype=np.int64)])
 
@@ -61,7 +66,6 @@ class Histogram:
         bins, top = len(self.counts), np.float32(self.edges[-1])
         if top == 0:
             return np.bincount([0], weights=[magnitudes.size], minlength=bins).astype(np.int64)
-        index = (magnitudes * np.float32(bins) / top).astype(
-            np.int64
-        )  # in float32, as the original: single counts move
+        # in float32, as the original: single counts move
+        index = (magnitudes * np.float32(bins) / top).astype(np.int64)
         return np.bincount(np.minimum(index, bins - 1), minlength=bins)

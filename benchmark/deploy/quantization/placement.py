@@ -82,14 +82,25 @@ def _reads(graph: GraphProto) -> Iterator[Read]:
     constant = _constants(graph)
     made_by = {name: node.op_type for node in graph.node for name in node.output}
     layers = {node.output[0] for node in _layers(graph)}
+    read = {node.input[0] for node in graph.node if node.output[0] in layers}
     for node in graph.node:
         if node.output[0] in layers:
             yield Read(node, 0, shared=True)
         elif node.op_type == "Add" and not constant.intersection(node.input):
-            # the branch that ends in a convolution stays as it is; of two such, the first
-            quantized = 0 if made_by.get(node.input[0]) != "Conv" else 1
+            quantized = _branch([made_by.get(name) == "Conv" for name in node.input], [n in read for n in node.input])
             yield Read(node, quantized, shared=True)
             yield Read(node, 1 - quantized, shared=False)
+
+
+def _branch(by_conv: list[bool], paired: list[bool]) -> int:
+    """Which input of a residual addition has a pair in both layouts, so that the other can be fused with it: the one
+    that no convolution makes; of two alike the one that has a pair already, for a layer reads it (a skip over a linear
+    bottleneck); else the second of two convolutions, the first of two others."""
+    if by_conv[0] != by_conv[1]:
+        return by_conv.index(False)
+    if paired[0] != paired[1]:
+        return paired.index(True)
+    return 1 if by_conv[0] else 0
 
 
 def insert(

@@ -42,6 +42,8 @@ def choose(histogram: Histogram, algorithm: Algorithm, percentile: float = 99.99
         return Threshold(histogram.amax, "max", 0.0, "" if algorithm == "max" else "every value is zero")
     if algorithm == "percentile":
         kept = percentile_bin(histogram.counts, percentile)
+        if kept == 0:  # its left edge is zero: nothing but zeros would be kept
+            return Threshold(histogram.amax, "max", 0.0, f"{percentile:g} % of the values lie in the first bin")
         return _cut(histogram, kept, algorithm)
     best, reason = entropy_bin(histogram.counts)
     if not reason:
