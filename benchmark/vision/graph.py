@@ -46,6 +46,11 @@ class Cuda:
         self._pool = torch.cuda.graph_pool_handle()
         self._latest: torch.cuda.CUDAGraph | None = None
 
+    @property
+    def side(self) -> torch.cuda.Stream:
+        """The side stream itself, for libraries that queue work on it by its address."""
+        return self._stream
+
     def stream(self) -> AbstractContextManager[Any]:
         """The side stream, after all that was queued before."""
         self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))

@@ -15,11 +15,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmark.deploy.graphs import half
 from benchmark.deploy.quantization.collect import histograms
 from benchmark.deploy.quantization.histogram import Histogram
 from benchmark.deploy.quantization.placement import insert, targets
 from benchmark.deploy.quantization.scales import activation_codes, activation_scale, weight_codes, weight_scales
 from benchmark.deploy.quantization.thresholds import choose, divergences, entropy_bin, percentile_bin
+from benchmark.plan.deployment import EngineError
 from tests.data import golden_inputs as gi
 
 GOLDEN = json.loads((Path(gi.HERE) / "quant_golden.json").read_text())
@@ -341,6 +343,34 @@ def test_codes_and_logits_of_the_quantized_network_are_theirs(net, seen, name, l
         assert int((found == 127).sum()) == golden["codes"][tensor]["at_127"]
         assert int((found == -128).sum()) == golden["codes"][tensor]["at_-128"]
     assert np.allclose(logits, golden["logits"], atol=5e-6)
+
+
+def test_fp16_of_the_network_is_theirs(net):
+    (logits,) = _run(half(net), _images(NET["inputs"]["test"]))
+    golden = NET["fp16"]
+    assert np.allclose(logits, golden["weights_rounded_logits"], atol=2e-6)
+    assert np.abs(logits - NET["logits_float"]).max() == pytest.approx(golden["max_abs_diff_to_float"], rel=1e-2)
+
+
+def test_single_values_become_the_fp16_of_onnx_runtimes_converter_and_what_it_would_clip_is_refused():
+    golden = GOLDEN["fp16_values"]
+    theirs = next(values for name, values in golden.items() if name.startswith("onnxruntime"))
+    pairs = [(float(value), float(wanted)) for value, wanted in zip(golden["x"], theirs, strict=True)]
+    kept = [pair for pair in pairs if abs(pair[0]) <= 65504]
+    weight = np.float32([value for value, _ in kept])[:, None]
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", len(kept)])],
+        [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip  # one argument a line would hide the shape
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    (made,) = [numpy_helper.to_array(each) for each in half(model).graph.initializer]
+    assert made.ravel().astype(float).tolist() == pytest.approx([wanted for _, wanted in kept], rel=1e-6)
+    for value in (value for value, _ in pairs if abs(value) > 65504 and math.isfinite(value)):
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full_like(weight, value), "w"))
+        with pytest.raises(EngineError, match="fp16 ends at 65504"):
+            half(model)
 
 
 def test_a_percentile_is_a_left_edge():

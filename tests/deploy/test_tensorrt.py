@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import importlib.util
@@ -341,6 +342,59 @@ def test_what_fails_at_work_is_an_error(gpu, error, said):
     engine = _engine(gpu, HostMemory())
     with pytest.raises(EngineError, match=said):
         engine(engine.prepare(torch.zeros(1, 3, 32, 32)))
+
+
+# --- torch's memory --------------------------------------------------------------------------------------------------
+
+
+class FakeCuda:
+    """torch's graphs, without a GPU."""
+
+    side = SimpleNamespace(cuda_stream=77, synchronize=lambda: None)
+
+    def __init__(self, device) -> None:
+        self.done: list[str] = []
+        self.broken = False
+
+    def capture(self, work):
+        if self.broken:
+            raise RuntimeError("operation not permitted")
+        work()
+        return lambda: self.done.append("replay")
+
+    def abandon(self):
+        self.done.append("abandon")
+
+
+@pytest.fixture
+def torch_memory(monkeypatch):
+    from benchmark.deploy.trt import buffers
+
+    monkeypatch.setattr(buffers, "Cuda", FakeCuda)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(synchronize=lambda: None))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    return buffers.memory_of("torch", "cpu")
+
+
+def test_torchs_memory_copies_what_it_is_given_and_replays_on_its_own_stream(torch_memory):
+    images = torch.rand(2, 3, dtype=torch.float64)
+    address, held = torch_memory.hold(images)
+    images.zero_()
+    assert held.dtype == torch.float32
+    assert held.sum() > 0, "a copy: the caller may do with its own what it likes"
+    assert address == held.data_ptr()
+    address, logits = torch_memory.room((2, 10))
+    assert (address, logits.shape) == (logits.data_ptr(), (2, 10))
+    assert torch_memory.stream == 77
+    torch_memory.capture(lambda: None)()
+    assert torch_memory._graphs.done == ["replay"]
+
+
+def test_a_capture_that_fails_is_an_error_and_leaves_nothing_open(torch_memory):
+    torch_memory._graphs.broken = True
+    with pytest.raises(EngineError, match="cannot be captured in a CUDA graph"):
+        torch_memory.capture(lambda: None)
+    assert torch_memory._graphs.done == ["abandon"]
 
 
 # --- pycuda ----------------------------------------------------------------------------------------------------------

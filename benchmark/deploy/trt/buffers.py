@@ -39,9 +39,8 @@ class TorchMemory:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # untyped in torch
-        self.stream: int = self._stream.cuda_stream
         self._graphs = Cuda(device)
+        self.stream: int = self._graphs.side.cuda_stream
 
     def hold(self, values: Tensor) -> tuple[int, Tensor]:
         """See `Memory`."""
@@ -56,23 +55,21 @@ class TorchMemory:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
         """See `Memory`. Replays run on this memory's stream. Raises EngineError where a capture fails."""
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                work()
+            replay = self._graphs.capture(work)
         except RuntimeError as error:
             self._graphs.abandon()
             raise EngineError(f"the engine cannot be captured in a CUDA graph ({error})") from error
 
-        def replay() -> None:
-            with torch.cuda.stream(self._stream):
-                graph.replay()
+        def on_own_stream() -> None:
+            with torch.cuda.stream(self._graphs.side):
+                replay()
 
-        return replay
+        return on_own_stream
 
     def synchronise(self) -> None:
         """See `Memory`."""
-        self._stream.synchronize()
+        self._graphs.side.synchronize()
 
 
 def memory_of(buffers: Buffers, device: str) -> Memory:
