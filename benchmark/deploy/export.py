@@ -5,6 +5,7 @@ The exporter folds batch norm into the convolutions. The file is plain: standard
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,16 @@ def prove_exporter() -> None:
         raise EngineError(
             f"exporting needs onnx, onnxruntime and onnxscript ({error}): pip install '.[onnx]'"
         ) from error
+
+
+@functools.cache
+def warm_up() -> None:
+    """Export a single layer, once a process: what the exporter loads at first use must not be billed to an engine.
+
+    Raises EngineError.
+    """
+    prove_exporter()
+    _exported(nn.Conv2d(3, 4, 3))
 
 
 def _exported(module: nn.Module) -> onnx.ModelProto:

@@ -11,6 +11,7 @@ import torch
 
 from benchmark.deploy import ort
 from benchmark.deploy.engines import kind_named
+from benchmark.deploy.export import warm_up
 from benchmark.plan.deployment import EngineError
 from benchmark.plan.stage import EngineFile
 from benchmark.vision.network import load
@@ -101,8 +102,18 @@ def test_what_is_not_installed_is_named_without_importing_anything(monkeypatch):
     )
     assert KIND.why_unavailable("fp32", "cpu") == "onnx and onnxscript not installed: pip install '.[onnx]'"
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    warm_up.cache_clear()
     with pytest.raises(EngineError, match="exporting needs"):
         KIND.prove("fp32", "cpu")
+
+
+def test_what_the_exporter_loads_at_first_use_is_loaded_before_the_first_engine(monkeypatch):
+    exports = []
+    monkeypatch.setattr("benchmark.deploy.export._exported", exports.append)
+    warm_up.cache_clear()
+    KIND.prove("fp32", "cpu")
+    KIND.prove("int8", "cpu")
+    assert len(exports) == 1, "once a process"
 
 
 def _file(content: bytes) -> EngineFile:

@@ -43,9 +43,9 @@ class OnnxRuntime:
 
     def prove(self, precision: DeployPrecision, device: str) -> None:
         """Import what exports and runs. Raises EngineError."""
-        from benchmark.deploy.export import prove_exporter
+        from benchmark.deploy.export import warm_up
 
-        prove_exporter()
+        warm_up()
 
     def build(self, order: BuildOrder) -> EngineFile:
         """The exported network in its precision, and what ONNX Runtime makes of it here."""

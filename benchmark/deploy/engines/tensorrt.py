@@ -29,10 +29,10 @@ class TensorRT:
 
     def prove(self, precision: DeployPrecision, device: str) -> None:
         """Import what exports and builds, and make a builder. Raises EngineError."""
-        from benchmark.deploy.export import prove_exporter
+        from benchmark.deploy.export import warm_up
         from benchmark.deploy.trt.make import prove
 
-        prove_exporter()
+        warm_up()
         prove()
 
     def build(self, order: BuildOrder) -> EngineFile:
