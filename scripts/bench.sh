@@ -9,7 +9,7 @@ data="${DATA:-data}"
 if "$python" -m benchmark device hardware=gpu >/dev/null 2>&1; then
     if [ "${TENSORRT:-yes}" != no ] && ! "$python" -c 'import importlib.util as u; exit(u.find_spec("tensorrt") is None)'; then
         echo "TensorRT is not installed: trying '.[gpu]' (several GB, minutes)"
-        "$python" -m pip install --quiet --disable-pip-version-check '.[gpu]' >"${VENV:-.venv}/tensorrt.log" 2>&1 || true
+        "$python" -m pip install --quiet --disable-pip-version-check --editable '.[gpu]' >"${VENV:-.venv}/tensorrt.log" 2>&1 || true
     fi
     "$python" -c 'from benchmark.deploy.engines import kind_named
 kind = kind_named("tensorrt")

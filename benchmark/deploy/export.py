@@ -51,7 +51,7 @@ def prove_exporter() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise EngineError(
-            f"exporting needs onnx, onnxruntime and onnxscript ({error}): pip install '.[onnx]'"
+            f"exporting needs onnx, onnxruntime and onnxscript ({error}): pip install -e '.[onnx]'"
         ) from error
 
 

@@ -100,7 +100,7 @@ def test_what_is_not_installed_is_named_without_importing_anything(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in ("onnx", "onnxscript") else find(name)
     )
-    assert KIND.why_unavailable("fp32", "cpu") == "onnx and onnxscript not installed: pip install '.[onnx]'"
+    assert KIND.why_unavailable("fp32", "cpu") == "onnx and onnxscript not installed: pip install -e '.[onnx]'"
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     warm_up.cache_clear()
     with pytest.raises(EngineError, match="exporting needs"):

@@ -69,7 +69,7 @@ def test_with_everything_in_place_nothing_speaks_against_it_and_nothing_was_impo
 
 def test_without_the_package(machine):
     del machine.specs["tensorrt"]
-    assert "TensorRT is not installed: pip install '.[gpu]'" in probe.why_not()
+    assert "TensorRT is not installed: pip install -e '.[gpu]'" in probe.why_not()
 
 
 def test_with_the_bindings_alone(machine):
@@ -448,7 +448,9 @@ def test_a_pycuda_that_cannot_be_had_is_an_error(pycuda, monkeypatch):
     from benchmark.deploy.trt.buffers import memory_of
 
     monkeypatch.setitem(sys.modules, "pycuda.autoprimaryctx", None)
-    with pytest.raises(EngineError, match=r"inference.buffers=pycuda: .*pip install '\.\[pycuda\]', or buffers=torch"):
+    with pytest.raises(
+        EngineError, match=r"inference.buffers=pycuda: .*pip install -e '\.\[pycuda\]', or buffers=torch"
+    ):
         memory_of("pycuda", "cuda:0")
 
 

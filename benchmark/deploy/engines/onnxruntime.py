@@ -25,7 +25,7 @@ class OnnxRuntime:
             return "ONNX Runtime is used on the CPU only: its energy says nothing of a GPU"
         absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
         if absent:
-            return f"{' and '.join(absent)} not installed: pip install '.[onnx]'"
+            return f"{' and '.join(absent)} not installed: pip install -e '.[onnx]'"
         if precision == "bf16":
             return "ONNX Runtime has no bf16 convolutions on a CPU: choose engine=torch"
         if precision == "tf32":

@@ -21,7 +21,7 @@ from benchmark.plan.deployment import EngineError
 DISTRIBUTIONS = ("tensorrt-cu13", "tensorrt-cu12", "tensorrt")
 MAJORS = (10, 11)
 """What one path of code serves: 10 still has implicit INT8 and calibrators, 11 has neither; we use neither."""
-INSTALL = "pip install '.[gpu]' takes it from NVIDIA's own index (README)"
+INSTALL = "pip install -e '.[gpu]' takes it from NVIDIA's own index (README)"
 
 
 def why_not() -> str:

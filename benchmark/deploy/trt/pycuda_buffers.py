@@ -31,7 +31,7 @@ class PycudaMemory:
             self._cuda: Any = importlib.import_module("pycuda.driver")
         except Exception as error:  # ImportError, or pycuda's own where the driver does not fit
             raise EngineError(
-                f"inference.buffers=pycuda: {error}: pip install '.[pycuda]', or buffers=torch"
+                f"inference.buffers=pycuda: {error}: pip install -e '.[pycuda]', or buffers=torch"
             ) from error
         self._stream = self._cuda.Stream()
         self.stream: int = self._stream.handle
