@@ -48,9 +48,10 @@ RECIPE = Recipe(name="perf", epochs=1, batch_size=32, lr=0.1, mean=(0.5, 0.5, 0.
 
 
 class Made(NamedTuple):
-    """A network, its INT8 scales, and the seconds that export and calibration took."""
+    """A network, its ONNX model in fp32, its INT8 scales, and the seconds that export and calibration took."""
 
     network: Network
+    exported: Any
     scales: Mapping[str, Any]
     export_s: float
     calibration_s: float
@@ -80,7 +81,7 @@ def made(name: str, images: int = CALIBRATION_IMAGES) -> Made:
     held = {each.name: numpy_helper.to_array(each) for each in exported.graph.initializer}
     weights = {name: weight_scales(held[name], axis) for name, axis in wanted.weights.items()}
     scales = arrays_of(activations, weights)
-    return Made(network, scales, export_s, time.perf_counter() - began)
+    return Made(network, exported, scales, export_s, time.perf_counter() - began)
 
 
 def engine(of: Made, kind: str, precision: DeployPrecision) -> tuple[Engine, str]:
@@ -141,7 +142,7 @@ def rival_row(name: str, of: Made, rounds: int) -> None:
 
 def layout_rows(name: str, of: Made, rounds: int) -> None:
     """INT8 in ONNX Runtime: layout `ort` as we run it, with uint8 as its default has it, and layout `trt`."""
-    exported = export(of.network)
+    exported = of.exported
     fp32 = exported.SerializeToString()
     files = {layout: graphs.quantized(exported, of.scales, layout).SerializeToString() for layout in ("ort", "trt")}
     ours, trt = files["ort"], files["trt"]

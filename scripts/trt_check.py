@@ -26,16 +26,14 @@ def write(folder: Path) -> int:
     """Untrained networks, calibrated on random images: what a parser sees does not depend on weights."""
     from perf_deployment import made  # here: the environment that builds has no torch
 
-    from benchmark.deploy.graphs import graph_of
-    from benchmark.plan.deployment import BuildOrder
+    from benchmark.deploy.graphs import half, quantized
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in FAMILIES:
         own = made(name, images=32)
-        for precision in ("fp32", "fp16", "int8"):
-            scales = own.scales if precision == "int8" else None
-            order = BuildOrder(own.network, scales, precision, "cpu", lambda what, decide: decide())
-            (folder / f"{name.replace('/', '.')}.{precision}.onnx").write_bytes(graph_of(order, "trt"))
+        files = {"fp32": own.exported, "fp16": half(own.exported), "int8": quantized(own.exported, own.scales, "trt")}
+        for precision, model in files.items():
+            (folder / f"{name.replace('/', '.')}.{precision}.onnx").write_bytes(model.SerializeToString())
         print(f"{name}: written", flush=True)
     return 0
 

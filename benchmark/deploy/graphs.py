@@ -46,6 +46,7 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
     Batch norm was folded in fp32 first, so this loses less than a network cast to half. Source: onnxruntime's own
     converter; weights below the smallest fp16 become that, as it does.
     """
+    import onnx
     from onnx import numpy_helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -53,9 +54,11 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
         values = numpy_helper.to_array(each)
         if values.dtype == np.float32 and values.size and float(np.abs(values).max()) > LARGEST_HALF:
             raise EngineError(f"{each.name} holds {float(np.abs(values).max()):.3g}: fp16 ends at {LARGEST_HALF:g}")
+    made = onnx.ModelProto()
+    made.CopyFrom(model)  # the converter writes into what it is given
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weights below the smallest fp16: less than a rounding of any logit
-        return convert_float_to_float16(model, keep_io_types=True)  # type: ignore[no-any-return] # untyped
+        return convert_float_to_float16(made, keep_io_types=True)  # type: ignore[no-any-return] # untyped
 
 
 def quantized(model: onnx.ModelProto, scales: Mapping[str, Any] | None, layout: Layout) -> onnx.ModelProto:

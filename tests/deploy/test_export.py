@@ -96,7 +96,9 @@ def test_what_is_missing_is_named(monkeypatch):
 
 
 def test_half_holds_every_weight_in_fp16_and_speaks_fp32():
-    model = half(onnx.load_from_string(exported("resnet")))
+    before = onnx.load_from_string(exported("resnet"))
+    model = half(before)
+    assert before.SerializeToString() == onnx.load_from_string(exported("resnet")).SerializeToString(), "a new model"
     floats = [each for each in model.graph.initializer if each.data_type != onnx.TensorProto.INT64]
     assert {each.data_type for each in floats} == {onnx.TensorProto.FLOAT16}
     ends = (*model.graph.input, *model.graph.output)
