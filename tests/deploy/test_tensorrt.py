@@ -12,15 +12,19 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from benchmark.deploy.calibrate import scales as calibrated
 from benchmark.deploy.engines import kind_named
 from benchmark.deploy.trt import make, probe
 from benchmark.deploy.trt.build import TOPS, Settings, build, parse_layers
 from benchmark.deploy.trt.run import CAPTURED_AT, TensorRTEngine
 from benchmark.energy.nvml import NvmlError
 from benchmark.plan.config import compose
-from benchmark.plan.deployment import EngineError
-from benchmark.plan.stage import EngineFile
-from tests.deploy.exported import network, order
+from benchmark.plan.deployment import BuildOrder, Calibration, EngineError
+from benchmark.plan.stage import EngineFile, Output
+from benchmark.plan.task import Calibrating
+from benchmark.vision.network import load
+from tests.bench import PlainBench
+from tests.deploy.exported import DATA, SCALE, network, order
 from tests.deploy.fake_trt import FakeTensorRT
 
 KIND = kind_named("tensorrt")
@@ -459,25 +463,25 @@ def test_a_pycuda_that_cannot_be_had_is_an_error(pycuda, monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("buffers", ["torch", "pycuda"])
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "int8"])
 def test_on_a_gpu_an_engine_answers_as_its_network(precision, buffers):
     why = probe.why_not()
     if why:
         pytest.skip(why)
     if buffers == "pycuda" and importlib.util.find_spec("pycuda") is None:
         pytest.skip("pycuda is not installed")
-    from benchmark.plan.deployment import BuildOrder
-    from benchmark.vision.network import load
-
-    given = BuildOrder(network("resnet"), None, precision, "cuda:0", lambda what, decide: decide())
+    found = network("resnet")
+    how = Calibration(data=DATA, scale=SCALE, how=Calibrating(images=100))
+    scales = calibrated(PlainBench(), how, Output(network=found)).arrays if precision == "int8" else None
     KIND.prove(precision, "cuda:0")
-    built = KIND.build(given)
+    built = KIND.build(BuildOrder(found, scales, precision, "cuda:0", lambda what, decide: decide()))
     assert built.evidence["layers"], "what ran in which precision must be known"
     engine = KIND.load(built, "cuda:0", buffers)
     images = torch.randn(16, 3, 32, 32)
-    expected = load(network("resnet"))(images)
+    expected = load(found)(images)
     batch = engine.prepare(images)
+    allowed = {"fp32": 1e-4, "int8": 0.15}.get(precision, 5e-3)
     for _ in range(CAPTURED_AT + 2):
         logits = engine(batch)
         engine.synchronise()
-        assert torch.allclose(logits.cpu(), expected, atol=1e-4 if precision == "fp32" else 0.05)
+        assert (logits.cpu() - expected).norm() / expected.norm() < allowed
