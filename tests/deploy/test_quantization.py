@@ -20,7 +20,7 @@ from benchmark.deploy.graphs import ACTIVATION, WEIGHT, quantized
 from benchmark.deploy.quantization.collect import histograms
 from benchmark.deploy.quantization.histogram import BINS, MOST_BINS, Histogram
 from benchmark.deploy.quantization.placement import insert, targets
-from benchmark.deploy.quantization.scales import activation_scale, weight_scales
+from benchmark.deploy.quantization.scales import activation_codes, activation_scale, weight_codes, weight_scales
 from benchmark.deploy.quantization.thresholds import choose, divergences
 from benchmark.plan.deployment import Build, Calibration, EngineError
 from benchmark.plan.stage import Output
@@ -116,6 +116,13 @@ def test_a_scale_is_always_positive():
     assert activation_scale(0.0) > 0
     assert activation_scale(12.7) == pytest.approx(0.1, rel=1e-6)
     assert (weight_scales(np.zeros((3, 4)), 0) > 0).all()
+
+
+def test_weights_never_use_the_lowest_code_and_activations_do():
+    """Seen where a step is narrower than the largest value asks for, as a learned one may be."""
+    far = np.float32([[-10.0, 10.0]])
+    assert weight_codes(far, np.float32([0.01]), 0).tolist() == [[-127, 127]]
+    assert activation_codes(far, 0.01).tolist() == [[-128, 127]]
 
 
 # --- placement -------------------------------------------------------------------------------------------------------
