@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from benchmark.plan.stage import Phase, Plan, Precision, Stage
-from benchmark.plan.task import Config, Params, Task
+from benchmark.plan.task import Config, HalfPrecision, Params, Task
 
 
 class Training(Params):
-    """Parameters of `methods.training:train`."""
+    """Parameters of `methods.training:train`; `autocast` runs it in half precision, None in the task's own."""
 
     task: Task
+    autocast: HalfPrecision | None = None
 
 
 class Baseline(Config):
@@ -26,19 +27,20 @@ class Baseline(Config):
 
 
 def base_training(task: Task) -> Stage:
-    """The training of `task.model` from scratch: the same stage, with the same key, in every method that starts from
-    it."""
-    return Stage("methods.training:train", Training(task=plain(task)))
+    """The training of `task.model` from scratch, under autocast where `task.base_precision` asks for it: the same
+    stage, with the same key, in every method that starts from it."""
+    return Stage("methods.training:train", Training(task=plain(task), autocast=task.base_precision))
 
 
 def plain(task: Task) -> Task:
     """The task without what the training of its own network does not depend on: what parameters of a stage hold, so
-    that neither a teacher nor a number format of deployment changes a key by itself."""
+    that neither a teacher nor a number format of another stage changes a key by itself."""
     return task.model_copy(
         update={
             "teacher": None,
             "teacher_recipe": None,
             "teacher_seed": None,
+            "base_precision": None,
             "deploy_precision": Task.model_fields["deploy_precision"].default,
             "calibration": Task.model_fields["calibration"].default,
             "data": task.data.model_copy(update={"search": type(task.data).model_fields["search"].default}),

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TrainPrecision = Literal["fp32", "tf32", "bf16", "fp16"]
+HalfPrecision = Literal["bf16", "fp16"]
 DeployPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 Profile = Literal["fast", "published"]
 OriginalName = Literal["nni", "repdistiller"]
@@ -141,7 +142,9 @@ class Task(Config):
     it.
 
     `compile` has torch.compile fuse the training step of the fast profile: worth its minute on long runs alone.
-    `teacher` is a network to learn from, trained by `teacher_recipe` with `teacher_seed` (None: the seed of the task).
+    `base_precision` has the base training alone (a teacher's, where there is one) run under autocast; the rest of the
+    life keeps `train_precision`. `teacher` is a network to learn from, trained by `teacher_recipe` with `teacher_seed`
+    (None: the seed of the task).
     """
 
     model: Model
@@ -151,6 +154,7 @@ class Task(Config):
     seed: int = Field(ge=0)
     profile: Profile = "fast"
     train_precision: TrainPrecision
+    base_precision: HalfPrecision | None = None
     compile: bool = False
     deploy_precision: DeployPrecision = "fp32"
     calibration: Calibrating = Calibrating()
@@ -174,6 +178,15 @@ class Task(Config):
             raise ValueError("a teacher needs a recipe, and a teacher's recipe a teacher: give teacher= or pair=")
         if self.teacher is None and self.teacher_seed is not None:
             raise ValueError("teacher_seed= goes with teacher= or pair=")
+        return self
+
+    @model_validator(mode="after")
+    def _one_autocast(self) -> Task:
+        if self.base_precision is not None and self.train_precision in ("bf16", "fp16"):
+            raise ValueError(
+                f"base_precision={self.base_precision} goes with train_precision=fp32 or tf32: with "
+                f"{self.train_precision} every stage is trained under autocast"
+            )
         return self
 
     @model_validator(mode="after")

@@ -58,6 +58,8 @@ class MeasuredRow(LifeRow):
     iec_ci95_wh: float = column("W.h", "half-width of the 95 % interval of iec_wh")
     iec_dynamic_wh: float = column("W.h", "IEC without what the idle device draws in that time")
     single_stream_wh: float = column("W.h", "energy of one inference at batch size 1, each awaited")
+    autocast: str = column("", "half precision of a training under autocast, and where it ran; empty without one")
+    skipped_steps: float = column("", "training steps that the gradient scaler of fp16 skipped; empty without a scaler")
     params: float = column("", "parameters of the network")
     macs: float = column("", "multiply-accumulates of one inference (convolutions and linear layers)")
     executed_precision: str = column("", "what the engine computes in, in words: what was asked may not be what is run")
@@ -175,6 +177,8 @@ def _row(run: RunFile, stage: RunStage, record: Record, settings: str, repeated_
         **_inference(record.values),
         measured_engine=str(record.details.get("engine_key", "")) if measured else "",
         acc_pct=record.values.get("acc_pct", math.nan),
+        autocast=_autocast(record),
+        skipped_steps=record.values.get("skipped_steps", math.nan),
         params=record.values.get("params", math.nan),
         macs=record.values.get("macs", math.nan),
         **NOTHING,
@@ -193,6 +197,15 @@ def about(run: RunFile, settings: str) -> dict[str, Any]:
     words["max_epochs"] = math.nan if run.words.max_epochs is None else run.words.max_epochs
     machines = {"train_machine": run.train_machine, "infer_machine": run.infer_machine}
     return {"experiment": run.experiment, **words, **machines, "settings": settings}
+
+
+def _autocast(record: Record) -> str:
+    """What a record says of its training under autocast."""
+    for holder in (record.details, record.details.get("history")):
+        execution = holder.get("execution") if isinstance(holder, Mapping) else None
+        if isinstance(execution, Mapping) and isinstance(execution.get("autocast"), str):
+            return str(execution["autocast"])
+    return ""
 
 
 def _inference(values: Mapping[str, float]) -> dict[str, Any]:

@@ -38,6 +38,9 @@ class SummaryRow(MeasuredRow):
     base_wh: float = column("W.h", "the part of TEC in phase base")
     compress_wh: float = column("W.h", "the part of TEC in phase compress")
     retrain_wh: float = column("W.h", "the part of TEC in phase retrain")
+    tec_saved_pct: float = column(
+        "%", "TEC saved against the baseline with the same model, recipe and rivals; negative where it costs more"
+    )
     g_500m: float = column("percent^tau per W.h", "Greeness at half a billion inferences")
     g_500m_ci95: float = column("percent^tau per W.h", "half-width of the 95 % interval of g_500m")
     rank_500m: str = column("", "rank among rivals by g_500m; a range such as 1-3 is a tie")
@@ -66,7 +69,7 @@ def summarise(book: Book, stages: Sequence[StageRow], tau: float = TAU) -> list[
     for row in stages:
         own.setdefault(row.experiment, []).append(row)
     rows = [_experiment(book, group, own.get(group[0].experiment, []), tau) for group in wanted.values()]
-    return ranked(sorted(rows, key=lambda row: row.experiment))
+    return ranked(with_savings(sorted(rows, key=lambda row: row.experiment)))
 
 
 def _experiment(book: Book, group: list[RunFile], own: list[StageRow], tau: float) -> SummaryRow:
@@ -84,6 +87,7 @@ def _experiment(book: Book, group: list[RunFile], own: list[StageRow], tau: floa
         **EMPTY,
         **about(first, own[0].settings if own else ""),
         **_engine(own),
+        "autocast": _once_each(row.autocast for row in own if row.kind == "TEC"),
         "tau": tau,
         "n_seeds": len(seeds),
         "missing": "; ".join(missing),
@@ -99,7 +103,11 @@ def _engine(own: Sequence[StageRow]) -> dict[str, Any]:
     """What the engines of all seeds say in words, each word once."""
     built = [row for row in own if row.kind == "deploy"]
     names = ("executed_precision", "layout", "comparable_to_tensorrt", "warning")
-    return {name: "; ".join(dict.fromkeys(filter(None, (getattr(row, name) for row in built)))) for name in names}
+    return {name: _once_each(getattr(row, name) for row in built) for name in names}
+
+
+def _once_each(words: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(filter(None, words)))
 
 
 def grade(rows: Sequence[StageRow]) -> str:
@@ -146,6 +154,7 @@ def _seed(rows: list[StageRow]) -> dict[str, float]:
         "iec_dynamic_wh": measured.iec_dynamic_wh,
         "single_stream_wh": measured.single_stream_wh,
         "deploy_wh": math.fsum(row.energy_wh for row in deploy),
+        "skipped_steps": _sum_of_known(row.skipped_steps for row in tec),
         "params": built.params,
         "macs": built.macs,
         "acc_pct": built.acc_pct,
@@ -173,6 +182,40 @@ def _means(seeds: list[dict[str, float]], tau: float) -> dict[str, Any]:
     return row
 
 
+def _sum_of_known(values: Iterable[float]) -> float:
+    """The sum of the values that are there; NaN where there is none."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) if known else math.nan
+
+
+def with_savings(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+    """The rows, each with what it saves of the TEC of its baseline."""
+    found = []
+    for row in rows:
+        baseline = baseline_of(row, rows)
+        saved = math.nan if baseline is None or baseline is row else 100 * (1 - row.tec_wh / baseline.tec_wh)
+        found.append(replace(row, tec_saved_pct=saved))
+    return found
+
+
+def baseline_of(row: SummaryRow, rows: Sequence[SummaryRow]) -> SummaryRow | None:
+    """The plain training that a row is compared with: the same model, recipe and rivals, no autocast, nothing done
+    afterwards. None where there is none, or several of other TEC (other settings) between which nothing decides."""
+    same = (*RIVALS, "model", "recipe")
+    plain = [
+        other
+        for other in rows
+        if other.method == "baseline"
+        and other.tec_wh > 0
+        and not other.autocast
+        and other.tec_wh == other.base_wh
+        and all(str(getattr(other, name)) == str(getattr(row, name)) for name in same)
+    ]
+    if row in plain:
+        return row
+    return plain[0] if len({other.tec_wh for other in plain}) == 1 else None
+
+
 def ranked(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
     """The rows with their ranks by G among rivals, as ranges: '1-3' is a tie of three that the intervals do not tell
     apart."""
@@ -197,4 +240,5 @@ def _words(ranks: Ranks | None) -> str:
 
 def _mean(values: Iterable[float]) -> float:
     listed = list(values)
-    return math.fsum(listed) / len(listed)
+    mean = math.fsum(listed) / len(listed)
+    return math.nan if math.isnan(mean) else mean  # the one NaN: rows that say the same must be equal

@@ -140,6 +140,11 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
         lines.append(
             "rows that differ in data, scale, profile, machine or engine are no rivals: each kind has its ranks"
         )
+    lines += [
+        f"{row.method}, {row.model}: a training of its life ran under autocast, {row.autocast}"
+        for row in summary
+        if row.autocast
+    ]
     lines += _engine_lines(summary)
     lines += [f"incomplete: {row.experiment}: {row.missing}" for row in summary if row.missing]
     return lines + [f"note: {row.experiment}: {row.notes}" for row in summary if row.notes]

@@ -26,6 +26,7 @@ from benchmark.vision.training_step import (
     Run,
     TrainingError,
     autocast,
+    autocast_told,
     seed_everything,
     start,
     step,
@@ -75,6 +76,7 @@ def _fit(bench: Bench, model: nn.Module, loaders: Loaders, loss: Loss, task: Tas
     for epoch in range(run.epoch, recipe.epochs):
         run.begin(epoch)
         _book(run, task, epoch, train_epoch(epoch))
+        vars(run.history).update(run.scaler.told())
         run.epoch = epoch + 1
         shown = {"loss": run.history.loss[-1]}
         if run.epoch % recipe.test_every == 0 or run.epoch == recipe.epochs:
@@ -125,6 +127,7 @@ def fast_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
             "compiled": task.compile,
             "graphs": graphed.sizes,
             "no_graph_because": graphed.reason,
+            **autocast_told(task.train_precision, bench.device),
         }
         return total_loss, hits, seen
 
@@ -173,7 +176,8 @@ def _objection(loss: Loss, task: Task) -> str:
 def published_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
     """The originals' loop: batches from worker processes, a step in the ordinary way, metrics read back."""
     original = original_of(task.recipe)
-    run.history.execution = {"profile": "published", "memory_format": "contiguous", **original._asdict()}
+    told = {"profile": "published", "memory_format": "contiguous", **original._asdict()}
+    run.history.execution = {**told, **autocast_told(task.train_precision, bench.device)}
 
     def epoch(number: int) -> tuple[float, float, float]:
         where = "cpu" if original.every_step else bench.device

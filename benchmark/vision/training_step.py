@@ -38,6 +38,8 @@ class History:
     of the epochs in `test_epochs`, counted from 1.
 
     `execution` says how the steps were executed: profile, memory format, graph or the reason against one.
+    `skipped_steps` counts the steps that fp16's gradient scaler left out, `loss_scale` is its scale at the end; None
+    without a scaler.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -45,6 +47,8 @@ class History:
     test_acc_pct: list[float] = field(default_factory=list)
     test_epochs: list[int] = field(default_factory=list)
     execution: dict[str, Any] = field(default_factory=dict)
+    skipped_steps: int | None = None
+    loss_scale: float | None = None
 
     def tested(self, epoch: int, acc_pct: float) -> None:
         """Note the test accuracy after an epoch, counted from 1."""
@@ -55,6 +59,7 @@ class History:
         """The last epoch, which is the result, and the best one that was tested beside it, named so (chosen on the
         test set: never a result)."""
         best = max(range(len(self.test_acc_pct)), key=self.test_acc_pct.__getitem__)
+        scaled = {"skipped_steps": self.skipped_steps, "loss_scale": self.loss_scale}
         return {
             "acc_pct": self.test_acc_pct[-1],
             "best_acc_pct": self.test_acc_pct[best],
@@ -62,6 +67,7 @@ class History:
             "train_acc_pct": self.train_acc_pct[-1],
             "loss": self.loss[-1],
             "epochs": len(self.loss),
+            **{name: value for name, value in scaled.items() if value is not None},
         }
 
 
@@ -74,10 +80,49 @@ def autocast(precision: TrainPrecision, device: str) -> AbstractContextManager[N
     return nullcontext()
 
 
+def autocast_told(precision: TrainPrecision, device: str) -> dict[str, str]:
+    """What a record says of autocast: its number format and, on a CPU, the instructions it has for it, without which
+    half precision is slower than fp32. Nothing for fp32 and tf32."""
+    if precision not in ("bf16", "fp16"):
+        return {}
+    kind = torch.device(device).type
+    if kind != "cpu":
+        return {"autocast": f"{precision} on {kind}"}
+    has = torch.cpu.get_capabilities()
+    names = [name for name in (f"amx_{precision}", f"avx512_{precision}") if has.get(name)]
+    return {"autocast": f"{precision} on a CPU ({' and '.join(names) or f'no instructions for {precision}'})"}
+
+
 def seed_everything(seed: int, first_epoch: int = 0) -> None:
     """Seed torch's global generators (CPU and GPU): initial weights, dropout. A stage that trains on, after
     `first_epoch` epochs, draws anew."""
     torch.manual_seed(mix(seed, -first_epoch) if first_epoch else seed)  # the loader's draws have the positive numbers
+
+
+class Scaler:
+    """fp16's gradient scaler, `amp`, and on the device a count of the steps that it `skipped`; neither does anything
+    unless `enabled`. torch's defaults: scale 65536, twice after 2000 good steps in a row, half after a bad one."""
+
+    def __init__(self, device: str, enabled: bool) -> None:
+        self.amp = torch.amp.GradScaler(torch.device(device).type, enabled=enabled)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self._one = torch.ones((), device=device)
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        """The optimiser's step, or none where a gradient is infinite or NaN. Never waits for the device."""
+        if not self.amp.is_enabled():
+            optimiser.step()
+            return
+        before = self.amp.scale(self._one)
+        self.amp.step(optimiser)
+        self.amp.update()
+        self.skipped += self.amp.scale(self._one) < before  # the scale falls where a step was skipped, and only there
+
+    def told(self) -> dict[str, int | float]:
+        """How many steps were skipped so far, and the scale; nothing without a scaler. Waits for the device."""
+        if not self.amp.is_enabled():
+            return {}
+        return {"skipped_steps": int(self.skipped), "loss_scale": float(self.amp.get_scale())}
 
 
 @dataclass
@@ -92,7 +137,7 @@ class Run:
     loss: Loss
     forward: Forward
     optimiser: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    scaler: Scaler
     memory_format: torch.memory_format
     rate: Tensor | None
     history: History = field(default_factory=History)
@@ -121,7 +166,7 @@ class Run:
             "model": self.model.state_dict(),
             "loss": self.loss.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.scaler.amp.state_dict(),
             "history": vars(self.history),
             "epoch": self.epoch,
             "rng": torch.get_rng_state(),
@@ -136,8 +181,9 @@ class Run:
         if self.rate is not None:
             for group in self.optimiser.param_groups:
                 group["lr"] = self.rate  # loading put a copy there, which set_rate would not reach
-        self.scaler.load_state_dict(state["scaler"])
+        self.scaler.amp.load_state_dict(state["scaler"])
         self.history = History(**state["history"])
+        self.scaler.skipped.fill_(self.history.skipped_steps or 0)
         self.epoch = state["epoch"]
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] is not None:
@@ -160,7 +206,7 @@ def start(model: nn.Module, loss: Loss, task: Task, device: str) -> Run:
     for owner in (model, cast(nn.Module, loss)):
         owner.to(device).to(memory_format=memory_format)  # type: ignore[call-overload] # missing in the stub
     rate = torch.tensor(task.recipe.lr, dtype=torch.float32, device=device) if fast else None
-    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=task.train_precision == "fp16")
+    scaler = Scaler(device, enabled=task.train_precision == "fp16")
     optimiser = _optimiser(_trained(model, loss), task, rate)
     return Run(model, loss, _forward(model, loss, task.compile), optimiser, scaler, memory_format, rate)
 
@@ -249,11 +295,10 @@ def step(run: Run, task: Task, batch: Batch) -> tuple[Tensor, Tensor]:
     with autocast(task.train_precision, str(images.device)):
         value, logits = run.forward(images.contiguous(memory_format=run.memory_format), labels, index)
     run.optimiser.zero_grad(set_to_none=True)
-    run.scaler.scale(value).backward()  # type: ignore[no-untyped-call] # torch leaves backward untyped
+    run.scaler.amp.scale(value).backward()  # type: ignore[no-untyped-call] # torch leaves backward untyped
     if task.recipe.clip_norm is not None:
-        run.scaler.unscale_(run.optimiser)
+        run.scaler.amp.unscale_(run.optimiser)
         trained = [parameter for group in run.optimiser.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(trained, task.recipe.clip_norm)
     run.scaler.step(run.optimiser)
-    run.scaler.update()
     return value.detach(), logits.detach()
