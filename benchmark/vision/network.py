@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from benchmark.plan.task import Model, Recipe
 from benchmark.vision.builders import BuilderError, build, build_model, trust
 from benchmark.vision.proof import agree
 
-__all__ = ["BuilderError", "build", "build_model", "freeze", "load", "prove", "take_shapes", "trust"]
+__all__ = ["BuilderError", "build", "build_model", "freeze", "freeze_like", "load", "prove", "take_shapes", "trust"]
 
 LOADING_SEED = 7_340_033
 """So that two loads of one file agree even where a builder draws what the file does not hold. No seed of a training."""
@@ -32,6 +33,13 @@ def freeze(module: nn.Module, model: Model, classes: int, recipe: Recipe) -> Net
     return network
 
 
+def freeze_like(module: nn.Module, like: Network) -> Network:
+    """As `freeze`, of a module that came from `like` and is built as that is, with the normalisation that it has."""
+    network = replace(like, tensors=_tensors_of(module, like.builder))
+    _prove(module, network, like.builder)
+    return network
+
+
 def prove(module: nn.Module, model: Model, classes: int) -> None:
     """Raise ValueError unless the module, stored and loaded again, gives exactly the same answers; it names what got
     lost, and the remedy.
@@ -46,13 +54,18 @@ def prove(module: nn.Module, model: Model, classes: int) -> None:
 
 
 def _as_data(module: nn.Module, model: Model, classes: int, recipe: Recipe) -> Network:
-    state = module.state_dict()
-    foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
-    if foreign:
-        raise ValueError(f"{model.name} cannot be stored: {', '.join(foreign)} of its state dict are no tensors")
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    tensors = _tensors_of(module, model.name)
     kwargs = {**model.kwargs, "classes": classes}
     return Network(builder=model.builder, kwargs=kwargs, tensors=tensors, mean=recipe.mean, std=recipe.std)
+
+
+def _tensors_of(module: nn.Module, name: str) -> dict[str, Tensor]:
+    """Copies of a module's tensors in host memory. Raises ValueError where its state is more than tensors."""
+    state = module.state_dict()
+    foreign = [field for field, value in state.items() if not isinstance(value, Tensor)]
+    if foreign:
+        raise ValueError(f"{name} cannot be stored: {', '.join(foreign)} of its state dict are no tensors")
+    return {field: tensor.detach().cpu().clone().contiguous() for field, tensor in state.items()}
 
 
 def _prove(module: nn.Module, network: Network, name: str) -> None:

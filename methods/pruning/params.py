@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from benchmark.plan.task import Config, Params, Task
+from methods.way import Continued
 
 Backend = Literal["native", "nni"]
 Mode = Literal["independent", "dependency_aware"]
@@ -44,17 +45,10 @@ class Choice(Config):
     nni_pruner: FunctionName | None = None
 
 
-class Continued(Params):
-    """Parameters of a stage that goes on after `first_epoch` epochs of earlier ones: its draws (order of the images,
-    crops, flips) are theirs continued, not repeated."""
-
-    task: Task
-    first_epoch: int = 0
-
-
 class Masking(Continued):
     """Parameters of `methods.pruning.stages:mask`. The recipe of `task` is that of the steps looked at, if any."""
 
+    trains: ClassVar[bool] = False
     version: int = 2  # balanced pieces; the import of NNI and the extra epoch left this stage
     choice: Choice
 
@@ -71,10 +65,7 @@ class ExtraTraining(Continued):
 class Shrinking(Params):
     """Parameters of `methods.pruning.stages:shrink`."""
 
+    trains: ClassVar[bool] = False
     version: int = 2  # the import of NNI left this stage
     task: Task
     backend: Backend = "native"
-
-
-class FineTuning(Continued):
-    """Parameters of `methods.pruning.stages:finetune`. The recipe of `task` is that of the fine-tuning."""

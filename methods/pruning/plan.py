@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,7 +15,6 @@ from methods.pruning.params import (
     Backend,
     Choice,
     ExtraTraining,
-    FineTuning,
     FunctionName,
     LayerSet,
     Masking,
@@ -25,27 +23,7 @@ from methods.pruning.params import (
     Shrinking,
 )
 from methods.start import start_of
-
-
-@dataclass
-class Way:
-    """The steps of a plan so far, and the stage whose network the next one goes on with."""
-
-    steps: list[tuple[Phase, Stage]]
-    network: Stage
-
-    def go(self, phase: Phase, stage: Stage) -> None:
-        """Take one step more."""
-        self.steps.append((phase, stage))
-        self.network = stage
-
-    def epochs(self) -> int:
-        """The epochs that have been trained when all these steps are done, whoever trained: the draws of none of them
-        may be repeated."""
-        done = [_epochs(stage) for _, stage in self.steps]
-        if not any(done):
-            raise ValueError("no step says how long it trains (its task's recipe): pruning cannot go on after them")
-        return max(done)
+from methods.way import FineTuning, Way, finetuning, with_recipe
 
 
 class Pruning(Config):
@@ -95,8 +73,7 @@ class Pruning(Config):
     def plan(self, task: Task) -> Plan:
         """Base training (or what `start` has instead), masks (with one extra epoch for the criteria that look at data),
         then fine-tuning and shrinking in the chosen order."""
-        started = start_of(self.start).plan(task)
-        way = Way(list(started.steps), started.network)
+        way = Way.after(start_of(self.start).plan(task))
         own = plain(task)
         if self.schedule == "one_shot":
             self._mask_at_once(own, way)
@@ -105,7 +82,7 @@ class Pruning(Config):
         if self.finetune == "shrink_first":
             self._shrink(own, way)
         if self.finetune_epochs:
-            self._finetune(own, way, self._milestones(own))
+            self._finetune(own, way, finetuning(own, self.finetune_epochs, self.finetune_lr))
         if self.finetune == "masked":
             self._shrink(own, way)
         return Plan(steps=tuple(way.steps), network=way.network, deploy=Precision(task.deploy_precision))
@@ -143,7 +120,7 @@ class Pruning(Config):
         masked = way.network
         recipe = self._constant(task, self.extra_epochs)
         dense = self.extra_training == "dense"
-        params = ExtraTraining(task=_with(task, recipe), first_epoch=way.epochs(), masked=not dense)
+        params = ExtraTraining(task=with_recipe(task, recipe), first_epoch=way.epochs(), masked=not dense)
         inputs = {"masked": masked, "trained": trained} if dense else {"masked": masked}
         way.go(Phase.COMPRESS, Stage("methods.pruning.stages:extra_epochs", params, inputs))
 
@@ -155,7 +132,7 @@ class Pruning(Config):
     def _mask(self, task: Task, way: Way, sparsity: float) -> None:
         trained, epochs = way.network, 0
         if self.looks_at_data:  # the others take no training step: their masks do not depend on its rate
-            task, epochs = _with(task, self._constant(task, 1)), way.epochs()
+            task, epochs = with_recipe(task, self._constant(task, 1)), way.epochs()
         params = Masking(task=task, choice=self.choice(sparsity), first_epoch=epochs)
         way.go(Phase.COMPRESS, Stage("methods.pruning.stages:mask", params, {"trained": trained}))
 
@@ -164,21 +141,17 @@ class Pruning(Config):
         way.go(Phase.COMPRESS, Stage("methods.pruning.stages:shrink", params, {"masked": way.network}))
 
     def _finetune(self, task: Task, way: Way, recipe: Recipe) -> None:
-        params = FineTuning(task=_with(task, recipe), first_epoch=way.epochs())
+        params = FineTuning(task=with_recipe(task, recipe), first_epoch=way.epochs())
         way.go(Phase.RETRAIN, Stage("methods.pruning.stages:finetune", params, {"pruned": way.network}))
 
     def _constant(self, task: Task, epochs: int) -> Recipe:
-        return self._recipe(task, epochs).model_copy(update={"schedule": "constant"})
+        return finetuning(task, epochs, self.finetune_lr).model_copy(update=_unscheduled(task))
 
-    def _recipe(self, task: Task, epochs: int) -> Recipe:
-        """The task's recipe at the fine-tuning's rate and length; batch, decay, augmentation and constants stay."""
-        update = {"epochs": _limited(epochs, task), "lr": self.finetune_lr, "name": f"{task.recipe.name}-finetune"}
-        return task.recipe.model_copy(update=update)
 
-    def _milestones(self, task: Task) -> Recipe:
-        """Tenfold drops at one half and three quarters of the fine-tuning's own length."""
-        update = {"schedule": "multistep", "milestones": (0.5, 0.75), "gamma": 0.1}
-        return self._recipe(task, self.finetune_epochs).model_copy(update=update)
+def _unscheduled(task: Task) -> dict[str, Any]:
+    """A constant rate; what no constant rate reads stays as the task's recipe has it, and so as keys know it."""
+    recipe = task.recipe
+    return {"schedule": "constant", "milestones": recipe.milestones, "gamma": recipe.gamma}
 
 
 def agp(final: float, iterations: int) -> Iterator[float]:
@@ -189,20 +162,3 @@ def agp(final: float, iterations: int) -> Iterator[float]:
     for k in range(iterations - 1):
         yield final * (1 - (1 - k / (iterations - 1)) ** 3)
     yield final
-
-
-def _epochs(stage: Stage) -> int:
-    """The epochs behind a stage and its own, by its parameters; 0 where it says nothing of a training."""
-    task = getattr(stage.params, "task", None)
-    if not isinstance(task, Task) or isinstance(stage.params, Masking | Shrinking):
-        return 0
-    return int(getattr(stage.params, "first_epoch", 0)) + task.recipe.epochs
-
-
-def _with(task: Task, recipe: Recipe) -> Task:
-    return task.model_copy(update={"recipe": recipe})
-
-
-def _limited(epochs: int, task: Task) -> int:
-    longest = task.scale.max_epochs
-    return epochs if longest is None else min(epochs, longest)

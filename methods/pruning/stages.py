@@ -9,33 +9,32 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from benchmark.plan.stage import Bench, Network, Output
-from benchmark.plan.task import Task
-from benchmark.vision.data import Batch, Loaders, loaders
+from benchmark.plan.stage import Bench, Output
+from benchmark.vision.data import Batch, Loaders
 from benchmark.vision.evaluation import accuracy
-from benchmark.vision.macs import count
-from benchmark.vision.network import freeze, load
-from benchmark.vision.training import fit, loss_of, seed_everything, set_precision
+from benchmark.vision.training import fit, loss_of
 from methods.pruning import removal
 from methods.pruning.criteria.subject import Subject
 from methods.pruning.masks import choose, chosen_layers, hold, release
-from methods.pruning.params import ExtraTraining, FineTuning, Masking, Shrinking
+from methods.pruning.params import ExtraTraining, Masking, Shrinking
 from methods.pruning.scores import find, score
 from methods.pruning.trace import follow
+from methods.stages import handed_on, network_of, ready
+from methods.way import FineTuning
 
 
 def mask(bench: Bench, params: Masking, trained: Output) -> Output:
     """Score the filters of a trained network and mask the lowest. Hands on the network with these at zero, and the
     masks."""
     task = params.task
-    model, batches = _ready(bench, task, trained, params.first_epoch)
+    model, batches = ready(bench, task, trained, params.first_epoch)
     masks = _choose(bench, model, batches, params, trained.arrays)
     removal.zero(model, masks)
     with bench.paused():
         values = {"acc_before_pct": trained.values["acc_pct"], "acc_pct": accuracy(model, batches.test)}
     kept = {name: int(layer.sum()) for name, layer in masks.items()}
-    output = _output(bench, model, task, values)
-    return replace(output, arrays=masks or None, details={"filters_kept_by_masks": kept})
+    output = handed_on(bench, model, network_of(trained), values, {"filters_kept_by_masks": kept})
+    return replace(output, arrays=masks or None)
 
 
 def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: Output | None = None) -> Output:
@@ -43,7 +42,7 @@ def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: O
     (`trained`), which is then masked at the end (NNI 2.3's taylorfo)."""
     task, masks = params.task, masked.arrays or {}
     given = masked if trained is None else trained
-    model, batches = _ready(bench, task, given, params.first_epoch)
+    model, batches = ready(bench, task, given, params.first_epoch)
     if params.masked:
         hold(model, masks)
     history = fit(bench, model, batches, loss_of(task.recipe), task)
@@ -52,44 +51,34 @@ def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: O
     with bench.paused():
         values = {"acc_before_pct": given.values["acc_pct"], "acc_pct": accuracy(model, batches.test)}
     values |= {"loss": history.loss[-1], "epochs": len(history.loss)}
-    output = _output(bench, model, task, values)
-    return replace(output, arrays=dict(masks) or None, details={"history": vars(history)})
+    output = handed_on(bench, model, network_of(given), values, {"history": vars(history)})
+    return replace(output, arrays=dict(masks) or None)
 
 
 def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
     """Make a masked network physically smaller; its accuracy may change, for what dead filters' batch norms added is
     gone."""
-    model, batches = _ready(bench, params.task, masked)
+    model, batches = ready(bench, params.task, masked)
     masks = masked.arrays or {}
     shrinking = _bridge(bench).speed_up if params.backend == "nni" else removal.shrink
     smaller = shrinking(model, masks)
     with bench.paused():
         values = {"acc_masked_pct": masked.values["acc_pct"], "acc_pct": accuracy(smaller, batches.test)}
     widths = {name: module.out_channels for name, module in smaller.named_modules() if isinstance(module, nn.Conv2d)}
-    return replace(_output(bench, smaller, params.task, values), details={"filters": widths})
+    return handed_on(bench, smaller, network_of(masked), values, {"filters": widths})
 
 
 def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
     """Train a pruned network on, with a new optimiser; masked filters stay zero. Hands on the last epoch, and masks."""
     task = params.task
-    model, batches = _ready(bench, task, pruned, params.first_epoch)
+    model, batches = ready(bench, task, pruned, params.first_epoch)
     masks = pruned.arrays or {}
     hold(model, masks)
     history = fit(bench, model, batches, loss_of(task.recipe), task)
     release(model)
     values = {"acc_before_pct": pruned.values["acc_pct"], **history.values()}
-    output = _output(bench, model, task, values)
-    return replace(output, arrays=dict(masks) or None, details={"history": vars(history)})
-
-
-def _ready(bench: Bench, task: Task, given: Output, first_epoch: int = 0) -> tuple[nn.Module, Loaders]:
-    """The given network on the device, and the task's batches, drawn on after `first_epoch` epochs."""
-    assert isinstance(given.network, Network), "a stage of pruning needs a network"
-    seed_everything(task.seed, first_epoch)
-    set_precision(task.train_precision)  # process-wide: without this, scores would depend on what ran before
-    model = load(given.network).to(bench.device)
-    with bench.paused():
-        return model, loaders(task, bench.data_dir, bench.device, first_epoch)
+    output = handed_on(bench, model, network_of(pruned), values, {"history": vars(history)})
+    return replace(output, arrays=dict(masks) or None)
 
 
 def _choose(
@@ -130,11 +119,3 @@ def _first(batches: Loaders, wanted: int, device: str) -> list[Batch]:
         return []
     first = islice(batches.train.epoch(0), wanted)
     return [(images.to(device), labels.to(device), index.to(device)) for images, labels, index in first]
-
-
-def _output(bench: Bench, model: nn.Module, task: Task, values: Mapping[str, float]) -> Output:
-    """The network, proved and counted off the meter, with its numbers."""
-    with bench.paused():
-        network = freeze(model, task.model, task.data.classes, task.recipe)
-        parameters, macs = count(model)
-    return Output(network=network, values={**values, "params": parameters, "macs": macs})

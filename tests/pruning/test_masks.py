@@ -11,9 +11,9 @@ from benchmark.plan.task import Model
 from benchmark.vision.models.nni import resnet, vgg
 from benchmark.vision.network import build_model, freeze
 from methods.pruning.masks import choose, chosen_layers, hold, release
-from methods.pruning.params import FineTuning
 from methods.pruning.stages import finetune
 from methods.pruning.trace import follow
+from methods.way import FineTuning
 from tests.bench import PlainBench
 from tests.pruning.nets import mini
 

@@ -14,8 +14,10 @@ from benchmark.records.artifacts import Artifacts
 from benchmark.vision import training
 from benchmark.vision.data import loaders, mix
 from benchmark.vision.network import build_model, freeze
+from methods import stages as shared
 from methods.pruning import stages
-from methods.pruning.params import ExtraTraining, FineTuning, Masking, Shrinking
+from methods.pruning.params import ExtraTraining, Masking, Shrinking
+from methods.way import FineTuning
 from tests.bench import MeteredBench, PlainBench
 from tests.pruning import presets
 
@@ -64,24 +66,23 @@ def test_evaluation_and_reading_are_off_the_meter_and_the_rest_is_on_it(mini, gi
 
     for module in (stages, training):
         watch(module, "accuracy", on_the_meter=False)
-    watch(stages, "freeze", on_the_meter=False)
-    watch(stages, "count", on_the_meter=False)
-    watch(stages, "loaders", on_the_meter=False)
+    for name in ("freeze_like", "count", "loaders"):
+        watch(shared, name, on_the_meter=False)
     watch(stages, "find", on_the_meter=False)
     watch(stages, "score", on_the_meter=True)
     watch(stages, "fit", on_the_meter=True)
     watch(stages.removal, "shrink", on_the_meter=True)
     _life(bench, mini, given)
     assert {name: seen.count(name) for name in set(seen)} == {
-        "accuracy": 3 + 2 * mini.recipe.epochs, "loaders": 4, "find": 1, "score": 1, "fit": 2, "shrink": 1, "freeze": 4, "count": 4,
+        "accuracy": 3 + 2 * mini.recipe.epochs, "loaders": 4, "find": 1, "score": 1, "fit": 2, "shrink": 1, "freeze_like": 4, "count": 4,
     }  # fmt: skip  # a line reads best
 
 
 def test_later_stages_draw_on(mini, given, monkeypatch):
     seen = []
     for name in ("loaders", "seed_everything"):
-        plain = getattr(stages, name)
-        monkeypatch.setattr(stages, name, lambda *words, n=name, p=plain: seen.append((n, words[-1])) or p(*words))
+        plain = getattr(shared, name)
+        monkeypatch.setattr(shared, name, lambda *words, n=name, p=plain: seen.append((n, words[-1])) or p(*words))
     stages.mask(PlainBench(), Masking(task=mini, choice=_choice(), first_epoch=7), given)
     stages.extra_epochs(PlainBench(), ExtraTraining(task=mini, masked=True, first_epoch=8), given)
     stages.finetune(PlainBench(), FineTuning(task=mini, first_epoch=9), given)
@@ -102,7 +103,7 @@ def test_the_batches_looked_at_are_the_first_of_the_next_epoch(mini, given, monk
 
 
 def test_the_generator_of_the_network_is_not_the_loaders():
-    stages.seed_everything(0, 160)
+    shared.seed_everything(0, 160)
     own = torch.randperm(1000)
     assert not torch.equal(own, torch.randperm(1000, generator=torch.Generator().manual_seed(mix(0, 160))))
 
@@ -204,5 +205,5 @@ def test_a_pruned_artifact_loads_without_methods_and_nni(mini, given, tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
-        expected = stages.load(shrunk.network)(torch.ones(1, 3, 32, 32))
+        expected = shared.load(shrunk.network)(torch.ones(1, 3, 32, 32))
     assert torch.allclose(torch.load(logits), expected, atol=1e-6)
