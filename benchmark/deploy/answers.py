@@ -20,12 +20,18 @@ class Answers(NamedTuple):
     n_test: int
 
 
-def answers(engine: Engine, network: Engine, loader: Loader) -> Answers:
-    """Both on every image of `loader`. Raises EngineError where the engine gives NaN or infinity, or the same answer to
+def answers(engine: Engine, network: Engine, loader: Loader, trained: Tensor | None = None) -> Answers:
+    """Both on every image of `loader`. `trained`, int16 [images], are the classes that the network named while it was
+    trained to compute as the engine does: then they are its answers. Raises EngineError where the engine gives NaN or infinity, or the same answer to
     every image while its network tells them apart."""
     right = own = same = 0
     varied = network_varied = False
     first: tuple[Tensor, Tensor] | None = None
+    if trained is not None and len(trained) != loader.count:
+        raise EngineError(
+            f"the network answered {len(trained)} test images when it was trained; here are {loader.count}"
+        )
+    seen = 0
     for images, labels, _ in loader:
         given, expected = _read(engine, images), _read(network, images)
         if not torch.isfinite(given).all() and torch.isfinite(expected).all():
@@ -33,7 +39,9 @@ def answers(engine: Engine, network: Engine, loader: Loader) -> Answers:
         first = first or (given[:1].clone(), expected[:1].clone())
         varied = varied or not torch.equal(given, first[0].expand_as(given))
         network_varied = network_varied or not torch.equal(expected, first[1].expand_as(expected))
-        named, wanted, truth = given.argmax(1), expected.argmax(1), labels.cpu()
+        named, truth = given.argmax(1), labels.cpu()
+        wanted = expected.argmax(1) if trained is None else trained[seen : seen + len(images)].long()
+        seen += len(images)
         right += int((named == truth).sum())
         own += int((wanted == truth).sum())
         same += int((named == wanted).sum())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from benchmark.deploy.answers import answers
 from benchmark.deploy.eager import strict
 from benchmark.deploy.engines import kind_named
+from benchmark.deploy.points import ANSWERS
 from benchmark.plan.deployment import Build, BuildOrder
 from benchmark.plan.stage import Bench, EngineFile, Network, Output
 from benchmark.plan.task import Recipe
@@ -17,7 +18,7 @@ from benchmark.vision.network import load as load_network
 
 def build_engine(bench: Bench, params: Build, network: Output, scales: Output | None = None) -> Output:
     """Build the engine of a network (metered), load it, and compare its answers to the test images with those of the
-    network in PyTorch (off the meter).
+    network in PyTorch (off the meter): as it was trained, where that was under fake quantization.
 
     Hands on the engine; its details say what it executes. Raises EngineError.
     """
@@ -28,7 +29,9 @@ def build_engine(bench: Bench, params: Build, network: Output, scales: Output | 
     built = kind.build(BuildOrder(network.network, arrays, params.precision, bench.device, _off_meter(bench)))
     with bench.paused():
         engine = kind.load(built, bench.device)
-        found = answers(engine, strict(network.network, bench.device), _test_images(bench, params, built))
+        trained = None if arrays is None else arrays.get(ANSWERS + str(built.executes["layout"]))
+        own = strict(network.network, bench.device)
+        found = answers(engine, own, _test_images(bench, params, built), trained)
         parameters, macs = _size(network.network)
     told = {"executes": dict(engine.executes), **({"evidence": dict(built.evidence)} if built.evidence else {})}
     return Output(

@@ -171,6 +171,8 @@ def _check_engine(parsed: Experiment, here: Here) -> None:
         raise ConfigError(f"unknown engine {parsed.engine!r}{near(parsed.engine, names)}")
     if precision != "int8" and parsed.task.calibration != Calibrating():
         raise ConfigError(f"calibration: only INT8 is calibrated, and {precision} is deployed: leave calibration.* out")
+    if parsed.plan().deploy.scales is not None and parsed.task.calibration != Calibrating():
+        raise ConfigError(f"calibration: method {parsed.method['name']} brings its own scales: leave calibration.* out")
     buffers = parsed.inference.buffers
     if buffers not in kind.buffers:
         raise ConfigError(f"inference.buffers={buffers}: engine={kind.name} runs on {' or '.join(kind.buffers)}")

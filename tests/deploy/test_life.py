@@ -23,7 +23,11 @@ def _rows(root):
 
 
 def _quantized(root, **task):
-    method = {"_target_": "methods.quantization.Quantization", "name": "quantization/int8", "precision": "int8"}
+    method = {
+        "_target_": "methods.quantization.post_training.Quantization",
+        "name": "quantization/int8",
+        "precision": "int8",
+    }
     return tiny_experiment(root, **task).model_copy(update={"method": method, "engine": "onnxruntime"})
 
 

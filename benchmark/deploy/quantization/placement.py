@@ -51,9 +51,9 @@ class Read(NamedTuple):
 
 def targets(model: ModelProto) -> Targets:
     """What is quantized in a graph in fp32."""
-    reads = list(_reads(model.graph))
-    shared = dict.fromkeys(read.node.input[read.slot] for read in reads if read.shared)
-    own = dict.fromkeys(read.node.input[read.slot] for read in reads if not read.shared)
+    found = list(reads(model.graph))
+    shared = dict.fromkeys(read.node.input[read.slot] for read in found if read.shared)
+    own = dict.fromkeys(read.node.input[read.slot] for read in found if not read.shared)
     weights = {node.input[1]: _axis(node) for node in _layers(model.graph)}
     return Targets(tuple(shared), tuple(name for name in own if name not in shared), weights)
 
@@ -77,8 +77,9 @@ def _axis(node: NodeProto) -> int:
     return 0 if node.op_type == "Gemm" and transposed else 1
 
 
-def _reads(graph: GraphProto) -> Iterator[Read]:
-    """Every reading of a quantized tensor: data inputs of layers, and the branches of residual additions."""
+def reads(graph: GraphProto) -> Iterator[Read]:
+    """Every reading of a quantized tensor, in the order of the graph: data inputs of layers, and the branches of
+    residual additions."""
     constant = _constants(graph)
     made_by = {name: node.op_type for node in graph.node for name in node.output}
     layers = {node.output[0] for node in _layers(graph)}
@@ -120,10 +121,10 @@ def insert(
     del made.graph.value_info[:]
     pairs = _Pairs(made.graph)
     everywhere = layout == "ort"
-    reads = [read for read in _reads(made.graph) if read.shared or everywhere]
+    wanted_reads = [read for read in reads(made.graph) if read.shared or everywhere]
     if everywhere:
-        _before_activations(made.graph, reads, activations, pairs)
-    for read in reads:
+        _before_activations(made.graph, wanted_reads, activations, pairs)
+    for read in wanted_reads:
         name = read.node.input[read.slot]
         read.node.input[read.slot] = pairs.pair(name, name, activations[name])
     steps = _room_for_biases(model.graph, activations, weights) if everywhere else weights
@@ -178,7 +179,7 @@ class _Pairs:
         return self._done[tag]
 
 
-def _before_activations(graph: GraphProto, reads: list[Read], activations: Mapping[str, float], pairs: _Pairs) -> None:
+def _before_activations(graph: GraphProto, found: list[Read], activations: Mapping[str, float], pairs: _Pairs) -> None:
     """Pairs of a tensor's own scale before the ReLU and max pooling that make it, where nobody else reads what lies
     between: another reader would see the rounding."""
     producers = {name: node for node in graph.node for name in node.output}
@@ -187,7 +188,7 @@ def _before_activations(graph: GraphProto, reads: list[Read], activations: Mappi
         for name in node.input:
             readers[name] = readers.get(name, 0) + 1
     quantized: dict[str, int] = {}
-    for read in reads:
+    for read in found:
         name = read.node.input[read.slot]
         quantized[name] = quantized.get(name, 0) + 1
     for name, count in quantized.items():

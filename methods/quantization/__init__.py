@@ -1,0 +1,1 @@
+"""Quantization: post-training, and aware of it while training."""

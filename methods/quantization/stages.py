@@ -1,0 +1,88 @@
+"""The stage function of quantization-aware training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.deploy.points import ANSWERS, points
+from benchmark.plan.deployment import EngineError
+from benchmark.plan.stage import Bench, Network, Output
+from benchmark.plan.task import Model
+from benchmark.vision.data import Loader
+from benchmark.vision.loss import CrossEntropy
+from benchmark.vision.modes import evaluating
+from benchmark.vision.network import build_model
+from benchmark.vision.training import fit
+from methods.quantization.aware import Aware, Simulating
+from methods.quantization.fake import FakeQuantized
+from methods.stages import handed_on, network_of, ready
+
+LAYOUTS: tuple[Any, ...] = ("trt", "ort")
+
+
+class Simulated(CrossEntropy):
+    """The plain loss; it stops ranges and batch norm's statistics where their epochs are over.
+
+    No step is captured: what a step does changes with the epoch.
+    """
+
+    capturable = False
+
+    def __init__(self, label_smoothing: float, simulating: FakeQuantized, how: Simulating) -> None:
+        super().__init__(label_smoothing)
+        self._stop = lambda epoch: _stop(
+            simulating, how, epoch
+        )  # in a closure: the network is the model's, not the loss's
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Epochs count from 0."""
+        self._stop(epoch)
+
+
+def _stop(simulating: FakeQuantized, how: Simulating, epoch: int) -> None:
+    simulating.observe(epoch < how.observer_epochs)
+    simulating.freeze_batch_norm(epoch >= how.batch_norm_epochs)
+
+
+def train(bench: Bench, params: Aware, trained: Output) -> Output:
+    """Train a network on under fake quantization. Hands on the network in float, its scales, and what it answers to
+    the test images in either layout of an engine; accuracies are those under fake quantization."""
+    task, how = params.task, params.how
+    model, batches = ready(bench, task, trained, params.first_epoch)
+    with bench.paused():  # the export that finds the places is the one that engine building pays for anyway
+        where = points(network_of(trained))
+    simulating = FakeQuantized(model, where, how.scales, how.layout, how.averaging).to(bench.device)
+    loss = Simulated(task.recipe.label_smoothing, simulating, how)
+    history = fit(bench, simulating, batches, loss, task)
+    values = {"acc_before_pct": trained.values["acc_pct"], **history.values()}
+    with bench.paused():
+        arrays = simulating.arrays()
+        for layout in LAYOUTS:
+            simulating.set_layout(layout)
+            arrays[ANSWERS + layout] = _answers(simulating, batches.test)
+    made = handed_on(bench, model, network_of(trained), values, {"history": vars(history), "how": how.model_dump()})
+    return replace(made, arrays=arrays)
+
+
+@torch.inference_mode()
+def _answers(simulating: FakeQuantized, loader: Loader) -> Tensor:
+    """The class named for every image, int16."""
+    with evaluating(simulating):
+        return torch.cat([simulating(images).argmax(1).to(torch.int16).cpu() for images, _, _ in loader])
+
+
+def rehearse(model: Model, classes: int) -> None:
+    """Find the places of a fresh model, and build the network that would be trained. Raises ValueError."""
+    torch.manual_seed(0)
+    fresh = build_model(model, classes)
+    nothing = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    network = Network(model.builder, {**model.kwargs, "classes": classes}, fresh.state_dict(), *nothing)
+    how = Simulating()
+    try:
+        FakeQuantized(fresh, points(network), how.scales, how.layout, how.averaging)
+    except (EngineError, ValueError) as error:
+        raise ValueError(f"model {model.name} cannot be trained for INT8: {error}") from error
