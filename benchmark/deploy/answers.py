@@ -21,9 +21,9 @@ class Answers(NamedTuple):
 
 
 def answers(engine: Engine, network: Engine, loader: Loader, trained: Tensor | None = None) -> Answers:
-    """Both on every image of `loader`. `trained`, int16 [images], are the classes that the network named while it was
-    trained to compute as the engine does: then they are its answers. Raises EngineError where the engine gives NaN or infinity, or the same answer to
-    every image while its network tells them apart."""
+    """Both on every image of `loader`. `trained`, int16 [images], are the classes that the network named when it was
+    trained to compute as the engine does: then they are its answers. Raises EngineError where the engine gives NaN or
+    infinity, or the same answer to every image while its network tells them apart."""
     right = own = same = 0
     varied = network_varied = False
     first: tuple[Tensor, Tensor] | None = None

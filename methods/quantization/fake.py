@@ -66,6 +66,7 @@ class LearnedRange(nn.Module):
     """Fake quantization of an activation by a learned step, which the first batch sets to 2 mean |x| / sqrt(127)."""
 
     started: Tensor
+    zero: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class LearnedRange(nn.Module):
                 self.started.fill_(True)
             self.step.clamp_(min=SMALLEST)
         factor = (x.numel() * HIGHEST) ** -0.5
-        return torch._fake_quantize_learnable_per_tensor_affine(x, self.step, self.zero, LOWEST, HIGHEST, factor)  # type: ignore[no-any-return, arg-type] # private in torch
+        return torch._fake_quantize_learnable_per_tensor_affine(x, self.step, self.zero, LOWEST, HIGHEST, factor)
 
 
 class ObservedWeight(nn.Module):
@@ -105,6 +106,8 @@ class ObservedWeight(nn.Module):
 class LearnedWeight(nn.Module):
     """Fake quantization of a weight by learned steps, one a channel, 2 mean |w| / sqrt(127) of the channel at first."""
 
+    zeros: Tensor
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.steps = nn.Parameter(first_step(weight.detach(), dims=tuple(range(1, weight.ndim))).clamp(min=SMALLEST))
@@ -120,15 +123,15 @@ class LearnedWeight(nn.Module):
         with torch.no_grad():
             self.steps.clamp_(min=SMALLEST)
         factor = (weight.numel() * HIGHEST) ** -0.5
-        return torch._fake_quantize_learnable_per_channel_affine(
-            weight, self.steps, self.zeros, 0, NARROW, HIGHEST, factor
-        )  # type: ignore[no-any-return, arg-type] # private in torch
+        op = torch._fake_quantize_learnable_per_channel_affine
+        rounded: Tensor = op(weight, self.steps, self.zeros, 0, NARROW, HIGHEST, factor)
+        return rounded
 
 
 def first_step(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
     """LSQ's step before training: 2 mean |x| / sqrt(127), of all of x or along `dims`."""
     mean = x.abs().mean() if dims is None else x.abs().mean(dims)
-    return 2 * mean / HIGHEST**0.5
+    return torch.mul(mean, 2 / HIGHEST**0.5)
 
 
 class QuantizedLayer(nn.Module):
@@ -174,7 +177,8 @@ class QuantizedLayer(nn.Module):
     def _computed(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if isinstance(self.layer, nn.Linear):
             return nn.functional.linear(x, weight, bias)
-        return self.layer._conv_forward(x, weight, bias)
+        convolved: Tensor = self.layer._conv_forward(x, weight, bias)
+        return convolved
 
 
 class FakeQuantized(nn.Module):
@@ -247,25 +251,23 @@ class FakeQuantized(nn.Module):
 
     def _insert(self, layers: Iterable[LayerPoint], branches: Iterable[BranchPoint]) -> None:
         graph, nodes = self.graph.graph, {node.name: node for node in self.graph.graph.nodes}
-        done: dict[tuple[str, str], fx.Node] = {}
-
-        def quantized(source: fx.Node, tensor: str) -> fx.Node:
-            """`source` after the fake quantization of `tensor`, made once."""
-            key = (source.name, tensor)
-            if key not in done:
-                with graph.inserting_after(source):
-                    done[key] = graph.call_module(self.names[tensor], (source,))
-            return done[key]
-
         for number, point in enumerate(layers):
-            self._replace_layer(nodes[point.node], point, number, quantized)
-        for branch in branches:
-            node = nodes[branch.node]
-            source: Any = node.args[branch.slot]
-            node.update_arg(branch.slot, quantized(source, branch.tensor))
+            self._replace_layer(nodes[point.node], point, number)
+        reads = [(nodes[point.node], 0, point.tensor) for point in layers]
+        reads += [(nodes[branch.node], branch.slot, branch.tensor) for branch in branches]
+        place = {node: number for number, node in enumerate(graph.nodes)}
+        done: dict[str, fx.Node] = {}
+        # a network may compute one tensor of the export several times: the earliest is quantized, once, for all readers
+        for node, slot, tensor in sorted(reads, key=lambda read: place[_source(read[0], read[1])]):
+            if tensor not in done:
+                source = _source(node, slot)
+                with graph.inserting_after(source):
+                    done[tensor] = graph.call_module(self.names[tensor], (source,))
+        for node, slot, tensor in reads:
+            node.update_arg(slot, done[tensor])
         self.graph.recompile()
 
-    def _replace_layer(self, node: fx.Node, point: LayerPoint, number: int, quantized: Any) -> None:
+    def _replace_layer(self, node: fx.Node, point: LayerPoint, number: int) -> None:
         """Have a layer (and its batch norm) computed by a `QuantizedLayer`."""
         layer: Any = self.graph.get_submodule(point.layer)
         norm: Any = self.graph.get_submodule(point.norm) if point.norm else None
@@ -273,10 +275,14 @@ class FakeQuantized(nn.Module):
         made.weight = ObservedWeight() if self.scales == "observed" else LearnedWeight(made.folded()[0])
         name = f"quantized_{number}"
         self.graph.add_submodule(name, made)
-        source: Any = node.args[0]
-        node.args = (quantized(source, point.tensor),)
         node.target = name
         if norm is not None:
             after = next(iter(node.users))
             after.replace_all_uses_with(node)
             self.graph.graph.erase_node(after)
+
+
+def _source(node: fx.Node, slot: int) -> fx.Node:
+    source = node.args[slot]
+    assert isinstance(source, fx.Node), "what is quantized is a value of the graph"
+    return source

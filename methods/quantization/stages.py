@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -34,9 +35,8 @@ class Simulated(CrossEntropy):
 
     def __init__(self, label_smoothing: float, simulating: FakeQuantized, how: Simulating) -> None:
         super().__init__(label_smoothing)
-        self._stop = lambda epoch: _stop(
-            simulating, how, epoch
-        )  # in a closure: the network is the model's, not the loss's
+        # in a closure: the network is the model's, not the loss's
+        self._stop: Callable[[int], None] = lambda epoch: _stop(simulating, how, epoch)
 
     def begin_epoch(self, epoch: int) -> None:
         """Epochs count from 0."""
