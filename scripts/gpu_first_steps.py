@@ -96,7 +96,8 @@ def _life(name: str, *words: str, after: str = "data", needs: tuple[str, ...] = 
 
 def _short_lives(device: tuple[str, ...]) -> list[Step]:
     dense = ("method=baseline", "model=nni/vgg16", *SHORT, *device)
-    pruned = ("method=pruning/apoz", "model=nni/vgg16", "method.finetune_epochs=2", *SHORT, *device)
+    tuned = ("model=nni/vgg16", "method.finetune_epochs=2", *SHORT, *device)
+    pruned, amp = ("method=pruning/apoz", *tuned), ("method=training/amp", *dense[1:])
     pretended = Step(
         "short life: VGG16 on synthetic images",
         ("-m", "benchmark", "run", *dense, "data=synthetic"),
@@ -112,6 +113,12 @@ def _short_lives(device: tuple[str, ...]) -> list[Step]:
             for precision in ("fp32", "tf32", "bf16", "fp16")
         ),
         _life("short life: VGG16 INT8 by TensorRT", *dense, "deploy_precision=int8", needs=("tensorrt", *EXPORT)),
+        *(
+            _life(f"short life: VGG16 by amp in {precision}", *amp, f"method.precision={precision}")
+            for precision in ("bf16", "fp16")
+        ),
+        _life("short life: VGG16 factored", "method=factorization/low_rank", *tuned),
+        _life("short life: VGG16 trained for INT8", "method=quantization/qat", *dense[1:], needs=("tensorrt", *EXPORT)),
         _life("short life: VGG16 pruned", *pruned),
         _life("short life: VGG16 pruned by NNI", *pruned, "method.backend=nni", needs=("nni",)),
         _life("short life: ResNet56->ResNet20 by CRD", *distilled),
@@ -135,6 +142,10 @@ def _table_3(device: tuple[str, ...]) -> list[Step]:
         *distilled,
         _life("Table 3: ResNet18", "method=baseline", "model=nni/resnet18", *device),
         _life("Table 3: VGG19", "method=baseline", "model=nni/vgg19", *device),
+        *(
+            _life(f"beyond the paper: {model} by amp", "method=training/amp", f"model=nni/{model}", *device)
+            for model in ("vgg16", "resnet18")
+        ),
     ]
 
 
