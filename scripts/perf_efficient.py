@@ -12,12 +12,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from perf_common import interleave, machine, ratios, spread
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmark.deploy.points import points
 from benchmark.plan.stage import Network
@@ -27,7 +25,6 @@ from benchmark.vision.network import build_model
 from benchmark.vision.training_step import start, step
 from methods.factorization.layers import choose, factor
 from methods.quantization.fake import FakeQuantized, Scales
-from scripts.perf_common import interleave, machine, ratios, spread
 
 DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"
 BATCH, STEPS = 64, 4
@@ -94,9 +91,7 @@ def main() -> None:
     for warm_up in sides.values():
         warm_up()
     costs = interleave(sides, rounds)
-    print(
-        f"a step of resnet20, batch {BATCH}, in seconds relative to the plain one (median [least - greatest], n = {rounds})"
-    )
+    print(f"a step of resnet20, batch {BATCH}, relative to the plain one: median [least - greatest], n = {rounds}")
     for name in sides:
         alone = 1e3 * statistics.median(costs[name])
         print(f"    {name:<30}{spread(ratios(costs[name], costs['plain'])):>22}   {alone:.0f} ms")

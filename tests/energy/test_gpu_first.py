@@ -273,7 +273,7 @@ def test_the_overrides_of_the_lives_compose():
     from benchmark.plan.config import compose, parse
 
     lives = [s.command for s in all_steps(Places("python3", Path("r"), Path("d"), Path("a"))) if "run" in s.command]
-    assert len(lives) == 23
+    assert len(lives) == 29
     for command in lives:
         experiment, _ = parse(compose([word for word in command[3:] if word != "hardware=gpu"]), GPU)
         experiment.build_method().plan(experiment.task)
