@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
 
@@ -105,6 +105,7 @@ class Graphed:
         self._work = work
         self._capturing = capturing
         self._backend = backend
+        self._kind: Hashable = None
         self._seen: Counter[int] = Counter()
         self._graphs: dict[int, tuple[Tensor, Callable[[], None]]] = {}
         earlier = f"an earlier capture of this process failed ({_failures[0]})" if _failures else ""
@@ -115,6 +116,13 @@ class Graphed:
     def sizes(self) -> list[int]:
         """The batch sizes that have a graph."""
         return sorted(self._graphs)
+
+    def renew(self, kind: Hashable) -> None:
+        """What the next steps do, by any name: graphs of another kind are dropped, and captured anew."""
+        if kind != self._kind:
+            self._kind = kind
+            self._seen.clear()
+            self._graphs.clear()
 
     def __call__(self, rows: Tensor) -> None:
         """One step on `rows`."""

@@ -34,6 +34,8 @@ class Loss(Protocol):
     * **`capturable = True`**, a class attribute, may be declared by a loss whose every call does the same device work
       on tensors that stay in place (no draws on the host, no `.item()`, no Python state that changes): only then is a
       step with it replayed from a CUDA graph, which would freeze anything else without a word.
+    * **`kind_of_steps(epoch)`**, where a capturable loss has it, names (by any hashable value) what the steps of an
+      epoch do, for a loss that changes it between epochs: graphs are replayed only in epochs of their own name.
     """
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]: ...

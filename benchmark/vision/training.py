@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
@@ -112,6 +112,7 @@ def fast_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
 
     def epoch(number: int) -> tuple[float, float, float]:
         totals.zero_()
+        graphed.renew(_kind_of_steps(run.loss, number))
         with backend.stream() if backend else nullcontext():
             _run_steps(bench, _Steps(run, task.recipe, loader, graphed), number)
             total_loss, hits, seen = totals.tolist()
@@ -162,6 +163,12 @@ def _run_steps(bench: Bench, steps: _Steps, number: int) -> None:
         steps.run.set_rate(rate(recipe, number * count + done, count))
         steps.work(rows)
         bench.progress(number + (done + 1) / count, recipe.epochs)
+
+
+def _kind_of_steps(loss: Loss, epoch: int) -> Hashable:
+    """What a loss calls the steps of an epoch; None where all are alike."""
+    kind: Callable[[int], Hashable] | None = getattr(loss, "kind_of_steps", None)
+    return None if kind is None else kind(epoch)
 
 
 def _objection(loss: Loss, task: Task) -> str:

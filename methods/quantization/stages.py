@@ -26,21 +26,21 @@ LAYOUTS: tuple[Any, ...] = ("trt", "ort")
 
 
 class Simulated(CrossEntropy):
-    """The plain loss; it stops ranges and batch norm's statistics where their epochs are over.
-
-    No step is captured: what a step does changes with the epoch.
-    """
-
-    capturable = False
+    """The plain loss; it stops ranges and batch norm's statistics where their epochs are over."""
 
     def __init__(self, label_smoothing: float, simulating: FakeQuantized, how: Simulating) -> None:
         super().__init__(label_smoothing)
         # in a closure: the network is the model's, not the loss's
         self._stop: Callable[[int], None] = lambda epoch: _stop(simulating, how, epoch)
+        self._how = how
 
     def begin_epoch(self, epoch: int) -> None:
         """Epochs count from 0."""
         self._stop(epoch)
+
+    def kind_of_steps(self, epoch: int) -> tuple[bool, bool]:
+        """Whether ranges move, and whether statistics do: graphs of other steps must not be replayed."""
+        return epoch < self._how.observer_epochs, epoch < self._how.batch_norm_epochs
 
 
 def _stop(simulating: FakeQuantized, how: Simulating, epoch: int) -> None:

@@ -25,6 +25,8 @@ from benchmark.records.book import Book
 from benchmark.records.store import Store
 from benchmark.report.rows import stage_rows
 from benchmark.report.summary import summarise
+from benchmark.vision import training
+from benchmark.vision.graph import WARM_UP
 from benchmark.vision.loss import CrossEntropy
 from benchmark.vision.modes import evaluating
 from benchmark.vision.network import build_model, load
@@ -35,6 +37,7 @@ from methods.quantization.post_training import Quantization
 from tests.bench import MeteredBench, PlainBench
 from tests.deploy.exported import DATA, RECIPE, RESNET, SCALE, exported, network
 from tests.harness.helpers import here_of, lives_of, tiny_experiment, work_all
+from tests.vision.fake_graph import FakeGraphs
 
 DEVICE = find_device("cpu")
 
@@ -200,6 +203,24 @@ def test_ranges_and_statistics_stop_moving_after_their_epochs(resnet, given, mon
     assert not torch.equal(first[0][1], first[-1][1])
     assert not torch.equal(second[0][2], second[-1][2])
     assert torch.equal(second[-1][2], third[-1][2]), "ranges stand still"
+
+
+@pytest.mark.parametrize("scales", ["observed", "learned"])
+def test_steps_are_captured_anew_where_they_change_and_train_as_eager_ones_do(resnet, given, monkeypatch, scales):
+    params = Aware(task=resnet, how=Simulating(scales=scales, observer_epochs=2, batch_norm_epochs=1))
+    eager = stages.train(PlainBench(), params, given)
+    graphs = FakeGraphs()
+    monkeypatch.setattr(training, "graph_backend", lambda device: graphs)
+    replayed = stages.train(PlainBench(), params, given)
+    assert (graphs.captures, graphs.replays) == (3, 3 * (10 - WARM_UP)), "three kinds of epochs, ten steps each"
+    assert replayed.details["history"]["execution"]["no_graph_because"] == ""
+    assert all(torch.equal(own, replayed.network.tensors[name]) for name, own in eager.network.tensors.items())
+    assert all(torch.equal(own, replayed.arrays[name]) for name, own in eager.arrays.items())
+    monkeypatch.setattr(stages.Simulated, "kind_of_steps", lambda self, epoch: None)
+    stale = stages.train(PlainBench(), params, given)
+    assert not all(torch.equal(own, stale.arrays[name]) for name, own in eager.arrays.items()), (
+        "else this shows nothing"
+    )
 
 
 def test_learned_steps_are_trained_and_the_layers_gammas_too(resnet, given):
