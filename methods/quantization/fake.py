@@ -8,7 +8,7 @@ steps, with the bound of torch's operator (on the rounded value, not on x / s as
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self
 
 import torch
@@ -20,6 +20,8 @@ Scales = Literal["observed", "learned"]
 Layout = Literal["trt", "ort"]
 
 LOWEST, HIGHEST, NARROW = -128, 127, -127
+INTEGER_BIAS = 2.0**30
+"""Steps that a bias has at most: wider steps are taken for one that would need more, as its file has them."""
 SMALLEST = float(torch.finfo(torch.float32).eps)
 """No scale is smaller."""
 
@@ -140,11 +142,16 @@ class QuantizedLayer(nn.Module):
 
     W' = W gamma / sqrt(running variance + eps) is quantized and convolved with; the result is divided by the same
     factor, the bias added, and normalised. So with running statistics it is a plain folded layer.
+
+    `rounds_bias` has it computed in eval mode as ONNX Runtime does: with the folded bias in int32, in steps of the
+    input's scale (`scale_of_input`) times the weight's. TensorRT keeps biases in float.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None, weight: nn.Module) -> None:
         super().__init__()
         self.layer, self.norm, self.weight = layer, norm, weight
+        self.rounds_bias = False
+        self.scale_of_input: Callable[[], Tensor] = lambda: torch.ones(())
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """The weight as the engine has it, before rounding, and the factor of each channel in it."""
@@ -165,6 +172,8 @@ class QuantizedLayer(nn.Module):
         """What the layer and its batch norm give."""
         weight, factor = self.folded()
         quantized = self.weight(weight)
+        if self.rounds_bias and not self.training:
+            return self._computed(x, quantized, self._rounded_bias(factor))
         if factor is None or self.norm is None:
             return self._computed(x, quantized, self.layer.bias)
         safe = torch.where(factor == 0, torch.ones_like(factor), factor)  # a pruned channel's: its weight is 0 as well
@@ -173,6 +182,18 @@ class QuantizedLayer(nn.Module):
             out = out + self.layer.bias.view(1, -1, 1, 1)
         normalised: Tensor = self.norm(out)
         return normalised
+
+    def _rounded_bias(self, factor: Tensor | None) -> Tensor | None:
+        """The bias of the folded layer in steps of the input's scale times those of the weight's channels."""
+        bias = self.layer.bias
+        if factor is not None and self.norm is not None:
+            assert self.norm.running_mean is not None, "what has a running variance has a running mean"
+            shift = -self.norm.running_mean if bias is None else bias - self.norm.running_mean
+            bias = shift * factor if self.norm.bias is None else shift * factor + self.norm.bias
+        if bias is None:
+            return None
+        steps = torch.maximum(self.scale_of_input() * self.scale(), bias.abs() / INTEGER_BIAS)
+        return torch.where(steps > 0, (bias / steps).round() * steps, bias)
 
     def _computed(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if isinstance(self.layer, nn.Linear):
@@ -217,6 +238,8 @@ class FakeQuantized(nn.Module):
         for tensor, each in self.ranges().items():
             if isinstance(each, ObservedRange):
                 each.active = layout == "ort" or tensor not in self.own
+        for layer in self.layers():
+            layer.rounds_bias = layout == "ort"
 
     def observe(self, on: bool) -> None:
         """Whether ranges move in train mode."""
@@ -275,6 +298,7 @@ class FakeQuantized(nn.Module):
         made.weight = ObservedWeight() if self.scales == "observed" else LearnedWeight(made.folded()[0])
         name = f"quantized_{number}"
         self.graph.add_submodule(name, made)
+        made.scale_of_input = self.ranges()[point.tensor].scale
         node.target = name
         if norm is not None:
             after = next(iter(node.users))
