@@ -83,6 +83,7 @@ def all_steps(places: Places) -> list[Step]:
         Step("perf: distillation", ("scripts/perf_distillation.py",), 240, 540),
         Step("perf: start", ("scripts/perf_start.py",), 90, 540),
         Step("perf: deployment", ("scripts/perf_deployment.py", "5"), 120, 540, needs=EXPORT),
+        Step("perf: efficient", ("scripts/perf_efficient.py",), 60, 300, needs=EXPORT),
         Step("data", ("-c", FETCH, str(places.data)), 20, 300),
         *_short_lives(device),
         *_table_3(device),
@@ -161,6 +162,8 @@ QUESTIONS = (
     ("What CRD's and NST's rewritten work saves, and what each distillation costs a step", ("perf: distillation",)),
     ("What starting costs", ("perf: start",)),
     ("Engines by precision and batch size: torch eager beside CUDA graphs", ("perf: deployment",)),
+    ("What autocast saves of a step, and what fake quantization costs", ("perf: efficient",)),
+    ("VGG16 and ResNet18 under autocast", ("beyond the paper: vgg16 by amp", "beyond the paper: resnet18 by amp")),
     ("The same network in fp32, TF32, bf16 and fp16 from CUDA graphs", ("short life: VGG16 fp16 from CUDA graphs",)),
     (
         "Does TensorRT build, load and agree with PyTorch, and which layers ran in INT8?",

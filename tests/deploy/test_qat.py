@@ -169,7 +169,7 @@ def test_the_engine_answers_as_the_network_did_under_fake_quantization(resnet, g
         build_engine(PlainBench(), params, Output(network=made.network), Output(arrays=short))
 
 
-@pytest.mark.parametrize("scales", ["observed", "learned"])
+@pytest.mark.parametrize("scales", [pytest.param("observed", marks=pytest.mark.slow), "learned"])
 def test_broken_off_and_resumed_it_ends_with_the_same_scales_and_weights(resnet, given, scales):
     params = Aware(task=resnet, how=Simulating(scales=scales, observer_epochs=2, batch_norm_epochs=1))
     whole = stages.train(PlainBench(), params, given)
@@ -205,7 +205,7 @@ def test_ranges_and_statistics_stop_moving_after_their_epochs(resnet, given, mon
     assert torch.equal(second[-1][2], third[-1][2]), "ranges stand still"
 
 
-@pytest.mark.parametrize("scales", ["observed", "learned"])
+@pytest.mark.parametrize("scales", [pytest.param("observed", marks=pytest.mark.slow), "learned"])
 def test_steps_are_captured_anew_where_they_change_and_train_as_eager_ones_do(resnet, given, monkeypatch, scales):
     params = Aware(task=resnet, how=Simulating(scales=scales, observer_epochs=2, batch_norm_epochs=1))
     eager = stages.train(PlainBench(), params, given)
