@@ -221,7 +221,7 @@ def _ensure_data(first: Experiment, lives: Sequence[Sequence[Life]]) -> None:
     """Download what is missing. Raises DataError."""
     from benchmark.vision.download import ensure
 
-    for name in sorted({own[0].task.data.name for own in lives if own}):
+    for name in sorted({name for own in lives for name in (own[0].data_sets() if own else ())}):
         ensure(name, first.paths.data)
 
 

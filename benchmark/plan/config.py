@@ -18,8 +18,8 @@ from benchmark.plan.folders import groups as groups
 from benchmark.plan.folders import names as names
 from benchmark.plan.folders import near as near
 from benchmark.plan.folders import search_path
-from benchmark.plan.stage import Plan
-from benchmark.plan.task import Calibrating, Config, Task
+from benchmark.plan.stage import Phase, Plan
+from benchmark.plan.task import Calibrating, Config, Data, Task
 from benchmark.plan.words import AS_HYDRA, ROLES, as_hydra
 from benchmark.plan.words import check_words as check_words
 
@@ -27,8 +27,17 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+NO_PARAMETERS = ("_target_", "name", "recipe")
+"""What a `method:` block holds beside the method's own hyper-parameters: its class, its name for people and, of one that
+brings its own network, the recipe that this is trained by."""
+
+
 class Method(Protocol):
-    """A frozen set of hyper-parameters that knows which stages it needs."""
+    """A frozen set of hyper-parameters that knows which stages it needs.
+
+    One that brings its own network (an architecture search) has `own_model() -> Model`, too, and its file a `recipe:`;
+    then no model may be named beside it.
+    """
 
     def plan(self, task: Task) -> Plan: ...
     def check(self, task: Task) -> None: ...
@@ -156,11 +165,29 @@ def parse(config: DictConfig, here: Here) -> tuple[Experiment, list[str]]:
 def experiment(values: Mapping[str, Any]) -> Experiment:
     """An experiment from plain values (a composed config, or a stored run). Raises ConfigError."""
     try:
-        parsed = Experiment.model_validate(values)
+        parsed = Experiment.model_validate(_with_own_model(values))
     except ValidationError as error:
         raise ConfigError(_explain(error, Experiment)) from error
-    _check_teacher(parsed, parsed.plan())
+    plan = parsed.plan()
+    _check_teacher(parsed, plan)
+    _check_used(parsed, plan)
     return parsed
+
+
+def _with_own_model(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values with the model that their method brings, where it does. Raises ConfigError."""
+    block = values.get("method")
+    if not isinstance(block, Mapping) or not isinstance(values.get("task"), Mapping):
+        return values  # pydantic says what is wrong
+    own = getattr(_method(block), "own_model", None)
+    if own is None:
+        return values
+    if not block.get("recipe"):
+        raise ConfigError(f"method {block.get('name')} brings its own network: its file must name a recipe: for it")
+    try:
+        return {**values, "task": {**values["task"], "model": own()}}
+    except ValueError as error:
+        raise ConfigError(f"method {block.get('name')}: {error}") from error
 
 
 def _check_engine(parsed: Experiment, here: Here) -> None:
@@ -190,6 +217,18 @@ def _check_teacher(parsed: Experiment, plan: Plan) -> None:
         ignored = False  # it cannot do without
     if ignored:
         raise ConfigError(f"method {parsed.method['name']} learns from no teacher: leave out pair= and teacher=")
+
+
+def _check_used(parsed: Experiment, plan: Plan) -> None:
+    """Refuse settings of a search, and of a base training, where the plan has none. Raises ConfigError."""
+    task, name = parsed.task, parsed.method["name"]
+    if task.base_precision is not None and all(phase is not Phase.BASE for phase, _ in plan.steps):
+        raise ConfigError(f"base_precision: method {name} has no base training: leave it out")
+    search, default = task.data.search, Data.model_fields["search"].default
+    if search not in (default, task.data.name):
+        here = task.model_copy(update={"data": task.data.model_copy(update={"search": default})})
+        if parsed.build_method().plan(here) == plan:
+            raise ConfigError(f"data.search={search}: method {name} searches nothing: leave it out")
 
 
 def _adapt(words: dict[str, Any], here: Here) -> list[str]:
@@ -251,7 +290,7 @@ def _method(values: Mapping[str, Any]) -> Method:
         ) from error
     if kind is None:
         raise ConfigError(f"method {values.get('name')}: {module} has no {name!r}")
-    parameters = {key: value for key, value in values.items() if key not in ("_target_", "name")}
+    parameters = {key: value for key, value in values.items() if key not in NO_PARAMETERS}
     try:
         return cast(Method, kind.model_validate(parameters))
     except ValidationError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from benchmark.plan.config import ConfigError, Experiment
+from benchmark.plan.config import NO_PARAMETERS, ConfigError, Experiment
 from benchmark.plan.deployment import (
     Here,
     Measurement,
@@ -19,7 +19,7 @@ from benchmark.plan.deployment import (
 )
 from benchmark.plan.run_file import RunFile, RunStage, Words
 from benchmark.plan.stage import TEC_PHASES, Bound, Phase, Plan, Stage, digest_of, kind_of
-from benchmark.plan.task import TEST_IMAGES, TRAIN_IMAGES, Task
+from benchmark.plan.task import TEST_IMAGES, TRAIN_IMAGES, Data, Task
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,15 @@ class Life:
     def steps(self) -> tuple[tuple[Phase, Stage], ...]:
         """All stages whose keys are known before any work, in order."""
         return (*self.plan.steps, (Phase.DEPLOY, self.build))
+
+    def data_sets(self) -> set[str]:
+        """The names of all data sets that its stages look at: a search may have one of its own."""
+        found = {self.task.data.name}
+        for _, stage in self.steps():
+            for given in (stage.params, getattr(stage.params, "task", None)):
+                data = getattr(given, "data", None)
+                found |= {data.name} if isinstance(data, Data) else set()
+        return found
 
     def key(self, stage: Stage) -> str:
         """A stage's key in this life."""
@@ -91,7 +100,9 @@ class Life:
 
         By keys, so that what changes no key changes no plan: a new setting with a default, or a default written out.
         """
-        return digest_of([self._twin.phase_keys(), self._asked(), vars(self.place)])
+        known = [self._twin.phase_keys(), self._asked(), vars(self.place)]
+        unmeasured = {str(phase): why for phase, why in self.plan.unmeasured.items()}
+        return digest_of([*known, unmeasured] if unmeasured else known)
 
     @cached_property
     def _twin(self) -> Life:
@@ -115,6 +126,7 @@ class Life:
             measurement=self._asked(),
             measurement_version=self._measurement.version,
             stages=tuple(self._run_stage(phase, stage) for phase, stage in self.steps()),
+            unmeasured=dict(self.plan.unmeasured),
             created=created,
         )
 
@@ -160,7 +172,7 @@ class Life:
     def _settings(self) -> dict[str, str]:
         """Every setting by its dotted name, as the command could give it."""
         task = self.task.model_dump(mode="json", exclude={"seed", "deploy_precision"})  # words have the plan's own
-        method = {name: value for name, value in self.experiment.method.items() if name not in ("name", "_target_")}
+        method = {name: value for name, value in self.experiment.method.items() if name not in NO_PARAMETERS}
         inference = self.experiment.inference.model_dump(mode="json")
         return dict(_flat({**task, "method": method, "inference": inference}))
 

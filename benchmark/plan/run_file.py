@@ -62,7 +62,7 @@ class RunFile(Config):
     `plan` is the digest of the whole plan without its seed: it groups seeds, and keeps apart what an older version of
     the code planned. `settings` holds every setting by its dotted name. `measurement` is the digest of what the
     inference measurement is asked for, but for the signature, which is known once the engine is built: its record names
-    both.
+    both. `unmeasured` names phases whose energy nobody measured, with the reason.
     """
 
     format: int = FORMAT
@@ -76,7 +76,15 @@ class RunFile(Config):
     measurement: str
     measurement_version: int
     stages: tuple[RunStage, ...]
+    unmeasured: dict[Phase, str] = {}
     created: str
+
+    @model_validator(mode="after")
+    def _unmeasured_is_tec(self) -> RunFile:
+        for phase, why in self.unmeasured.items():
+            if kind_of(phase) != "TEC" or not why:
+                raise ValueError(f"the phase {phase} is unmeasured, which takes a phase of TEC and a reason")
+        return self
 
     @property
     def name(self) -> str:

@@ -94,11 +94,15 @@ class Precision:
 @dataclass(frozen=True)
 class Plan:
     """What a method promises: its metered steps in order, the stage whose network is deployed, and in which
-    precision."""
+    precision.
+
+    `unmeasured` names phases of the life whose energy nobody measured here, with the reason: TEC is then unknown.
+    """
 
     steps: tuple[tuple[Phase, Stage], ...]
     network: Stage
     deploy: Precision
+    unmeasured: Mapping[Phase, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Every stage that another rests on must be a step of its own, and come first: else its energy would go
@@ -109,6 +113,9 @@ class Plan:
                 if needed not in seen:
                     raise ValueError(f"{stage.fn} rests on {needed.fn}, which is no earlier step of the plan")
             seen.append(stage)
+        for phase, why in self.unmeasured.items():
+            if phase not in TEC_PHASES or not why:
+                raise ValueError(f"a plan may leave a phase of TEC unmeasured, with a reason: not {phase} ({why!r})")
         ends = [self.network, *([self.deploy.scales] if self.deploy.scales else [])]
         for end in ends:
             if end not in seen:

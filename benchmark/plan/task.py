@@ -53,7 +53,7 @@ class Data(Config):
 
     name: str
     classes: int = Field(gt=1)
-    search: str = "cifar100"
+    search: Literal["cifar10", "cifar100", "synthetic"] = "cifar100"
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Data:

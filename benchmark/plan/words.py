@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,10 @@ def as_hydra(overrides: Sequence[str]) -> list[str]:
     words = _without_pair(overrides)
     chosen = dict(word.partition("=")[::2] for word in words)
     recipe, teacher = chosen.get("recipe"), chosen.get("teacher")
-    added = [] if recipe else [f"recipe={own_recipe(chosen.get('model', DEFAULT_MODEL))}"]
+    brought = _brought_recipe(chosen)
+    added = [] if recipe else [f"recipe={brought or own_recipe(chosen.get('model', DEFAULT_MODEL))}"]
+    if brought:
+        added.append("~model")
     if teacher and "teacher_recipe" not in chosen:
         added.append(f"teacher_recipe={recipe or own_recipe(teacher)}")
     return [_with_role(word) for word in (*added, *words)]
@@ -67,6 +70,23 @@ def as_hydra(overrides: Sequence[str]) -> list[str]:
 def own_recipe(model: str) -> str:
     """The recipe that a network is published with, as its file in configs/model says. Raises ConfigError."""
     return str(_read("model", model).get("recipe") or "nni160")
+
+
+def _brought_recipe(chosen: Mapping[str, str]) -> str:
+    """The recipe of the network that the method brings; empty where it brings none. Raises ConfigError where another is
+    named beside it, or where a method is to go on with one that is only known after a search."""
+    start, method = chosen.get("start", ""), chosen.get("method", "")
+    if start not in ("", "null") and _read("method", start).get("recipe"):
+        raise ConfigError(
+            f"start={start}: which network that is, is known when it was searched; nothing can be planned that goes on with it"
+        )
+    recipe = str(_read("method", method).get("recipe") or "")
+    if recipe and chosen.get("model", "null") not in ("", "null"):
+        raise ConfigError(
+            f"model={chosen['model']}: method {method} brings the space that its network comes from (method.*), "
+            "so no model is named beside it: leave model= and pair= out"
+        )
+    return recipe
 
 
 def _without_pair(overrides: Sequence[str]) -> list[str]:

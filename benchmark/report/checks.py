@@ -53,7 +53,7 @@ def check(store: Store) -> list[Finding]:
     findings += [Finding(True, "runs", line) for line in book.unreadable if "/runs/" in line]
     findings += _unreached(book)
     findings += _lives(book, rows)
-    findings += _table(frame(rows, StageRow))
+    findings += _table(frame([row for row in rows if row.key], StageRow))  # the unmeasured rest on no record
     return findings
 
 
@@ -108,6 +108,8 @@ def _lives(book: Book, rows: Sequence[StageRow]) -> Iterator[Finding]:
     for run in book.runs:
         where, mine = run.name, own.get((run.experiment, run.seed), [])
         yield from (Finding(False, where, line) for line in book.copies(run))
+        for phase, why in run.unmeasured.items():
+            yield Finding(False, where, f"TEC is unknown, phase {phase}: {why}")
         yield from _short(where, mine)
         yield from _deployed(where, run, book)
 

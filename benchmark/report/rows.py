@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from benchmark.plan.run_file import RunFile, RunStage
-from benchmark.plan.stage import Phase
+from benchmark.plan.stage import Phase, kind_of
 from benchmark.plan.task import DeployPrecision
 from benchmark.records.book import Book
 from benchmark.records.record import Record
@@ -125,10 +125,19 @@ def stage_rows(book: Book, max_drop_pct: Mapping[DeployPrecision, float] = MAX_D
             if record is not None:
                 row = _row(run, stage, record, differing, book.repeated_joules(record))
                 rows.append(replace(row, **engine) if stage.phase is Phase.DEPLOY else row)
+        rows += [_unmeasured(run, phase, why, differing) for phase, why in run.unmeasured.items()]
         inference = book.inference(run)
         if inference is not None:
             rows.append(replace(_row(run, _as_stage(inference), inference, differing, 0.0), **engine))
     return _shared(rows)
+
+
+def _unmeasured(run: RunFile, phase: Phase, why: str, settings: str) -> StageRow:
+    """The row of a phase whose energy nobody measured: it has no record, no key and no number, but a reason."""
+    nothing = {each.name: "" if each.type == "str" else math.nan for each in fields(StageRow)}
+    known = {"seed": run.seed, "phase": str(phase), "stage": "unmeasured", "kind": kind_of(phase), "grade": "X"}
+    alone = {"stage_version": 0, "shared_by": 0, "first_mention": False, "attempts": 0}
+    return StageRow(**{**nothing, **about(run, settings), **known, **alone, "reason": why})
 
 
 def _as_stage(record: Record) -> RunStage:
@@ -149,6 +158,9 @@ def _shared(rows: Sequence[StageRow]) -> list[StageRow]:
     seen: set[tuple[str, str]] = set()
     found = []
     for row in rows:
+        if not row.key:  # unmeasured: it rests on no record
+            found.append(row)
+            continue
         where = (row.machine, row.key)
         found.append(replace(row, shared_by=uses[where], first_mention=where not in seen))
         seen.add(where)

@@ -83,6 +83,9 @@ def _experiment(book: Book, group: list[RunFile], own: list[StageRow], tau: floa
             acc_pct = math.nan if network is None else network.values.get("acc_pct", math.nan)
             seeds.append({**_seed([row for row in own if row.seed == run.seed]), "network_acc_pct": acc_pct})
     notes = dict.fromkeys(line for run in group for line in book.copies(run))
+    notes |= dict.fromkeys(
+        f"TEC is unknown, phase {phase}: {why}" for run in group for phase, why in run.unmeasured.items()
+    )
     row = {
         **EMPTY,
         **about(first, own[0].settings if own else ""),
@@ -133,7 +136,7 @@ def _or(value: float, other: float) -> float:
 
 def _spent(own: Sequence[StageRow]) -> dict[str, float]:
     """What was really spent, over all seeds: a record that serves several of them counts once."""
-    once = {(row.machine, row.key): row for row in own}.values()
+    once = {(row.machine, row.key): row for row in own if row.key}.values()
     return {
         "spent_making_wh": math.fsum(row.energy_wh + row.repeated_wh for row in once if row.kind != "IEC"),
         "spent_measuring_wh": math.fsum(row.measuring_wh for row in once if row.kind == "IEC"),

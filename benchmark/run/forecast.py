@@ -35,6 +35,8 @@ def table(store: Store, planned: Sequence[Life]) -> Iterator[str]:
                 continue
             left[key] = _forecast(stage, life.machine(phase), past)
             yield line + _cost(left[key])
+        for phase, why in life.plan.unmeasured.items():
+            yield f"  {phase:<8} unmeasured: TEC will be unknown, {why}"
         yield from (f"  {line}" for line in redone(life, store, runs))
     yield from _sums(list(left.values()))
 

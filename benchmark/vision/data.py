@@ -287,20 +287,39 @@ class Loader:
         The columns: index; top, left and flip where the recipe augments; top and left of the square where it cuts one
         out. A loader without a seed gives the index alone. Queues the copy, waits for nothing.
         """
-        device = self.images.pixels.device
         if self.seed is None:
             order = torch.arange(self.count) if self._chosen is None else self._chosen
-            return order.to(device)[:, None]
-        generator = torch.Generator().manual_seed(mix(self.seed, self.first_epoch + number, self._stream))
-        order = torch.randperm(self.count, generator=generator)
-        columns = [order if self._chosen is None else self._chosen[order]]
+            return order.to(self.images.pixels.device)[:, None]
+        generator = self._generator(number)
+        return self._drawn(torch.randperm(self.count, generator=generator), generator)
+
+    def fresh(self, number: int, batches: int) -> Tensor:
+        """Rows of `batches` whole batches, each drawn anew from all images, for epoch `number`: int64 [batches, b, k].
+
+        No image comes twice in a batch, but one may come in several: no pass over the split, as DARTS takes its
+        validation batches. Queues the copy, waits for nothing. Raises ValueError without a seed.
+        """
+        if self.seed is None:
+            raise ValueError("fresh batches are drawn: this loader has no seed")
+        generator, size = self._generator(number), min(self.batch_size, self.count)
+        order = torch.cat([torch.randperm(self.count, generator=generator)[:size] for _ in range(batches)])
+        return self._drawn(order, generator).view(batches, size, -1)
+
+    def _generator(self, number: int) -> torch.Generator:
+        assert self.seed is not None, "who draws has a seed"
+        return torch.Generator().manual_seed(mix(self.seed, self.first_epoch + number, self._stream))
+
+    def _drawn(self, order: Tensor, generator: torch.Generator) -> Tensor:
+        """The images at these places, and what is drawn for each of them; see `choices`."""
+        columns, count = [order if self._chosen is None else self._chosen[order]], len(order)
         if self.recipe.augment != "none":
-            columns += draw(self.count, self.recipe.crop_padding, generator)
+            columns += draw(count, self.recipe.crop_padding, generator)
         if self.recipe.cutout:  # after all others, which so stay what they are without it
             side = self.images.pixels.shape[-1]
-            centres = torch.randint(0, side, (2, self.count), generator=generator)
+            centres = torch.randint(0, side, (2, count), generator=generator)
             columns += (centres - self.recipe.cutout // 2).unbind()
         rows = torch.stack(columns, 1)
+        device = self.images.pixels.device
         return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows
 
     def batch(self, rows: Tensor) -> Batch:

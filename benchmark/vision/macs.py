@@ -18,26 +18,29 @@ def count(model: nn.Module, size: int = 32) -> tuple[int, int]:
     Biases, batch norm and pooling count as parameters where they have some, never as MACs: the convention of the
     pruning literature.
     """
-    macs = 0
-
-    def add(module: nn.Module, _: Any, out: Tensor) -> None:
-        nonlocal macs
-        if isinstance(module, nn.Conv2d):
-            positions = out.shape[-2] * out.shape[-1]
-            macs += (
-                module.out_channels * positions * module.in_channels // module.groups * math.prod(module.kernel_size)
-            )
-        elif isinstance(module, nn.Linear):
-            macs += module.in_features * module.out_features
-
-    hooks = [
-        module.register_forward_hook(add) for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
     parameter = next(model.parameters())
+    image = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
+    return sum(p.numel() for p in model.parameters()), macs(model, image)
+
+
+def macs(module: nn.Module, x: Tensor) -> int:
+    """MACs of the convolution and linear layers of a module, in eval mode, for its input `x` of one image."""
+    found = 0
+
+    def add(layer: nn.Module, _: Any, out: Tensor) -> None:
+        nonlocal found
+        if isinstance(layer, nn.Conv2d):
+            positions = out.shape[-2] * out.shape[-1]
+            found += layer.out_channels * positions * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+        elif isinstance(layer, nn.Linear):
+            found += layer.in_features * layer.out_features
+
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
     try:
-        with torch.no_grad(), evaluating(model):
-            model(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+        with torch.no_grad(), evaluating(module):
+            module(x)
     finally:
         for hook in hooks:
             hook.remove()
-    return sum(p.numel() for p in model.parameters()), macs
+    return found

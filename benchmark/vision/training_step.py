@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from benchmark.plan.task import Task, TrainPrecision
+from benchmark.plan.task import Recipe, Task, TrainPrecision
 from benchmark.vision.data import Batch, mix
 from benchmark.vision.loss import Loss
 from benchmark.vision.memory import keep_freed_memory
@@ -71,12 +71,16 @@ class History:
         }
 
 
-def autocast(precision: TrainPrecision, device: str) -> AbstractContextManager[None]:
-    """The autocast region of a precision; nothing for fp32 and tf32."""
+def autocast(precision: TrainPrecision, device: str, cache: bool = True) -> AbstractContextManager[None]:
+    """The autocast region of a precision; nothing for fp32 and tf32.
+
+    `cache=False` where one module runs both with and without gradients inside: a weight that was cast without them
+    would be taken from the cache, and get none.
+    """
     if precision == "bf16":
-        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, cache_enabled=cache)
     if precision == "fp16":
-        return torch.autocast(torch.device(device).type, dtype=torch.float16)
+        return torch.autocast(torch.device(device).type, dtype=torch.float16, cache_enabled=cache)
     return nullcontext()
 
 
@@ -207,7 +211,7 @@ def start(model: nn.Module, loss: Loss, task: Task, device: str) -> Run:
         owner.to(device).to(memory_format=memory_format)  # type: ignore[call-overload] # missing in the stub
     rate = torch.tensor(task.recipe.lr, dtype=torch.float32, device=device) if fast else None
     scaler = Scaler(device, enabled=task.train_precision == "fp16")
-    optimiser = _optimiser(_trained(model, loss), task, rate)
+    optimiser = sgd(_trained(model, loss), task.recipe, rate)
     return Run(model, loss, _forward(model, loss, task.compile), optimiser, scaler, memory_format, rate)
 
 
@@ -260,8 +264,9 @@ def _has_parameters(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None
 
 
-def _optimiser(parameters: list[nn.Parameter], task: Task, rate: Tensor | None) -> torch.optim.Optimizer:
-    recipe = task.recipe
+def sgd(parameters: list[nn.Parameter], recipe: Recipe, rate: Tensor | None) -> torch.optim.Optimizer:
+    """A recipe's SGD: one fused call with the learning rate as a tensor where `rate` is one, else a loop over the
+    parameters. A parameter without a gradient is left alone, and neither decays."""
     optimiser = torch.optim.SGD(
         parameters,
         lr=recipe.lr if rate is None else rate,

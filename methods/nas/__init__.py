@@ -1,0 +1,1 @@
+"""Architecture search: a network is found, then trained from scratch; both on the meter."""

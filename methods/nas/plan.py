@@ -1,0 +1,329 @@
+"""Architecture searches as plans: search (compress), train what was found from scratch (retrain). Torch-free.
+
+A method here brings the space its network comes from (`own_model`), so a command names no model beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from benchmark.plan.stage import Bound, Phase, Plan, Precision, Stage
+from benchmark.plan.task import Config, Data, Model, Recipe, Task
+from methods.baseline import plain
+from methods.nas import spaces
+from methods.nas.darts.genotype import PUBLISHED
+from methods.nas.params import (
+    Alphas,
+    Costs,
+    CostTable,
+    DartsSearch,
+    Order,
+    ProxylessSearch,
+    RandomSearch,
+    Retraining,
+    ZeroCostSearch,
+)
+from methods.way import with_recipe
+
+Backend = Literal["native", "nni"]
+SpaceName = Literal["pmb", "tree"]
+
+
+class Regularised(Config):
+    """How networks of cells are trained: their size, the auxiliary head's weight, and drop-path's last probability."""
+
+    channels: int = Field(default=36, gt=0, multiple_of=2)
+    cells: int = Field(default=20, ge=3)
+    auxiliary_weight: float = Field(default=0.4, ge=0)
+    drop_path: float = Field(default=0.2, ge=0, lt=1)
+
+    def model(self) -> Model:
+        """What all networks of this size share."""
+        return spaces.darts(self.channels, self.cells)
+
+    def retraining(self, task: Task, architecture: Mapping[str, Any] | None = None) -> Retraining:
+        """The parameters of the training; without an architecture it takes the search's."""
+        return Retraining(
+            task=plain(task),
+            architecture=architecture,
+            auxiliary_weight=self.auxiliary_weight,
+            drop_path=self.drop_path,
+        )
+
+
+class Darts(Config):
+    """Search the cells of a network by gradients, train a larger network of the cells found.
+
+    `search` is how the weights of the search network are trained, `search_channels` and `search_cells` its size;
+    `order` of the architecture's gradient, `alphas` its Adam.
+    """
+
+    backend: Backend = "native"
+    order: Order = "first"
+    search: Recipe
+    search_channels: int = Field(default=16, gt=0, multiple_of=2)
+    search_cells: int = Field(default=8, ge=3)
+    alphas: Alphas
+    retrain: Regularised = Regularised()
+
+    @model_validator(mode="after")
+    def _nni_has_first_order(self) -> Darts:
+        if self.backend == "nni" and self.order == "second":
+            raise ValueError("backend=nni: NNI 3.0 has first-order DARTS alone")
+        return self
+
+    def own_model(self) -> Model:
+        """The size of the network that is trained in the end."""
+        return self.retrain.model()
+
+    def plan(self, task: Task) -> Plan:
+        """Search, training."""
+        own = searching(task, self.search, spaces.darts(self.search_channels, self.search_cells))
+        functions = {
+            "native": "methods.nas.darts.search:search",
+            "nni": "methods.nni_bridge.nas:search",
+        }
+        searched = Stage(functions[self.backend], DartsSearch(task=own, order=self.order, alphas=self.alphas))
+        return _ends([(Phase.COMPRESS, searched)], self.retrain.retraining(task), task)
+
+    def check(self, task: Task) -> None:
+        """Raise ValueError where the networks cannot be built, or the images are too few."""
+        check_searchable(task, self.search, share=0.5)
+        _check_builds(self.own_model(), {"genotype": PUBLISHED["DARTS_V2"]}, task)
+
+
+class Given(Config):
+    """Train a network of a published architecture: nothing is searched here, and what the search cost is not known.
+
+    `genotype` names cells of DARTS (trained as `retrain` says), or `space`, `size` and `architecture` (the builder's
+    further arguments) a network of another space. `found` says where it comes from.
+    """
+
+    genotype: Literal["DARTS_V1", "DARTS_V2"] | None = None
+    space: SpaceName | None = None
+    size: str = ""
+    architecture: Mapping[str, Any] | None = None
+    found: str
+    retrain: Regularised = Regularised()
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Given:
+        if (self.genotype is None) == (self.space is None):
+            raise ValueError("a published architecture is a genotype, or a space with its architecture: give one")
+        if (self.space is None) != (self.architecture is None):
+            raise ValueError("space and architecture go together")
+        return self
+
+    def own_model(self) -> Model:
+        """The network's space and size; cells with the name of their genotype."""
+        if self.genotype is not None:
+            model = self.retrain.model()
+            return model.model_copy(update={"name": f"{model.name}-{self.genotype}"})
+        assert self.space is not None, "validated"
+        return spaces.space_of(self.space, self.size).model
+
+    def _architecture(self) -> Mapping[str, Any]:
+        if self.genotype is not None:
+            return {"genotype": PUBLISHED[self.genotype]}
+        assert self.architecture is not None, "validated"
+        return self.architecture
+
+    def plan(self, task: Task) -> Plan:
+        """Training alone; the search is declared as not measured."""
+        architecture = self._architecture()
+        if self.genotype is not None:
+            params = self.retrain.retraining(task, architecture)
+        else:
+            params = Retraining(task=plain(task), architecture=architecture)
+        return _ends([], params, task, {Phase.COMPRESS: f"the search was not measured: {self.found}"})
+
+    def check(self, task: Task) -> None:
+        """Raise ValueError where the network cannot be built."""
+        _check_builds(self.own_model(), self._architecture(), task)
+
+
+class InSpace(Config):
+    """What searches in a space of edges share: which space, and its size."""
+
+    space: SpaceName = "pmb"
+    size: str = "s"
+
+    def own_model(self) -> Model:
+        """The space and its size."""
+        return spaces.space_of(self.space, self.size).model
+
+    @model_validator(mode="after")
+    def _is_there(self) -> InSpace:
+        spaces.space_of(self.space, self.size)
+        return self
+
+    def check(self, task: Task) -> None:
+        """Raise ValueError where a network of the space cannot be built."""
+        space = spaces.space_of(self.space, self.size)
+        _check_builds(space.model, space.architecture([ops[0] for ops in space.edges]), task)
+
+
+class Proxyless(InSpace):
+    """Search one operation an edge by gradients, few paths at a time, and train the network found.
+
+    `search` trains the weights, for its epochs after `weights_only_epochs`; every `every`-th step the architecture
+    takes one, by `mode` of its gates (two paths, or all), on the share `held_out` of the images. `costs` is what an
+    architecture costs beside its errors: null, or MACs, measured latency or measured energy.
+    """
+
+    search: Recipe
+    weights_only_epochs: int = Field(default=25, ge=0)
+    weights_only_lr: float = Field(default=0.05, gt=0)
+    mode: Literal["two", "full"] = "two"
+    every: int = Field(default=5, gt=0)
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    alphas: Alphas
+    costs: Costs | None = None
+    table_batch: int = Field(default=128, gt=0)
+    table_seconds: float = Field(default=0.5, gt=0)
+
+    def plan(self, task: Task) -> Plan:
+        """A table of costs where they are measured, search, training."""
+        space = spaces.space_of(self.space, self.size)
+        own = searching(task, self.search, space.model)
+        steps, inputs = [], {}
+        if self.costs is not None and self.costs.kind != "macs":
+            table = Stage("methods.nas.proxyless.costs:table", self._table(task, space), bound=Bound.DEVICE)
+            steps.append((Phase.COMPRESS, table))
+            inputs["costs"] = table
+        params = ProxylessSearch(
+            task=own,
+            supernet=space.supernet,
+            mode=self.mode,
+            alphas=self.alphas,
+            every=self.every,
+            held_out=self.held_out,
+            weights_only_epochs=_at_most(self.weights_only_epochs, task),
+            weights_only_lr=self.weights_only_lr,
+            costs=self.costs,
+        )
+        steps.append((Phase.COMPRESS, Stage("methods.nas.proxyless.search:search", params, inputs)))
+        return _ends(steps, Retraining(task=plain(task)), task)
+
+    def _table(self, task: Task, space: spaces.Space) -> CostTable:
+        """What is measured depends on no image and on no recipe: one table serves every search of a space."""
+        bare = searching(task, self.search, space.model)
+        nothing = Recipe(name="none", epochs=1, batch_size=1, lr=1, mean=(0, 0, 0), std=(1, 1, 1))
+        scale = type(task.scale)(name="none")
+        own = bare.model_copy(update={"recipe": nothing, "scale": scale, "seed": 0, "compile": False})
+        return CostTable(task=own, supernet=space.supernet, batch_size=self.table_batch, seconds=self.table_seconds)
+
+    def check(self, task: Task) -> None:
+        """As `InSpace`, and raise ValueError where the images are too few to hold some out."""
+        super().check(task)
+        check_searchable(task, self.search, share=self.held_out)
+
+
+class ZeroCost(InSpace):
+    """Score untrained networks, train the best: the search costs seconds.
+
+    `candidates` architectures are drawn; with two proxies the winner has the best sum of the logarithms of its ranks.
+    """
+
+    candidates: int = Field(default=1000, gt=0)
+    images: int = Field(default=128, gt=1)
+    proxies: tuple[Literal["synflow", "naswot"], ...] = ("synflow", "naswot")
+
+    def plan(self, task: Task) -> Plan:
+        """Scores, training."""
+        space = spaces.space_of(self.space, self.size)
+        params = ZeroCostSearch(
+            task=searching(task, _only_constants(task.recipe), space.model),
+            candidates=self.candidates,
+            images=self.images,
+            proxies=self.proxies,
+            space=space,
+        )
+        searched = Stage("methods.nas.training_free.search:score", params)
+        return _ends([(Phase.COMPRESS, searched)], Retraining(task=plain(task)), task)
+
+
+def _only_constants(recipe: Recipe) -> Recipe:
+    """How images are normalised, and nothing of the training: scores do not depend on it, nor may their key."""
+    return Recipe(name="none", epochs=1, batch_size=1, lr=1, mean=recipe.mean, std=recipe.std)
+
+
+class RandomChoice(InSpace):
+    """Train some random networks briefly, train the best of them in full: the yardstick of every search.
+
+    The best by images held out of training, never by the test set. `search` is the brief training.
+    """
+
+    search: Recipe
+    candidates: int = Field(default=8, gt=0)
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+
+    def plan(self, task: Task) -> Plan:
+        """Brief trainings, training."""
+        space = spaces.space_of(self.space, self.size)
+        own = searching(task, self.search, space.model)
+        params = RandomSearch(task=own, candidates=self.candidates, held_out=self.held_out, space=space)
+        searched = Stage("methods.nas.training_free.search:try_out", params)
+        return _ends([(Phase.COMPRESS, searched)], Retraining(task=plain(task)), task)
+
+    def check(self, task: Task) -> None:
+        """As `InSpace`, and raise ValueError where the images are too few to hold some out."""
+        super().check(task)
+        check_searchable(task, self.search, share=self.held_out)
+
+
+# --- what they share ---------------------------------------------------------------------------------------------
+
+
+def searching(task: Task, recipe: Recipe, space: Model) -> Task:
+    """The task of a search: its own data, recipe and space, and nothing of the network that is trained in the end.
+    Raises ValueError for what a search's own loop does not have."""
+    if task.train_precision == "fp16":
+        raise ValueError("train_precision=fp16: a search has no gradient scaler; use bf16, tf32 or fp32")
+    if task.profile == "published":
+        raise ValueError("profile=published: no search repeats its original's loop; leave it out")
+    classes = {"cifar10": 10, "cifar100": 100}.get(task.data.search, task.data.classes)
+    data = Data(name=task.data.search, classes=classes)
+    short = recipe.model_copy(update={"epochs": _at_most(recipe.epochs, task)})
+    own = with_recipe(plain(task), short)
+    return own.model_copy(update={"data": data, "model": space, "compile": False})
+
+
+def _at_most(epochs: int, task: Task) -> int:
+    longest = task.scale.max_epochs
+    return epochs if longest is None else min(epochs, longest)
+
+
+def _ends(
+    steps: list[tuple[Phase, Stage]], params: Retraining, task: Task, unmeasured: Mapping[Phase, str] | None = None
+) -> Plan:
+    """The plan that ends in the training of what the last step found, or of what the parameters say."""
+    inputs = {"searched": steps[-1][1]} if steps else {}
+    trained = Stage("methods.nas.stages:retrain", params, inputs)
+    return Plan(
+        steps=(*steps, (Phase.RETRAIN, trained)),
+        network=trained,
+        deploy=Precision(task.deploy_precision),
+        unmeasured=dict(unmeasured or {}),
+    )
+
+
+def check_searchable(task: Task, recipe: Recipe, share: float) -> None:
+    """Raise ValueError where the images of a search are too few to be parted."""
+    images = task.scale.train_images
+    classes = {"cifar10": 10, "cifar100": 100}.get(task.data.search, task.data.classes)
+    if images is not None and round(images / classes * share) < 1:
+        raise ValueError(f"{images} images of {classes} classes cannot be parted with a share of {share:g}: use more")
+    if images is not None and images < 2 * recipe.batch_size and share >= 0.5:
+        raise ValueError(f"{images} images make no two batches of {recipe.batch_size}: use more, or smaller batches")
+
+
+def _check_builds(space: Model, architecture: Mapping[str, Any], task: Task) -> None:
+    """Build a network of the space on the meta device. Raises ValueError with the cause."""
+    from methods.baseline import check_builds  # torch, and so is what it imports
+
+    model = space.model_copy(update={"kwargs": {**space.kwargs, **architecture}})
+    check_builds(task.model_copy(update={"model": model}))

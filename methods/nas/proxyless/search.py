@@ -1,0 +1,293 @@
+"""The search of ProxylessNAS: weights learn along one sampled path a step, architecture parameters from the gates of
+two paths, or of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmark.plan.stage import Bench, Output
+from benchmark.plan.task import Recipe, TrainPrecision
+from benchmark.vision.data import Loader, load, mix
+from benchmark.vision.learning_rate import rate
+from benchmark.vision.memory import keep_freed_memory
+from benchmark.vision.switches import switches
+from benchmark.vision.training import autocast, seed_everything
+from benchmark.vision.training_step import autocast_told, safe_in_channels_last, sgd
+from methods.nas.log import Log
+from methods.nas.params import Alphas, ProxylessSearch
+from methods.nas.proxyless.costs import Price, counted, of_arrays
+from methods.nas.proxyless.gates import Choice, Paths, adam, choose_all, keep_unsampled, names
+from methods.nas.proxyless.supernet import Supernet
+from methods.nas.resolve import supernet_of
+from methods.nas.splits import held_out
+
+Labelled = tuple[Tensor, Tensor]
+
+
+class Seen(NamedTuple):
+    """Loss and logits of a step, on the device; of an architecture step, the plain cross-entropy."""
+
+    loss: Tensor
+    logits: Tensor
+
+
+@dataclass
+class Searcher:
+    """The state of a search: the supernet and its two optimisers. `rate` is the learning rate of the weights, a tensor
+    on the device."""
+
+    supernet: Supernet
+    recipe: Recipe
+    precision: TrainPrecision
+    weight_optimiser: torch.optim.Optimizer
+    alpha_optimiser: torch.optim.Optimizer
+    rate: Tensor
+    memory_format: torch.memory_format
+    price: Price | None = None
+
+    @classmethod
+    def on(
+        cls, supernet: Supernet, recipe: Recipe, alphas: Alphas, device: str, precision: TrainPrecision = "fp32"
+    ) -> Searcher:
+        """A search at its beginning, its supernet moved to `device`."""
+        layout = torch.channels_last if safe_in_channels_last(supernet, device) else torch.contiguous_format
+        supernet.to(device).to(memory_format=layout)  # type: ignore[call-overload] # missing in the stub
+        weights = supernet.weights()
+        speed = torch.tensor(recipe.lr, dtype=weights[0].dtype, device=device)
+        settings = {"lr": alphas.lr, "betas": alphas.betas, "weight_decay": alphas.weight_decay}
+        return cls(
+            supernet, recipe, precision, sgd(weights, recipe, speed), adam(supernet.edges, settings), speed, layout
+        )
+
+    def weight_step(self, batch: Labelled, path: Sequence[Choice]) -> Seen:
+        """One step of the weights along a path; those of other operations are left alone. Never waits for the device."""
+        choose_all(self.supernet.edges, path)
+        loss, logits = self._forward(batch, self.recipe.label_smoothing)
+        self.weight_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call] # torch leaves backward untyped
+        self.weight_optimiser.step()
+        return Seen(loss.detach(), logits.detach())
+
+    def architecture_step(self, batch: Labelled, choices: Sequence[Choice]) -> Seen:
+        """One step of the architecture parameters by the gates of `choices`, the cost's part included.
+
+        With two operations on an edge, the probabilities of all others stay what they were. An edge whose active
+        operation is zero is left out. Never waits for the device.
+        """
+        edges = self.supernet.edges
+        choose_all(edges, choices)
+        loss, logits = self._forward(batch, 0.0)
+        live = [edge for edge in edges if edge.updates]
+        alphas = [edge.alpha for edge in live]
+        whole = loss.float() if loss.dtype in (torch.bfloat16, torch.float16) else loss
+        priced = whole if self.price is None else self.price.joined(whole, self.price.expected(edges))
+        wanted = [edge.gates for edge in live if edge.gates is not None]
+        found = torch.autograd.grad(priced, [*wanted, *alphas], allow_unused=True) if live else ()
+        for number, edge in enumerate(live):
+            gate, direct = found[number], found[len(live) + number]
+            own = edge.alpha_gradient(torch.zeros_like(edge.alpha) if gate is None else gate)
+            edge.alpha.grad = own if direct is None else own + direct
+        for edge in edges:
+            if not edge.updates:
+                edge.alpha.grad = None
+        before = [alpha.detach().clone() for alpha in alphas]
+        self.alpha_optimiser.step()
+        for edge, old in zip(live, before, strict=True):
+            if len(edge.compared()) < len(edge.alpha):
+                keep_unsampled(edge, old)
+        self.alpha_optimiser.zero_grad(set_to_none=True)
+        return Seen(loss.detach(), logits.detach())
+
+    def _forward(self, batch: Labelled, label_smoothing: float) -> tuple[Tensor, Tensor]:
+        images, labels = batch
+        with autocast(self.precision, str(images.device), cache=False):
+            logits = self.supernet(images.contiguous(memory_format=self.memory_format))
+            return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "supernet": self.supernet.state_dict(),
+            "weights": self.weight_optimiser.state_dict(),
+            "alphas": self.alpha_optimiser.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take a checkpoint's place."""
+        self.supernet.load_state_dict(state["supernet"])
+        self.weight_optimiser.load_state_dict(state["weights"])
+        self.alpha_optimiser.load_state_dict(state["alphas"])
+        for group in self.weight_optimiser.param_groups:
+            group["lr"] = self.rate  # loading put a copy there
+
+
+class Parts(NamedTuple):
+    """Training images for the weights, and those held out for the architecture, as they are."""
+
+    train: Loader
+    valid: Loader
+
+
+def search(bench: Bench, params: ProxylessSearch, costs: Output | None = None) -> Output:
+    """Search a network of a space on `params.task.data`; hands on one operation an edge, and the course of the search.
+
+    `costs` is what `costs.table` measured, where the cost is latency or energy.
+    """
+    task = params.task
+    seed_everything(task.seed)
+    supernet = supernet_of(params.supernet, task)
+    if torch.device(bench.device).type == "cpu":
+        keep_freed_memory()
+    with bench.paused():
+        parts = _parts(bench, params)
+        price = _price(params, supernet, costs, bench.device)
+    with switches(tf32=task.train_precision != "fp32", cudnn_benchmark=True):
+        searcher = Searcher.on(supernet, task.recipe, params.alphas, bench.device, task.train_precision)
+        searcher.price = price
+        log = _Search(bench, params, searcher, parts).run()
+    with bench.paused():
+        paths = Paths(supernet.edges)
+        told = _told(price, [choice.active for choice in paths.strongest()])
+        weights = sum(weight.numel() for weight in supernet.weights())
+    values = {**log.values(), **told, "supernet_params": weights}
+    details = {
+        "architecture": log.epochs[-1]["architecture"],
+        "search": {**log.details(), "operations": [list(edge.ops) for edge in supernet.edges]},
+        "execution": {"mode": params.mode, **autocast_told(task.train_precision, bench.device)},
+    }
+    return Output(arrays=log.arrays(), values=values, details=details)
+
+
+def _parts(bench: Bench, params: ProxylessSearch) -> Parts:
+    task = params.task
+    images, _ = load(task.data, bench.data_dir, task.scale)
+    kept, out = held_out(images.labels, params.held_out, task.seed)
+    images = images.to(bench.device)
+    plain = task.recipe.model_copy(update={"augment": "none", "cutout": 0})
+    size = task.recipe.batch_size
+    train = Loader(images, task.recipe, size, seed=task.seed).over(kept)
+    return Parts(train, Loader(images, plain, min(size, len(out)), seed=task.seed).over(out, "validation"))
+
+
+def _price(params: ProxylessSearch, supernet: Supernet, costs: Output | None, device: str) -> Price | None:
+    if params.costs is None:
+        return None
+    if params.costs.kind == "macs":
+        return Price(counted(supernet), params.costs, device)
+    assert costs is not None, "the plan gives a table where the cost is measured"
+    assert costs.arrays is not None, "a table hands on arrays"
+    return Price(of_arrays(costs.arrays, supernet, params.costs.kind), params.costs, device)
+
+
+def _told(price: Price | None, choice: Sequence[int]) -> dict[str, float]:
+    """What the derived network costs by the table, and the reference; nothing without a cost."""
+    return {} if price is None else {"cost": price.table.of(choice), "cost_reference": price.reference}
+
+
+class _Search:
+    """All epochs of a search: first the weights alone, then both. An interrupted one goes on where its last epoch
+    ended: all that an epoch draws follows from its number."""
+
+    def __init__(self, bench: Bench, params: ProxylessSearch, searcher: Searcher, parts: Parts) -> None:
+        self.bench, self.params, self.searcher, self.parts = bench, params, searcher, parts
+        self.edges = searcher.supernet.edges
+        self.paths = Paths(self.edges)
+        self.alone = params.weights_only_epochs
+        self.total = self.alone + params.task.recipe.epochs
+
+    def run(self) -> Log:
+        """The course of the search."""
+        left, log = self.bench.resume(), Log()
+        if left is not None:
+            self.searcher.restore(left["searcher"])
+            log = Log(**left["log"])
+            self.paths.refresh()
+        else:
+            self._note(log, {})
+        self.searcher.supernet.train()
+        for epoch in range(len(log.epochs) - 1, self.total):
+            seen = self._epoch(epoch)
+            self._note(log, seen)
+            shown = {name: value for name, value in log.epochs[-1].items() if isinstance(value, float)}
+            self.bench.progress(epoch + 1, self.total, **shown)
+            if epoch + 1 < self.total:
+                self.bench.checkpoint(lambda: {"searcher": self.searcher.state(), "log": log.state()})
+        return log
+
+    def _note(self, log: Log, seen: Mapping[str, float]) -> None:
+        """Log an epoch; the network that would be derived now is looked at off the meter, for it decides nothing."""
+        with self.bench.paused():
+            found = self.paths.strongest()
+            valid = _validated(self.searcher, self.parts.valid, found) if seen else {}
+            architecture = {"ops": names(self.edges, found)}
+            log.add([edge.alpha for edge in self.edges], architecture, **seen, **valid)
+
+    def _epoch(self, number: int) -> dict[str, float]:
+        """Train one epoch; the mean loss and accuracy of its weight steps."""
+        train, device = self.parts.train, self.bench.device
+        count, every = len(train), self.params.every
+        searching = number > self.alone  # none in the first epoch after the weights alone
+        generator = torch.Generator().manual_seed(mix(self.params.task.seed, number, "paths"))
+        totals = torch.zeros(3, dtype=torch.float64, device=device)
+        valid, ahead = self._held_out(number), iter([] if searching else self.paths.single(count, generator))
+        for done, batch in enumerate(train.epoch(number)):
+            path = next(ahead, None)
+            if path is None:  # as many as there are until the parameters change
+                ahead = iter(self.paths.single(every, generator))
+                path = next(ahead)
+            self.searcher.rate.fill_(self._rate(number * count + done, count))
+            seen = self.searcher.weight_step(batch[:2], path)
+            totals += _sums(seen, batch[1])
+            if searching and (done + 1) % every == 0:
+                draw = self.paths.two if self.params.mode == "two" else self.paths.full
+                self.searcher.architecture_step(next(valid), draw(generator))
+                self.paths.refresh()
+            self.bench.progress(number + (done + 1) / count, self.total)
+        loss, hits, images = totals.tolist()
+        return {"train_loss": loss / images, "train_acc_pct": 100 * hits / images}
+
+    def _held_out(self, number: int) -> Iterator[Labelled]:
+        """Batches for the architecture steps of an epoch: one pass after another over the images held out, shuffled, a
+        ragged last batch left out; where an epoch ends in the middle of a pass, the next goes on there."""
+        valid, steps = self.parts.valid, len(self.parts.train) // self.params.every
+        whole = valid.count // valid.batch_size
+        done = max(0, number - self.alone - 1) * steps
+        while True:
+            rows = torch.split(valid.choices(done // whole), valid.batch_size)[done % whole]
+            images, labels, _ = valid.batch(rows)
+            yield images, labels
+            done += 1
+
+    def _rate(self, step: int, count: int) -> float:
+        """The learning rate: half a cosine to zero over the epochs of the weights alone, then the recipe's own."""
+        recipe, alone = self.params.task.recipe, self.alone
+        if step < alone * count:
+            update = {"epochs": alone, "lr": self.params.weights_only_lr, "schedule": "cosine_step"}
+            return rate(recipe.model_copy(update={**update, "final_lr": 0.0, "warmup_epochs": 0}), step, count)
+        return rate(recipe, step - alone * count, count)
+
+
+def _sums(seen: Seen, labels: Tensor) -> Tensor:
+    count = torch.full((), len(labels), dtype=torch.float64, device=labels.device)
+    hits = (seen.logits.argmax(1) == labels).sum()
+    return torch.stack([seen.loss.double() * count, hits.double(), count])
+
+
+def _validated(searcher: Searcher, valid: Loader, choices: Sequence[Choice]) -> dict[str, float]:
+    """Loss and accuracy of a path on the images held out, by the statistics of their batches: the running ones belong
+    to all paths at once."""
+    choose_all(searcher.supernet.edges, choices)
+    searcher.supernet.train()
+    totals = torch.zeros(3, dtype=torch.float64, device=valid.images.pixels.device)
+    with torch.no_grad():
+        for images, labels, _ in valid.plain():
+            loss, logits = searcher._forward((images, labels), 0.0)
+            totals += _sums(Seen(loss, logits), labels)
+    total, hits, count = totals.tolist()
+    return {"valid_loss": total / count, "valid_acc_pct": 100 * hits / count}

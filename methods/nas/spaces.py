@@ -1,0 +1,92 @@
+"""Spaces of networks to search in, as data: how many edges, which operations on each, and who builds a network from a
+choice of them. Torch-free."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from benchmark.plan.task import Config, Model
+
+MBCONVS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6")
+TREE_OPS = ("sep3", "sep5", "sep7", "dil3", "avg3", "max3", "id")
+TREE_EDGES = 12
+
+
+class Space(Config):
+    """A space: `model` is what all of its networks share (builder and arguments), `edges` the operations that each edge
+    chooses from, in the order of the builder's `ops`; `group` edges at a time make one list there. `supernet` names the
+    function (`module:function`) that builds the network with all of them."""
+
+    model: Model
+    edges: tuple[tuple[str, ...], ...]
+    group: int = 1
+    supernet: str
+
+    def architecture(self, ops: Sequence[str]) -> dict[str, Any]:
+        """The builder's further arguments for one operation an edge."""
+        if self.group == 1:
+            return {"ops": list(ops)}
+        return {"ops": [list(ops[first : first + self.group]) for first in range(0, len(ops), self.group)]}
+
+    def draw(self, seed: int, number: int) -> list[str]:
+        """Architecture `number` of those that a seed draws: on every edge any operation, all alike."""
+        generator = random.Random(f"architecture/{seed}/{number}")
+        return [generator.choice(ops) for ops in self.edges]
+
+
+PMB_SIZES = {"xs": (24, 2, 8), "s": (84, 6, 16), "m": (112, 6, 16)}
+"""Of P-MB: what is added to the stem's width over all blocks, blocks a stage, and the stem's width."""
+
+
+def pmb(size: str) -> Space:
+    """P-MB: three stages of MBConv blocks, each wider than the last by PyramidNet's rule, to multiples of 4. Sizes s
+    and m are the benchmark's, xs is for CPUs. Raises ValueError for another."""
+    alpha, blocks, stem = _size(size, PMB_SIZES, "pmb")
+    count = 3 * blocks
+    widths = [4 * round((stem + alpha * number / count) / 4) for number in range(1, count + 1)]
+    strides = [2 if number in (blocks, 2 * blocks) else 1 for number in range(count)]
+    kwargs = {"widths": widths, "strides": strides, "stem": stem}
+    edges = tuple((*MBCONVS, "zero") if stride == 1 else MBCONVS for stride in strides)
+    builder = "benchmark.vision.models.nas.pmb:pmb"
+    model = Model(name=f"pmb-{size}", builder=builder, kwargs=kwargs)
+    return Space(model=model, edges=edges, supernet="methods.nas.proxyless.supernet:pmb")
+
+
+TREE_SIZES = {"b2": (24, 2), "b6": (84, 6), "b18": (84, 18)}
+"""Of P-Tree: what is added to the width over all blocks, and blocks a stage."""
+
+
+def tree(size: str) -> Space:
+    """P-Tree: PyramidNet with a tree of operations in every block. Size b18 is the original's, b6 a third of its depth,
+    b2 is for CPUs. Raises ValueError for another."""
+    alpha, blocks = _size(size, TREE_SIZES, "tree")
+    count = 3 * blocks
+    rounded = [round(16 + alpha * number / count) for number in range(1, count + 1)]
+    widths = [width - width % 2 for width in rounded]  # the root has two groups
+    builder = "benchmark.vision.models.nas.tree:tree"
+    model = Model(name=f"tree-{size}", builder=builder, kwargs={"widths": widths})
+    edges = (TREE_OPS,) * (TREE_EDGES * count)
+    return Space(model=model, edges=edges, group=TREE_EDGES, supernet="methods.nas.proxyless.supernet:tree")
+
+
+def _size(size: str, known: dict[str, Any], space: str) -> Any:
+    if size not in known:
+        raise ValueError(f"size={size}: the space {space} has the sizes {', '.join(known)}")
+    return known[size]
+
+
+def space_of(name: str, size: str) -> Space:
+    """The space that a command names. Raises ValueError."""
+    spaces = {"pmb": pmb, "tree": tree}
+    if name not in spaces:
+        raise ValueError(f"space={name}: there are {', '.join(spaces)}")
+    return spaces[name](size)
+
+
+def darts(channels: int, cells: int) -> Model:
+    """What all networks of cells of one size share."""
+    builder = "benchmark.vision.models.nas.darts:darts"
+    kwargs = {"channels": channels, "cells": cells}
+    return Model(name=f"darts-c{channels}-{cells}", builder=builder, kwargs=kwargs)
