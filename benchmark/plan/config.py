@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 NO_PARAMETERS = ("_target_", "name", "recipe")
-"""What a `method:` block holds beside the method's own hyper-parameters: its class, its name for people and, of one that
-brings its own network, the recipe that this is trained by."""
+"""What a `method:` block holds beside the method's own hyper-parameters: its class, its name for people and, of one
+that brings its own network, the recipe that this is trained by."""
 
 
 class Method(Protocol):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from benchmark.plan.stage import Phase, kind_of
 from benchmark.plan.task import Config
@@ -76,7 +77,7 @@ class RunFile(Config):
     measurement: str
     measurement_version: int
     stages: tuple[RunStage, ...]
-    unmeasured: dict[Phase, str] = {}
+    unmeasured: Mapping[Phase, str] = Field(default_factory=dict)
     created: str
 
     @model_validator(mode="after")

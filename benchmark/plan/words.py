@@ -78,7 +78,8 @@ def _brought_recipe(chosen: Mapping[str, str]) -> str:
     start, method = chosen.get("start", ""), chosen.get("method", "")
     if start not in ("", "null") and _read("method", start).get("recipe"):
         raise ConfigError(
-            f"start={start}: which network that is, is known when it was searched; nothing can be planned that goes on with it"
+            f"start={start}: which network that is, is known when it was searched; nothing can be planned that goes "
+            "on with it"
         )
     recipe = str(_read("method", method).get("recipe") or "")
     if recipe and chosen.get("model", "null") not in ("", "null"):

@@ -98,6 +98,15 @@ def missing_files(name: str, root: Path) -> list[Path]:
     return [path for path in (root / files.folder / file for file in (*files.train, *files.test)) if not path.is_file()]
 
 
+def verify(name: str, root: Path) -> None:
+    """Raise DataError where a file of a data set is missing or damaged: read whole, and laid in no memory."""
+    if name not in CIFAR:
+        return
+    files = CIFAR[name]
+    for file, md5 in {**files.train, **files.test}.items():
+        _whole(root / files.folder / file, md5)
+
+
 def _read(root: Path, name: str, files: dict[str, str], label_key: str) -> Images:
     pixels, labels = [], []
     for file, md5 in files.items():
@@ -109,6 +118,11 @@ def _read(root: Path, name: str, files: dict[str, str], label_key: str) -> Image
 
 def _unpickle(path: Path, md5: str) -> dict[str, Any]:
     """The content of a file, once its md5 sum is the published one: a pickle from elsewhere could run anything."""
+    return pickle.loads(_whole(path, md5), encoding="latin1")  # type: ignore[no-any-return] # the md5 sum vouches for it
+
+
+def _whole(path: Path, md5: str) -> bytes:
+    """The bytes of a file. Raises DataError unless they are those of the md5 sum."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -119,7 +133,7 @@ def _unpickle(path: Path, md5: str) -> dict[str, Any]:
             f"{path} is damaged ({len(content):,} bytes, md5 {found}, published md5 {md5}): "
             "delete it and run again to download it, or put the original file there"
         )
-    return pickle.loads(content, encoding="latin1")  # type: ignore[no-any-return] # the md5 sum vouches for the type
+    return content
 
 
 def _first_of_each_class(images: Images, count: int | None) -> Images:

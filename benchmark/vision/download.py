@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmark.vision.data import CIFAR, DataError, missing_files
+from benchmark.vision.data import CIFAR, DataError, missing_files, verify
 
 _kept: list[Any] = []
 """Operator libraries registered by `import_torchvision`; they must outlive the import."""
@@ -41,11 +41,17 @@ def import_torchvision() -> Any:
 
 
 def ensure(name: str, root: Path) -> None:
-    """Download what a data set misses under `root`. Raises DataError naming the files to put there by hand where that
-    fails."""
+    """Download what a data set misses under `root`, and see that all of it is whole.
+
+    Raises DataError naming the files to put there by hand where that fails, and one that is damaged.
+    """
     missing = missing_files(name, root)
-    if not missing:
-        return
+    if missing:
+        _download(name, root, missing)
+    verify(name, root)
+
+
+def _download(name: str, root: Path, missing: list[Path]) -> None:
     try:
         datasets = import_torchvision()
         dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]

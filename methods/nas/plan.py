@@ -91,7 +91,7 @@ class Darts(Config):
 
     def check(self, task: Task) -> None:
         """Raise ValueError where the networks cannot be built, or the images are too few."""
-        check_searchable(task, self.search, share=0.5)
+        check_searchable(task, share=0.5)
         _check_builds(self.own_model(), {"genotype": PUBLISHED["DARTS_V2"]}, task)
 
 
@@ -213,13 +213,14 @@ class Proxyless(InSpace):
         bare = searching(task, self.search, space.model)
         nothing = Recipe(name="none", epochs=1, batch_size=1, lr=1, mean=(0, 0, 0), std=(1, 1, 1))
         scale = type(task.scale)(name="none")
-        own = bare.model_copy(update={"recipe": nothing, "scale": scale, "seed": 0, "compile": False})
+        update = {"recipe": nothing, "scale": scale, "seed": 0, "data": plain(task).data}
+        own = bare.model_copy(update=update)
         return CostTable(task=own, supernet=space.supernet, batch_size=self.table_batch, seconds=self.table_seconds)
 
     def check(self, task: Task) -> None:
         """As `InSpace`, and raise ValueError where the images are too few to hold some out."""
         super().check(task)
-        check_searchable(task, self.search, share=self.held_out)
+        check_searchable(task, share=self.held_out)
 
 
 class ZeroCost(InSpace):
@@ -272,7 +273,7 @@ class RandomChoice(InSpace):
     def check(self, task: Task) -> None:
         """As `InSpace`, and raise ValueError where the images are too few to hold some out."""
         super().check(task)
-        check_searchable(task, self.search, share=self.held_out)
+        check_searchable(task, share=self.held_out)
 
 
 # --- what they share ---------------------------------------------------------------------------------------------
@@ -311,14 +312,11 @@ def _ends(
     )
 
 
-def check_searchable(task: Task, recipe: Recipe, share: float) -> None:
+def check_searchable(task: Task, share: float) -> None:
     """Raise ValueError where the images of a search are too few to be parted."""
     images = task.scale.train_images
-    classes = {"cifar10": 10, "cifar100": 100}.get(task.data.search, task.data.classes)
-    if images is not None and round(images / classes * share) < 1:
-        raise ValueError(f"{images} images of {classes} classes cannot be parted with a share of {share:g}: use more")
-    if images is not None and images < 2 * recipe.batch_size and share >= 0.5:
-        raise ValueError(f"{images} images make no two batches of {recipe.batch_size}: use more, or smaller batches")
+    if images is not None and round(images * share) < 2:
+        raise ValueError(f"scale.train_images={images}: a share of {share:g} leaves too few to search on: use more")
 
 
 def _check_builds(space: Model, architecture: Mapping[str, Any], task: Task) -> None:

@@ -14,17 +14,28 @@ def halves(count: int) -> tuple[Tensor, Tensor]:
 
 
 def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the images to train on, and of those held out: of every class `share` of its images, rounded, but at
-    least one of each class is trained on. Drawn by `seed`. Raises ValueError where nothing would be held out."""
+    """Indices of the images to train on, and of the `share` held out, drawn by `seed`: as many of each class as of
+    every other, as far as that divides, and never the last of a class.
+
+    Raises ValueError where fewer than two would be held out.
+    """
     labels = labels.cpu()
     generator = torch.Generator().manual_seed(mix(seed, 0, "held out"))
-    kept, out = [], []
-    for label in labels.unique():
-        own = (labels == label).nonzero().flatten()
-        own = own[torch.randperm(len(own), generator=generator)]
-        count = min(round(len(own) * share), len(own) - 1)
-        out.append(own[:count])
-        kept.append(own[count:])
-    if not sum(map(len, out)):
-        raise ValueError(f"holding out {share:g} of {len(labels)} images leaves none to validate on: use more images")
-    return torch.cat(kept).sort().values, torch.cat(out).sort().values
+    wanted = round(len(labels) * share)
+    if wanted < 2:
+        raise ValueError(
+            f"holding out {share:g} of {len(labels)} images leaves {wanted} to validate on: use more images"
+        )
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[torch.argsort(labels[order], stable=True)]  # class by class, shuffled within
+    sizes = torch.bincount(labels)
+    ends = torch.cumsum(sizes, 0)
+    rank = torch.arange(len(order)) - torch.repeat_interleave(ends - sizes, sizes)  # place within its class
+    last = torch.repeat_interleave(sizes, sizes) - 1
+    # the first of every class, then the second of every class and so on: any beginning of this order is balanced
+    shuffled = torch.randperm(len(sizes), generator=generator)[labels[order]]
+    turn = torch.where(rank == last, len(order), rank) * len(sizes) + shuffled
+    chosen = order[torch.argsort(turn, stable=True)[:wanted]]
+    kept = torch.ones(len(labels), dtype=torch.bool)
+    kept[chosen] = False
+    return kept.nonzero().flatten(), chosen.sort().values

@@ -26,7 +26,8 @@ class MixedEdge(nn.ModuleDict):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """The sum of what the operations give, by `weights` [8]."""
-        return sum(weight * op(x) for weight, op in zip(weights[1:], self.values(), strict=True))  # type: ignore[return-value] # never empty
+        parts: list[Tensor] = [weight * op(x) for weight, op in zip(weights[1:], self.values(), strict=True)]
+        return sum(parts[1:], parts[0])
 
 
 class SearchCell(nn.Module):

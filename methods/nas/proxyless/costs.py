@@ -95,10 +95,10 @@ def table(bench: Bench, params: CostTable) -> Output:
     supernet = supernet_of(params.supernet, task).to(bench.device).eval()
     layout = torch.channels_last if safe_in_channels_last(supernet, bench.device) else torch.contiguous_format
     supernet.to(memory_format=layout)  # type: ignore[call-overload] # missing in the stub
-    with switches(tf32=task.train_precision != "fp32", cudnn_benchmark=True), torch.no_grad():
-        with autocast(task.train_precision, bench.device):
-            shapes = _inputs(supernet, params.batch_size)
-            measured = _measure_all(bench, params, _Places(supernet, shapes, layout))
+    numerics = switches(tf32=task.train_precision != "fp32", cudnn_benchmark=True)
+    with numerics, torch.no_grad(), autocast(task.train_precision, bench.device):
+        shapes = _inputs(supernet, params.batch_size)
+        measured = _measure_all(bench, params, _Places(supernet, shapes, layout))
     return _handed_on(measured, _Places(supernet, shapes, layout), params)
 
 
@@ -206,8 +206,8 @@ class Price:
         self.reference = table.at_random() if costs.reference is None else costs.reference
         if costs.rule == "multiply" and min(self.reference, table.fixed) <= 1:
             raise TrainingError(
-                f"method.costs.rule=multiply needs costs above 1 {UNITS[costs.kind]}, not {table.fixed:g} for the fixed "
-                f"layers and {self.reference:g} for the reference: use rule=add"
+                f"method.costs.rule=multiply needs costs above 1 {UNITS[costs.kind]}, and the fixed layers have "
+                f"{table.fixed:g}, the reference {self.reference:g}: use rule=add"
             )
         self._rows = [torch.tensor(row, dtype=dtype, device=device) for row in table.edges]
 

@@ -100,7 +100,7 @@ def keep_unsampled(edge: MixedOp, before: Tensor) -> None:
 
 
 class Paths:
-    """Draws what runs on every edge, from a host copy of the parameters: of all edges at once, without asking the device.
+    """Draws what runs on every edge, from a host copy of the parameters: of all edges at once, the device unasked.
 
     `generator` is on the host; refresh after every architecture step, which is the one wait for the device.
     """

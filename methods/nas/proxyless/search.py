@@ -66,7 +66,8 @@ class Searcher:
         )
 
     def weight_step(self, batch: Labelled, path: Sequence[Choice]) -> Seen:
-        """One step of the weights along a path; those of other operations are left alone. Never waits for the device."""
+        """One step of the weights along a path; those of other operations are left alone. Never waits for the
+        device."""
         choose_all(self.supernet.edges, path)
         loss, logits = self._forward(batch, self.recipe.label_smoothing)
         self.weight_optimiser.zero_grad(set_to_none=True)
@@ -199,7 +200,10 @@ class _Search:
         self.edges = searcher.supernet.edges
         self.paths = Paths(self.edges)
         self.alone = params.weights_only_epochs
-        self.total = self.alone + params.task.recipe.epochs
+        epochs = params.task.recipe.epochs
+        self.total = self.alone + epochs
+        # no architecture step in the first epoch after the weights alone, unless it is the only one
+        self.first = self.alone + (1 if epochs > 1 else 0)
 
     def run(self) -> Log:
         """The course of the search."""
@@ -232,7 +236,7 @@ class _Search:
         """Train one epoch; the mean loss and accuracy of its weight steps."""
         train, device = self.parts.train, self.bench.device
         count, every = len(train), self.params.every
-        searching = number > self.alone  # none in the first epoch after the weights alone
+        searching = number >= self.first
         generator = torch.Generator().manual_seed(mix(self.params.task.seed, number, "paths"))
         totals = torch.zeros(3, dtype=torch.float64, device=device)
         valid, ahead = self._held_out(number), iter([] if searching else self.paths.single(count, generator))
@@ -257,7 +261,7 @@ class _Search:
         ragged last batch left out; where an epoch ends in the middle of a pass, the next goes on there."""
         valid, steps = self.parts.valid, len(self.parts.train) // self.params.every
         whole = valid.count // valid.batch_size
-        done = max(0, number - self.alone - 1) * steps
+        done = max(0, number - self.first) * steps
         while True:
             rows = torch.split(valid.choices(done // whole), valid.batch_size)[done % whole]
             images, labels, _ = valid.batch(rows)

@@ -47,11 +47,11 @@ RECTIFIERS = {
 }
 
 
-class _Codes(TorchDispatchMode):
+class _Codes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its hook untyped
     """Adds up, over every rectifier that runs, on how many units each two images agree; called as a function or not."""
 
     def __init__(self, images: int, device: torch.device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # same
         self.agreement = torch.zeros(images, images, dtype=torch.float64, device=device)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -69,16 +69,19 @@ def naswot(network: nn.Module, images: Tensor) -> float:
     -inf where two images have the same code. Scores of different numbers of images must not be compared. Source: Mellor
     et al. 2021; in its second version, as NASLib counts (every rectifier that runs, dead branches too).
     """
-    return float(torch.linalg.slogdet(agreement(network, images)).logabsdet)
+    found = agreement(network, images)
+    alike = found == found.diagonal()
+    if int(alike.sum()) > len(images):  # a determinant of zero, which rounding would hide
+        return -math.inf
+    return float(torch.linalg.slogdet(found).logabsdet)
 
 
 def agreement(network: nn.Module, images: Tensor) -> Tensor:
     """K of `naswot`, float64 [n, n]. Running statistics are left as they were."""
-    counted = copy.deepcopy(network).train()
-    # TF32 or a narrower format would round the counts
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        with _Codes(len(images), images.device) as codes:
-            counted(images)
+    counted, codes = copy.deepcopy(network).train(), _Codes(len(images), images.device)
+    # autocast would round what is compared
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False), codes:
+        counted(images)
     return codes.agreement
 
 

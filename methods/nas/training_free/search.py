@@ -48,7 +48,7 @@ def score(bench: Bench, params: ZeroCostSearch) -> Output:
     log: dict[str, list[Any]] = {name: [] for name in ("ops", "params", "macs", *params.proxies)}
     if left is not None:
         log = {name: list(values) for name, values in left["log"].items()}
-    seconds = dict.fromkeys(params.proxies, 0.0)
+    seconds: dict[str, float] = dict.fromkeys(params.proxies, 0.0)
     with switches(tf32=False, cudnn_benchmark=False):
         for number in range(len(log["ops"]), params.candidates):
             ops = space.draw(task.seed, number)
@@ -82,7 +82,7 @@ def _scores(network: nn.Module, images: Tensor, params: ZeroCostSearch, seconds:
         "synflow": lambda: synflow(network),
         "naswot": lambda: naswot(network, images),
     }
-    found = {}
+    found: dict[str, float] = {}
     for name in params.proxies:
         began = time.perf_counter()
         found[name] = calls[name]()
@@ -92,7 +92,7 @@ def _scores(network: nn.Module, images: Tensor, params: ZeroCostSearch, seconds:
 
 def _scored(log: Mapping[str, list[Any]], chosen: int, params: ZeroCostSearch, seconds: Mapping[str, float]) -> Output:
     architecture = params.space.architecture(log["ops"][chosen])
-    columns = {name: log[name] for name in (*params.proxies, "params", "macs")}
+    columns: dict[str, list[Any]] = {name: log[name] for name in (*params.proxies, "params", "macs")}
     arrays = {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()}
     ops = [[row.index(op) for op, row in zip(own, params.space.edges, strict=True)] for own in log["ops"]]
     arrays["ops"] = torch.tensor(ops, dtype=torch.uint8)
@@ -114,9 +114,9 @@ def try_out(bench: Bench, params: RandomSearch) -> Output:
     task, space = params.task, params.space
     with bench.paused():
         parts = _parts(bench, params)
-    left = bench.resume() or {"done": [], "inner": None}
-    done: list[dict[str, Any]] = list(left["done"])
-    inner = left["inner"]
+    left = bench.resume()
+    done: list[dict[str, Any]] = [] if left is None else list(left["done"])
+    inner: Mapping[str, Any] | None = None if left is None else left["inner"]
     for number in range(len(done), params.candidates):
         ops = space.draw(task.seed, number)
         network = _network(space, ops, task, number)
@@ -125,9 +125,10 @@ def try_out(bench: Bench, params: RandomSearch) -> Output:
         inner = None
         with bench.paused():
             parameters, macs = count(network)
-        found = {"ops": ops, "valid_acc_pct": history.test_acc_pct[-1], "loss": history.loss[-1]}
+        accuracy = history.test_acc_pct[-1]
+        found = {"ops": ops, "valid_acc_pct": accuracy, "loss": history.loss[-1]}
         done.append({**found, "params": parameters, "macs": macs})
-        bench.progress(number + 1, params.candidates, valid_acc_pct=found["valid_acc_pct"])
+        bench.progress(number + 1, params.candidates, valid_acc_pct=accuracy)
         bench.checkpoint(lambda: {"done": done, "inner": None})
     chosen = max(range(len(done)), key=lambda number: (done[number]["valid_acc_pct"], -done[number]["macs"], -number))
     values = {
