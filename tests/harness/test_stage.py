@@ -84,7 +84,6 @@ def test_what_makes_a_different_training_makes_a_different_key(word):
         "seeds=1",
         "deploy_precision=fp16",
         "inference.windows=7",
-        "data.search=cifar10",
     ],
 )
 def test_what_does_not_touch_training_keeps_its_key(word):

@@ -38,6 +38,7 @@ def test_every_operation_gives_the_values_and_gradients_of_the_original(case):
     name = name.removesuffix("_without_bn")
     x = build(OPS["x"]).requires_grad_()
     out = _op(name, int(stride[-1]), OPS["base"], searching=not plain)(x)
+    assert list(out.shape) == OPS["ops"][case]["out"]["shape"]
     same(out, OPS["ops"][case]["out"])
     if "grad_x" in OPS["ops"][case]:
         (gradient,) = torch.autograd.grad(out, x, build(OPS["grad_out"][stride]), allow_unused=True)

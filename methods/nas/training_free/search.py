@@ -96,12 +96,9 @@ def _scored(log: Mapping[str, list[Any]], chosen: int, params: ZeroCostSearch, s
     arrays = {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()}
     ops = [[row.index(op) for op, row in zip(own, params.space.edges, strict=True)] for own in log["ops"]]
     arrays["ops"] = torch.tensor(ops, dtype=torch.uint8)
-    values = {
-        "candidates": len(log["ops"]),
-        "chosen": chosen,
-        **{name: float(log[name][chosen]) for name in params.proxies},
-        **{f"{name}_seconds": value for name, value in seconds.items()},
-    }
+    values: dict[str, float] = {"candidates": len(log["ops"]), "chosen": chosen}
+    values |= {name: float(log[name][chosen]) for name in params.proxies}
+    values |= {f"{name}_seconds": value for name, value in seconds.items()}
     scores = {name: [float(f"{value:.6g}") for value in columns[name]] for name in columns}
     return Output(arrays=arrays, values=values, details={"architecture": architecture, "search": {"scores": scores}})
 
