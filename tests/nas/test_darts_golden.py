@@ -52,6 +52,7 @@ def test_a_mixed_edge_gives_the_values_and_gradients_of_the_original(stride):
     x, row = build(OPS["x"]).requires_grad_(), build(OPS["alpha_row"]).requires_grad_()
     wanted = OPS["ops"][f"mixed/stride{stride}"]
     out = edge(x, row.softmax(-1))
+    assert list(out.shape) == wanted["out"]["shape"]
     same(out, wanted["out"])
     gradients = torch.autograd.grad(out, [x, row], build(OPS["grad_out"][f"stride{stride}"]))
     same(gradients[0], wanted["grad_x"])
@@ -132,6 +133,7 @@ def test_first_order_gradients_are_those_of_the_original(name):
     net = Supernet(name)
     wanted = net.case["first_order"]
     found = first_order(net.network, net.valid)
+    assert net.network.alphas_normal.grad is None, "the gradients are handed back, and lie on no parameter"
     same(found.gradients[0], wanted["alpha_grad_normal"])
     same(found.gradients[1], wanted["alpha_grad_reduce"])
     functional.cross_entropy(net.network(net.valid[0]), net.valid[1]).backward()
