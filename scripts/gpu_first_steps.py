@@ -84,6 +84,7 @@ def all_steps(places: Places) -> list[Step]:
         Step("perf: start", ("scripts/perf_start.py",), 90, 540),
         Step("perf: deployment", ("scripts/perf_deployment.py", "5"), 120, 540, needs=EXPORT),
         Step("perf: efficient", ("scripts/perf_efficient.py",), 60, 300, needs=EXPORT),
+        Step("perf: NAS", ("scripts/perf_nas.py",), 60, 300),
         Step("data", ("-c", FETCH, str(places.data)), 20, 300),
         *_short_lives(device),
         *_table_3(device),
@@ -123,7 +124,19 @@ def _short_lives(device: tuple[str, ...]) -> list[Step]:
         _life("short life: VGG16 pruned", *pruned),
         _life("short life: VGG16 pruned by NNI", *pruned, "method.backend=nni", needs=("nni",)),
         _life("short life: ResNet56->ResNet20 by CRD", *distilled),
+        *_searched(device),
         pretended,
+    ]
+
+
+def _searched(device: tuple[str, ...]) -> list[Step]:
+    """Searches of the smallest spaces: DARTS from its graph, ProxylessNAS priced by a table of the board, scores."""
+    priced = "method.costs={kind:energy}"
+    small = ("inference.windows=5", "inference.warmup_cap_s=60", *device)
+    return [
+        _life("short life: cells searched by DARTS", "method=nas/darts_tiny", *small),
+        _life("short life: blocks searched, priced in energy", "method=nas/proxylessnas_tiny", priced, *small),
+        _life("short life: blocks searched by scores", "method=nas/zero_cost", "method.size=xs", *SHORT, *device),
     ]
 
 
@@ -147,6 +160,7 @@ def _table_3(device: tuple[str, ...]) -> list[Step]:
             _life(f"beyond the paper: {model} by amp", "method=training/amp", f"model=nni/{model}", *device)
             for model in ("vgg16", "resnet18")
         ),
+        _life("beyond the paper: P-MB S by ProxylessNAS", "method=nas/proxylessnas", *device),
     ]
 
 
@@ -163,6 +177,11 @@ QUESTIONS = (
     ("What starting costs", ("perf: start",)),
     ("Engines by precision and batch size: torch eager beside CUDA graphs", ("perf: deployment",)),
     ("What autocast saves of a step, and what fake quantization costs", ("perf: efficient",)),
+    ("What the steps of searches cost, and what a graph saves of DARTS's", ("perf: NAS",)),
+    (
+        "Searches from their graphs and with a table of the board's joules",
+        ("short life: blocks searched, priced in energy",),
+    ),
     ("VGG16 and ResNet18 under autocast", ("beyond the paper: vgg16 by amp", "beyond the paper: resnet18 by amp")),
     ("The same network in fp32, TF32, bf16 and fp16 from CUDA graphs", ("short life: VGG16 fp16 from CUDA graphs",)),
     (

@@ -273,7 +273,7 @@ def test_the_overrides_of_the_lives_compose():
     from benchmark.plan.config import compose, parse
 
     lives = [s.command for s in all_steps(Places("python3", Path("r"), Path("d"), Path("a"))) if "run" in s.command]
-    assert len(lives) == 29
+    assert len(lives) == 33
     for command in lives:
         experiment, _ = parse(compose([word for word in command[3:] if word != "hardware=gpu"]), GPU)
         experiment.build_method().plan(experiment.task)
@@ -299,6 +299,7 @@ def rehearsed(places: Places) -> list[Step]:
         "perf: start": ("scripts/perf_start.py", "1"),
         "perf: deployment": ("-c", "print('and there')"),
         "perf: efficient": ("-c", "print('and over there')"),
+        "perf: NAS": ("-c", "print('and at last here')"),
         "data": ("-c", "print('synthetic images need no files')"),
         "short life: VGG16": (*words, "method=baseline", "model=repdistiller/vgg8"),
         "short life: VGG16 pruned": (*words, "method=pruning/l1", "model=repdistiller/vgg8"),
@@ -311,7 +312,7 @@ def rehearsed(places: Places) -> list[Step]:
         ),
     }
     smoke = (*words, "method=baseline", "model=repdistiller/vgg8")
-    alike = ("from CUDA graphs", "by amp in", "factored")  # how those lives run on a CPU, other tests see
+    alike = ("from CUDA graphs", "by amp in", "factored", "searched")  # how those lives run on a CPU, other tests see
     stands_in |= {step.name: smoke for step in all_steps(places) if any(word in step.name for word in alike)}
     steps = [step for step in all_steps(places) if not step.name.startswith(("Table 3", "beyond the paper"))]
     return [replace(step, command=stands_in.get(step.name, step.command), least_s=1.0) for step in steps]
@@ -335,6 +336,9 @@ def test_the_hour_is_rehearsed_on_the_fake_driver(driver, hour, tmp_path):
         "perf: training": "passed",
         "perf: deployment": "passed",
         "perf: efficient": "passed",
+        "perf: NAS": "passed",
+        "short life: cells searched by DARTS": "passed",
+        **{f"short life: blocks searched{how}": "passed" for how in (", priced in energy", " by scores")},
         **{f"short life: VGG16 {name}": "passed" for name in ("by amp in bf16", "by amp in fp16", "factored")},
         "short life: VGG16 trained for INT8": "skipped",
         **{f"short life: VGG16 {name} from CUDA graphs": "passed" for name in ("fp32", "tf32", "bf16", "fp16")},
