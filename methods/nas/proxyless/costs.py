@@ -209,12 +209,13 @@ class Price:
                 f"method.costs.rule=multiply needs costs above 1 {UNITS[costs.kind]}, and the fixed layers have "
                 f"{table.fixed:g}, the reference {self.reference:g}: use rule=add"
             )
-        self._rows = [torch.tensor(row, dtype=dtype, device=device) for row in table.edges]
+        widest = max(map(len, table.edges), default=0)
+        rows = [[*row, *[0.0] * (widest - len(row))] for row in table.edges]
+        self._rows = torch.tensor(rows, dtype=dtype, device=device)
 
-    def expected(self, edges: Sequence[MixedOp]) -> Tensor:
-        """E of what the present step compares. Differentiable."""
-        own = [(edge.shares() * row).sum() for edge, row in zip(edges, self._rows, strict=True)]
-        return self.table.fixed + torch.stack(own).sum()
+    def expected(self, shares: Tensor) -> Tensor:
+        """E of what a step compares, by its shares [edges, widest]. Differentiable."""
+        return self.table.fixed + (shares * self._rows).sum()
 
     def joined(self, loss: Tensor, expected: Tensor) -> Tensor:
         """The loss with the cost in it, by the rule of `costs`; see `Costs`."""

@@ -44,13 +44,13 @@ class MixedOp(nn.Module):
         self.gates: Tensor | None = None
         self.ready: Tensor | None = None
 
-    def choose(self, choice: Choice) -> None:
-        """Take what runs from now on; with others beside it, fresh gates."""
+    def choose(self, choice: Choice, gates: Tensor | None = None) -> None:
+        """Take what runs from now on. With others beside it, `gates` [k] are one-hot, require a gradient and may be a
+        row of a table; without any given, fresh ones are made."""
         self.choice, self.gates = choice, None
         if choice.others:
-            self.gates = torch.zeros_like(self.alpha)
-            self.gates[choice.active] = 1
-            self.gates.requires_grad_()
+            own = nn.functional.one_hot(torch.tensor(choice.active), len(self.alpha)).to(self.alpha)
+            self.gates = own.requires_grad_() if gates is None else gates
 
     def forward(self, x: Tensor) -> Tensor:
         """The output of the active operation; or what lies `ready`, where somebody measures all but the edges."""
@@ -71,32 +71,41 @@ class MixedOp(nn.Module):
     def updates(self) -> bool:
         """Whether an architecture step changes this edge: not where the active operation is zero. ProxylessNAS's code
         then runs nothing else either, and so learns nothing about the edge."""
-        return not isinstance(list(self.ops.values())[self.choice.active], Zero)
-
-    def compared(self) -> list[int]:
-        """The operations among which the present step decides."""
-        return sorted({self.choice.active, *self.choice.others})
-
-    def shares(self) -> Tensor:
-        """Probabilities [k]: the softmax over the operations compared, zero for all others. Differentiable."""
-        masked = torch.full_like(self.alpha, -torch.inf)
-        compared = self.compared()
-        masked[compared] = self.alpha[compared]
-        return masked.softmax(0)
-
-    def alpha_gradient(self, gate_gradient: Tensor) -> Tensor:
-        """dL/dalpha_a = sum over m of dL/dg_m q_m (delta_am - q_a), q the shares: equation 3 of the paper, and of two
-        paths its section 3.3."""
-        q = self.shares().detach()
-        return q * (gate_gradient - (gate_gradient * q).sum())
+        return not isinstance(_active(self, self.choice), Zero)
 
 
-def keep_unsampled(edge: MixedOp, before: Tensor) -> None:
-    """After a step on two parameters: shift both so that the probabilities of all other operations are what they were
-    with `before` [k]."""
-    pair = edge.compared()
+def _active(edge: MixedOp, choice: Choice) -> nn.Module:
+    return list(edge.ops.values())[choice.active]
+
+
+def stacked(alphas: Sequence[Tensor], widest: int) -> Tensor:
+    """The parameters of all edges as a table [edges, widest], -inf where an edge has fewer operations.
+    Differentiable."""
+    rows = [nn.functional.pad(alpha, (0, widest - len(alpha)), value=-torch.inf) for alpha in alphas]
+    return torch.stack(rows)
+
+
+def shares(table: Tensor, compared: Tensor) -> Tensor:
+    """Probabilities [edges, widest]: on every edge the softmax over the operations `compared`, zero for all others.
+    Differentiable."""
+    return table.masked_fill(~compared, -torch.inf).softmax(-1)
+
+
+def alpha_gradient(gate_gradient: Tensor, q: Tensor) -> Tensor:
+    """dL/dalpha_a = sum over m of dL/dg_m q_m (delta_am - q_a), edge by edge, from dL/dg and the shares q, all [edges,
+    widest]: equation 3 of the paper, and of two paths its section 3.3."""
+    return q * (gate_gradient - (gate_gradient * q).sum(-1, keepdim=True))
+
+
+def keep_unsampled(alphas: Sequence[Tensor], before: Tensor, compared: Tensor) -> None:
+    """After a step on the parameters of the operations `compared`: shift these so that the probabilities of all others
+    are what they were with the table `before`. In place."""
     with torch.no_grad():
-        edge.alpha[pair] -= edge.alpha[pair].logsumexp(0) - before[pair].logsumexp(0)
+        after = stacked(alphas, before.shape[1]).masked_fill(~compared, -torch.inf)
+        shift = after.logsumexp(-1) - before.masked_fill(~compared, -torch.inf).logsumexp(-1)
+        moves = torch.where(compared, shift[:, None], 0)
+        for alpha, move in zip(alphas, moves, strict=True):
+            alpha.sub_(move[: len(alpha)])
 
 
 class Paths:
@@ -112,11 +121,8 @@ class Paths:
 
     def refresh(self) -> None:
         """Copy the parameters again. Waits for the device."""
-        rows = [
-            nn.functional.pad(edge.alpha.detach().float(), (0, self.widest - len(edge.alpha)), value=-torch.inf)
-            for edge in self.edges
-        ]
-        self.probabilities = torch.stack(rows).cpu().softmax(1)
+        table = stacked([edge.alpha.detach() for edge in self.edges], self.widest)
+        self.probabilities = table.float().cpu().softmax(1)
 
     def single(self, count: int, generator: torch.Generator) -> list[list[Choice]]:
         """For each of `count` steps one operation an edge, drawn by its probability."""
@@ -148,6 +154,31 @@ def choose_all(edges: Sequence[MixedOp], choices: Sequence[Choice]) -> None:
     """Set what runs on every edge."""
     for edge, choice in zip(edges, choices, strict=True):
         edge.choose(choice)
+
+
+class Gates(NamedTuple):
+    """What an architecture step decides, as tables [edges, widest] on the device: one-hot gates of the active
+    operations, which require a gradient, the operations that are compared, and those whose parameters will move."""
+
+    gates: Tensor
+    compared: Tensor
+    moved: Tensor
+
+
+def open_gates(edges: Sequence[MixedOp], choices: Sequence[Choice]) -> Gates:
+    """Set what runs on every edge, and hang one table of gates into all of them. Never waits for the device."""
+    widest, like = max(len(edge.alpha) for edge in edges), edges[0].alpha
+    host = torch.zeros(3, len(edges), widest)
+    for row, choice in enumerate(choices):
+        host[0, row, choice.active] = 1
+        host[1, row, [choice.active, *choice.others]] = 1
+        if not isinstance(_active(edges[row], choice), Zero):
+            host[2, row] = host[1, row]
+    tables = host.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else host
+    gates = tables[0].to(like.dtype).detach().requires_grad_()
+    for number, (edge, choice) in enumerate(zip(edges, choices, strict=True)):
+        edge.choose(choice, gates[number])
+    return Gates(gates, tables[1].bool(), tables[2].bool())
 
 
 def names(edges: Sequence[MixedOp], choices: Sequence[Choice]) -> list[str]:

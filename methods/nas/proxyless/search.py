@@ -22,7 +22,18 @@ from benchmark.vision.training_step import autocast_told, safe_in_channels_last,
 from methods.nas.log import Log
 from methods.nas.params import Alphas, ProxylessSearch
 from methods.nas.proxyless.costs import Price, counted, of_arrays
-from methods.nas.proxyless.gates import Choice, Paths, adam, choose_all, keep_unsampled, names
+from methods.nas.proxyless.gates import (
+    Choice,
+    Paths,
+    adam,
+    alpha_gradient,
+    choose_all,
+    keep_unsampled,
+    names,
+    open_gates,
+    shares,
+    stacked,
+)
 from methods.nas.proxyless.supernet import Supernet
 from methods.nas.resolve import supernet_of
 from methods.nas.splits import held_out
@@ -81,27 +92,22 @@ class Searcher:
         With two operations on an edge, the probabilities of all others stay what they were. An edge whose active
         operation is zero is left out. Never waits for the device.
         """
-        edges = self.supernet.edges
-        choose_all(edges, choices)
+        edges, alphas = self.supernet.edges, self.supernet.alphas()
+        gates, compared, moved = open_gates(edges, choices)
         loss, logits = self._forward(batch, 0.0)
-        live = [edge for edge in edges if edge.updates]
-        alphas = [edge.alpha for edge in live]
+        table = stacked(alphas, compared.shape[1])
+        q = shares(table, compared)
         whole = loss.float() if loss.dtype in (torch.bfloat16, torch.float16) else loss
-        priced = whole if self.price is None else self.price.joined(whole, self.price.expected(edges))
-        wanted = [edge.gates for edge in live if edge.gates is not None]
-        found = torch.autograd.grad(priced, [*wanted, *alphas], allow_unused=True) if live else ()
-        for number, edge in enumerate(live):
-            gate, direct = found[number], found[len(live) + number]
-            own = edge.alpha_gradient(torch.zeros_like(edge.alpha) if gate is None else gate)
-            edge.alpha.grad = own if direct is None else own + direct
-        for edge in edges:
-            if not edge.updates:
-                edge.alpha.grad = None
-        before = [alpha.detach().clone() for alpha in alphas]
+        priced = whole if self.price is None else self.price.joined(whole, self.price.expected(q))
+        gate_gradient, *direct = torch.autograd.grad(priced, [gates, *alphas], allow_unused=True)
+        gate_gradient = torch.zeros_like(gates) if gate_gradient is None else gate_gradient
+        learned = alpha_gradient(gate_gradient, q.detach())
+        for edge, row, part in zip(edges, learned, direct, strict=True):
+            own = row[: len(edge.alpha)]
+            edge.alpha.grad = (own if part is None else own + part) if edge.updates else None
         self.alpha_optimiser.step()
-        for edge, old in zip(live, before, strict=True):
-            if len(edge.compared()) < len(edge.alpha):
-                keep_unsampled(edge, old)
+        if any(len(choice.others) + 1 < len(edge.alpha) for edge, choice in zip(edges, choices, strict=True)):
+            keep_unsampled(alphas, table.detach(), moved)
         self.alpha_optimiser.zero_grad(set_to_none=True)
         return Seen(loss.detach(), logits.detach())
 
