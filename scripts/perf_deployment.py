@@ -58,14 +58,18 @@ class Made(NamedTuple):
 
 
 def made(name: str, images: int = CALIBRATION_IMAGES) -> Made:
-    """An untrained network of the zoo whose batch norm has seen random images, calibrated on `images` (a multiple
-    of 32)."""
+    """As `made_of`, of a network of the zoo."""
     from omegaconf import OmegaConf
-    from onnx import numpy_helper
 
     words = OmegaConf.to_container(compose([f"model={name}"]).model)
     assert isinstance(words, dict)
-    model = Model(name=name, builder=words["builder"], kwargs=words.get("kwargs") or {})
+    return made_of(Model(name=name, builder=words["builder"], kwargs=words.get("kwargs") or {}), images)
+
+
+def made_of(model: Model, images: int = CALIBRATION_IMAGES) -> Made:
+    """An untrained network whose batch norm has seen random images, calibrated on `images` (a multiple of 32)."""
+    from onnx import numpy_helper
+
     torch.manual_seed(0)
     module = build_model(model, 100).train()
     with torch.no_grad():

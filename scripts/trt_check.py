@@ -13,6 +13,10 @@ import importlib
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmark.plan.task import Model
 
 FAMILIES = (
     "repdistiller/vgg8", "nni/resnet18", "repdistiller/resnet8", "repdistiller/ResNet50", "repdistiller/wrn_16_1",
@@ -24,18 +28,30 @@ CAPABILITY = "SM86"
 
 def write(folder: Path) -> int:
     """Untrained networks, calibrated on random images: what a parser sees does not depend on weights."""
-    from perf_deployment import made  # here: the environment that builds has no torch
+    from perf_deployment import made, made_of  # here: the environment that builds has no torch
 
     from benchmark.deploy.graphs import half, quantized
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FAMILIES:
-        own = made(name, images=32)
+    for name in (*FAMILIES, *searched()):
+        own = made(name, images=32) if name in FAMILIES else made_of(searched()[name], images=32)
         files = {"fp32": own.exported, "fp16": half(own.exported), "int8": quantized(own.exported, own.scales, "trt")}
         for precision, model in files.items():
             (folder / f"{name.replace('/', '.')}.{precision}.onnx").write_bytes(model.SerializeToString())
         print(f"{name}: written", flush=True)
     return 0
+
+
+def searched() -> dict[str, Model]:
+    """One small network of each space that is searched: cells, blocks and trees."""
+    from methods.nas import spaces
+    from methods.nas.darts.genotype import PUBLISHED
+    from methods.nas.stages import derived
+
+    blocks, trees = spaces.pmb("xs"), spaces.tree("b2")
+    cells = derived(spaces.darts(4, 3), {"genotype": PUBLISHED["DARTS_V2"]})
+    drawn = [derived(space.model, space.architecture(space.draw(0, 0))) for space in (blocks, trees)]
+    return {model.name: model for model in (cells, *drawn)}
 
 
 def build(folder: Path) -> int:
