@@ -437,6 +437,7 @@ def test_a_small_tree_network_gives_the_values_of_the_original():
     same_total([p.grad for p in network.parameters()], case["weight_grad"])
 
 
+@pytest.mark.slow
 def test_the_published_network_gives_the_values_of_the_original():
     from benchmark.plan.config import compose
 
@@ -466,7 +467,9 @@ SPACES = {
 }
 
 
-@pytest.mark.parametrize("name", list(PROXYLESS["sizes"]))
+@pytest.mark.parametrize(
+    "name", [name if name == "P-MB S" else pytest.param(name, marks=pytest.mark.slow) for name in PROXYLESS["sizes"]]
+)
 def test_the_sizes_of_every_space_are_met_to_the_parameter(name):
     wanted, space = PROXYLESS["sizes"][name], spaces.space_of(*SPACES[name])
     if "widths" in wanted:
