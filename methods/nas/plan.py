@@ -29,7 +29,6 @@ from methods.nas.params import (
 from methods.way import with_recipe
 
 Backend = Literal["native", "nni"]
-SpaceName = Literal["pmb", "tree"]
 
 
 class Regularised(Config):
@@ -103,7 +102,7 @@ class Given(Config):
     """
 
     genotype: Literal["DARTS_V1", "DARTS_V2"] | None = None
-    space: SpaceName | None = None
+    space: str | None = None
     size: str = ""
     architecture: Mapping[str, Any] | None = None
     found: str
@@ -146,9 +145,9 @@ class Given(Config):
 
 
 class InSpace(Config):
-    """What searches in a space of edges share: which space, and its size."""
+    """What searches in a space of edges share: which space (see `spaces.space_of`), and its size."""
 
-    space: SpaceName = "pmb"
+    space: str = "pmb"
     size: str = "s"
 
     def own_model(self) -> Model:

@@ -3,6 +3,7 @@ choice of them. Torch-free."""
 
 from __future__ import annotations
 
+import importlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -77,12 +78,24 @@ def _size(size: str, known: dict[str, Any], space: str) -> Any:
     return known[size]
 
 
+OURS = ("pmb", "tree")
+
+
 def space_of(name: str, size: str) -> Space:
-    """The space that a command names. Raises ValueError."""
-    spaces = {"pmb": pmb, "tree": tree}
-    if name not in spaces:
-        raise ValueError(f"space={name}: there are {', '.join(spaces)}")
-    return spaces[name](size)
+    """The space that a command names: one of `OURS`, or, as `module:function`, a function of one's own that makes a
+    `Space` of a size. Raises ValueError."""
+    if name in OURS:
+        return {"pmb": pmb, "tree": tree}[name](size)
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise ValueError(f"space={name}: there are {', '.join(OURS)}, and module:function for one of your own")
+    try:
+        found = getattr(importlib.import_module(module), function)(size)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"space={name}: {error}") from error
+    if not isinstance(found, Space):
+        raise ValueError(f"space={name} makes a {type(found).__name__} and no Space")
+    return found
 
 
 def darts(channels: int, cells: int) -> Model:

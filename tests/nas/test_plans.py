@@ -114,7 +114,10 @@ def test_a_searched_life_names_no_model_and_says_why():
         (("method=nas/darts", "profile=published"), "profile=published: no search repeats its original's loop"),
         (("method=nas/darts", "method.backend=nni", "method.order=second"), "NNI 3.0 has first-order DARTS alone"),
         (("method=nas/proxylessnas", "method.size=xl"), "size=xl: the space pmb has the sizes xs, s, m"),
-        (("method=nas/proxylessnas", "method.space=pbm"), "method.space: .*'pmb' or 'tree'"),
+        (
+            ("method=nas/proxylessnas", "method.space=pbm"),
+            "space=pbm: there are pmb, tree, and module:function for one of your own",
+        ),
         (
             ("method=nas/proxylessnas_energy", "method.costs.kind=heat"),
             "method.costs.kind: .*'macs', 'latency' or 'energy'",
@@ -338,6 +341,18 @@ def test_a_searched_network_is_deployed_in_int8(tmp_path, name):
     assert row.agreement_pct > 50
 
 
+def test_a_space_of_ones_own_is_searched_without_touching_a_file_of_ours(tmp_path):
+    """The space and its supernet lie in a test's module; so may those of anybody."""
+    block = {**SEARCHES["proxyless"], "space": "tests.nas.small:own_space", "size": "any", "name": "own", "recipe": "t"}
+    device, store = find_device("cpu"), Store(tmp_path / "results", tmp_path / "artifacts")
+    found = lives_of(_experiment(tmp_path, block), device, store)
+    work_all(tmp_path, device, found)
+    book = Book.read(store)
+    (row,) = summarise(book, stage_rows(book))
+    assert (row.model, row.missing) == ("two", "")
+    assert row.compress_wh > 0
+
+
 # --- CIFAR-10, by a fixture --------------------------------------------------------------------------------------
 
 
@@ -397,6 +412,10 @@ def test_published_genotypes_are_built_as_given():
 def test_spaces_know_their_words():
     with pytest.raises(ValueError, match="space=cube: there are pmb, tree"):
         spaces.space_of("cube", "s")
+    with pytest.raises(ValueError, match=r"space=tests\.nas\.nowhere:x: No module named"):
+        spaces.space_of("tests.nas.nowhere:x", "s")
+    with pytest.raises(ValueError, match="makes a Task and no Space"):
+        spaces.space_of("tests.nas.small:task", None)
     space = spaces.tree("b2")
     ops = space.draw(0, 0)
     kwargs = space.architecture(ops)["ops"]

@@ -124,7 +124,7 @@ def try_out(bench: Bench, params: RandomSearch) -> Output:
             parameters, macs = count(network)
         accuracy = history.test_acc_pct[-1]
         found = {"ops": ops, "valid_acc_pct": accuracy, "loss": history.loss[-1]}
-        done.append({**found, "params": parameters, "macs": macs})
+        done.append({**found, "params": parameters, "macs": macs, "execution": history.execution})
         bench.progress(number + 1, params.candidates, valid_acc_pct=accuracy)
         bench.checkpoint(lambda: {"done": done, "inner": None})
     chosen = max(range(len(done)), key=lambda number: (done[number]["valid_acc_pct"], -done[number]["macs"], -number))
