@@ -76,7 +76,7 @@ def _plain() -> Callable[[], float]:
 
 def _proxyless(kind: str) -> Callable[[], float]:
     torch.manual_seed(0)
-    batch, net = _batch(), supernet_of(SPACE.supernet, TASK)
+    batch, net = _batch(), supernet_of(SPACE, 100)
     searcher = Searcher.on(net, RECIPE, Alphas(lr=1e-3, betas=(0.0, 0.999)), DEVICE)
     net.train()
     paths, generator = Paths(net.edges), torch.Generator().manual_seed(0)

@@ -55,11 +55,11 @@ class Costs(Config):
 class CostTable(Params):
     """Parameters of `methods.nas.proxyless.costs:table`: every operation of a space, measured at its own place.
 
-    A batch of `batch_size` images, for at least `seconds` each. `supernet` builds the network with all of them.
+    A batch of `batch_size` images, for at least `seconds` each.
     """
 
     task: Task
-    supernet: str
+    space: Space
     batch_size: int = Field(default=128, gt=0)
     seconds: float = Field(default=0.5, gt=0)
 
@@ -71,7 +71,7 @@ class ProxylessSearch(Searching):
     `weights_only_lr`. In the first searching epoch, too, no architecture step is taken.
     """
 
-    supernet: str
+    space: Space
     mode: Literal["two", "full"] = "two"
     alphas: Alphas
     every: int = Field(default=5, gt=0)

@@ -195,7 +195,7 @@ class Proxyless(InSpace):
             inputs["costs"] = table
         params = ProxylessSearch(
             task=own,
-            supernet=space.supernet,
+            space=space,
             mode=self.mode,
             alphas=self.alphas,
             every=self.every,
@@ -214,7 +214,7 @@ class Proxyless(InSpace):
         scale = type(task.scale)(name="none")
         update = {"recipe": nothing, "scale": scale, "seed": 0, "data": plain(task).data}
         own = bare.model_copy(update=update)
-        return CostTable(task=own, supernet=space.supernet, batch_size=self.table_batch, seconds=self.table_seconds)
+        return CostTable(task=own, space=space, batch_size=self.table_batch, seconds=self.table_seconds)
 
     def check(self, task: Task) -> None:
         """As `InSpace`, and raise ValueError where the images are too few to hold some out."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from benchmark.plan.task import Task
 from methods.nas.proxyless.supernet import Supernet
+from methods.nas.spaces import Space
 
 
-def supernet_of(function: str, task: Task) -> Supernet:
-    """The supernet that `module:function` builds from the arguments of the task's space, initialised from torch's
-    global generator."""
-    module, _, name = function.partition(":")
+def supernet_of(space: Space, classes: int) -> Supernet:
+    """The supernet that the space's function builds, initialised from torch's global generator. Raises ValueError where
+    its edges are not those of the space."""
+    module, _, name = space.supernet.partition(":")
     build: Callable[..., Supernet] = getattr(importlib.import_module(module), name)
-    return build(task.model.kwargs, task.data.classes)
+    supernet = build(space.model.kwargs, classes)
+    if [tuple(edge.ops) for edge in supernet.edges] != list(space.edges):
+        raise ValueError(f"{space.supernet} builds other edges than the space {space.model.name} says it has")
+    return supernet

@@ -56,7 +56,7 @@ def proxyless_search(space: Space = SPACE, **values) -> ProxylessSearch:
     """The smallest search of blocks."""
     given = {
         "task": task(space.model, epochs=3, label_smoothing=0.1, nesterov=True),
-        "supernet": space.supernet,
+        "space": space,
         "alphas": Alphas(lr=0.01, betas=(0.0, 0.999)),
         "every": 2,
         "held_out": 0.25,

@@ -92,7 +92,7 @@ def table(bench: Bench, params: CostTable) -> Output:
     """
     task = params.task
     seed_everything(task.seed)
-    supernet = supernet_of(params.supernet, task).to(bench.device).eval()
+    supernet = supernet_of(params.space, task.data.classes).to(bench.device).eval()
     layout = torch.channels_last if safe_in_channels_last(supernet, bench.device) else torch.contiguous_format
     supernet.to(memory_format=layout)  # type: ignore[call-overload] # missing in the stub
     numerics = switches(tf32=task.train_precision != "fp32", cudnn_benchmark=True)

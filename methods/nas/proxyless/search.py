@@ -148,7 +148,7 @@ def search(bench: Bench, params: ProxylessSearch, costs: Output | None = None) -
     """
     task = params.task
     seed_everything(task.seed)
-    supernet = supernet_of(params.supernet, task)
+    supernet = supernet_of(params.space, task.data.classes)
     if torch.device(bench.device).type == "cpu":
         keep_freed_memory()
     with bench.paused():
@@ -235,7 +235,7 @@ class _Search:
         with self.bench.paused():
             found = self.paths.strongest()
             valid = _validated(self.searcher, self.parts.valid, found) if seen else {}
-            architecture = {"ops": names(self.edges, found)}
+            architecture = self.params.space.architecture(names(self.edges, found))
             log.add([edge.alpha for edge in self.edges], architecture, **seen, **valid)
 
     def _epoch(self, number: int) -> dict[str, float]:
