@@ -230,13 +230,14 @@ class ZeroCost(InSpace):
 
     candidates: int = Field(default=1000, gt=0)
     images: int = Field(default=128, gt=1)
-    proxies: tuple[Literal["synflow", "naswot"], ...] = ("synflow", "naswot")
+    proxies: tuple[Literal["synflow", "naswot"], ...] = Field(default=("synflow", "naswot"), min_length=1)
 
     def plan(self, task: Task) -> Plan:
         """Scores, training."""
         space = spaces.space_of(self.space, self.size)
+        own = searching(task, _only_constants(task.recipe), space.model)
         params = ZeroCostSearch(
-            task=searching(task, _only_constants(task.recipe), space.model),
+            task=own.model_copy(update={"train_precision": "fp32"}),  # scores are computed in it, or finer
             candidates=self.candidates,
             images=self.images,
             proxies=self.proxies,
@@ -244,6 +245,13 @@ class ZeroCost(InSpace):
         )
         searched = Stage("methods.nas.training_free.search:score", params)
         return _ends([(Phase.COMPRESS, searched)], Retraining(task=plain(task)), task)
+
+    def check(self, task: Task) -> None:
+        """As `InSpace`, and raise ValueError where there are fewer images than naswot is to compare."""
+        super().check(task)
+        there = task.scale.train_images
+        if "naswot" in self.proxies and there is not None and there < self.images:
+            raise ValueError(f"method.images={self.images}: scale {task.scale.name} has {there} training images")
 
 
 def _only_constants(recipe: Recipe) -> Recipe:

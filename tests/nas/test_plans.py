@@ -123,6 +123,7 @@ def test_a_searched_life_names_no_model_and_says_why():
             "method.costs.kind: .*'macs', 'latency' or 'energy'",
         ),
         (("method=nas/darts_genotype", "method.genotype=DARTS_V3"), "method.genotype: .*'DARTS_V1' or 'DARTS_V2'"),
+        (("method=nas/zero_cost", "method.proxies=[]"), "method.proxies: .*at least 1 item"),
         (("method=nas/darts_genotype", "method.genotype=null"), "a published architecture is a genotype, or a space"),
     ],
 )
@@ -136,9 +137,11 @@ def test_a_space_that_cannot_be_built_is_refused_before_work():
         _life("method=nas/proxyless_published", "method.size=b6"),
         _life("method=nas/proxylessnas", "+scale.train_images=10"),
         _life("method=nas/zero_cost"),
+        _life("method=nas/zero_cost", "scale=smoke", "method.images=500"),
     ]
     why = refusals(found, CPU, "cpu")
-    assert sorted(why) == [0, 1]
+    assert sorted(why) == [0, 1, 3]
+    assert "method.images=500: scale smoke has 256 training images" in why[3]
     assert "model tree-b6 cannot be built: ValueError: 18 blocks need 18 times 12 operations" in why[0]
     assert "scale.train_images=10: a share of 0.1 leaves too few to search on" in why[1]
 
