@@ -91,6 +91,12 @@ class Darts(Config):
     def check(self, task: Task) -> None:
         """Raise ValueError where the networks cannot be built, or the images are too few."""
         check_searchable(task, share=0.5)
+        if self.backend == "nni":
+            from methods.nni_bridge.nas import why_unavailable  # torch, and so is what it imports
+
+            why = why_unavailable()
+            if why:
+                raise ValueError(why)
         _check_builds(self.own_model(), {"genotype": PUBLISHED["DARTS_V2"]}, task)
 
 

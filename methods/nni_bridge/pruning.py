@@ -10,12 +10,8 @@ takes a `Job`. `ranked` serves any criterion.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
-import io
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,8 +22,8 @@ import torch.fx
 from torch import Tensor, nn
 
 from benchmark.vision.data import Batch
-from benchmark.vision.download import import_torchvision
 from benchmark.vision.training import loss_of
+from methods.nni_bridge.quiet import quiet
 from methods.pruning.criteria.steps import sgd
 from methods.pruning.criteria.subject import Subject
 from methods.pruning.params import Choice, Scoring
@@ -40,7 +36,7 @@ MODULES = ("nni.compression.pruning", "nni.compression.speedup", "nni.compressio
 
 def prepare() -> None:
     """Import all of NNI that the functions below need: seconds, once in a process."""
-    with _quiet():
+    with quiet(MODULES):
         importlib.import_module("torch.fx.passes.shape_prop")
 
 
@@ -63,7 +59,7 @@ def masks(subject: Subject, choice: Choice) -> dict[str, Tensor]:
     """
     if choice.nni_pruner is None:
         raise ValueError(f"NNI has no pruner for {choice.scoring.criterion}: use backend=native")
-    with _quiet():
+    with quiet(MODULES):
         work, layers = copy.deepcopy(subject.model), subject.layers
         work.eval()
         if choice.mode == "dependency_aware":
@@ -85,7 +81,7 @@ def speed_up(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     Done on the CPU and in eval mode: its constructor runs the model, which in train mode would change batch norms. The
     graph is torch.fx's, for NNI's own tracer does not know today's torch.
     """
-    with _quiet():
+    with quiet(MODULES):
         from nni.compression.speedup import ModelSpeedup
 
         device = next(model.parameters()).device
@@ -239,28 +235,3 @@ def _keep_gradient(buffer: list[Tensor]) -> Callable[[Tensor], None]:
         buffer[1] = gradient.detach().clone()
 
     return keep
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """NNI prints and logs a line per layer, and registers with torch what torch has registered: none of it is news."""
-    import_torchvision()
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r".*_register_pytree_node.*is deprecated", FutureWarning)
-        warnings.filterwarnings("ignore", r".*is already registered as pytree node", UserWarning)
-        for module in MODULES:  # what warns, and what creates the loggers
-            importlib.import_module(module)
-        levels = {logger: logger.level for logger in _loggers()}
-        for logger in levels:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in levels.items():
-                logger.setLevel(level)
-
-
-def _loggers() -> list[logging.Logger]:
-    """NNI's loggers; some of its parts give their own a level."""
-    known = [logging.getLogger("nni"), *logging.root.manager.loggerDict.values()]
-    return [one for one in known if isinstance(one, logging.Logger) and one.name.partition(".")[0] == "nni"]

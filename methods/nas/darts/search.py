@@ -136,10 +136,14 @@ class Parts(NamedTuple):
 
 def search(bench: Bench, params: DartsSearch) -> Output:
     """Search a cell on `params.task.data`; hands on its genotype, and the course of the search."""
+    seed_everything(params.task.seed)
+    size = params.task.model.kwargs
+    return search_with(bench, params, SearchNetwork(size["channels"], size["cells"], params.task.data.classes))
+
+
+def search_with(bench: Bench, params: DartsSearch, network: SearchNetwork) -> Output:
+    """As `search`, with a network that is there: it may be anybody's that mixes operations by parameters."""
     task = params.task
-    seed_everything(task.seed)
-    size = task.model.kwargs
-    network = SearchNetwork(size["channels"], size["cells"], task.data.classes)
     if torch.device(bench.device).type == "cpu":
         keep_freed_memory()
     with bench.paused():
