@@ -121,17 +121,22 @@ class _Places(NamedTuple):
 
 def _measure_all(bench: Bench, params: CostTable, places: _Places) -> dict[str, Cost | None]:
     """Costs by word; None for what computes nothing. The fixed layers are called 'fixed'."""
-    calls: dict[str, Callable[[], object] | None] = {}
+    standing: dict[str, tuple[MixedOp, nn.Module]] = {}
     for edge in places.supernet.edges:
         for op in edge.ops.values():
-            nothing = isinstance(op, Zero | nn.Identity)
-            calls.setdefault(places.word(edge, op), None if nothing else partial(_call, op, places.images(edge)))
+            standing.setdefault(places.word(edge, op), (edge, op))
     found: dict[str, Cost | None] = {}
-    for number, (word, call) in enumerate(calls.items()):
-        found[word] = None if call is None else _measured(bench, call, params.seconds)
-        bench.progress(number + 1, len(calls) + 1)
+    for number, (word, (edge, op)) in enumerate(standing.items()):
+        nothing = isinstance(op, Zero | nn.Identity)
+        found[word] = None if nothing else _measured(bench, partial(_call, op, places.images(edge)), params.seconds)
+        bench.progress(number + 1, len(standing) + 1)
+    ready: dict[str, Tensor] = {}
     for edge in places.supernet.edges:  # a tensor that lies ready stands for every edge: what is left is fixed
-        edge.ready = next(iter(edge.ops.values()))(places.images(edge))
+        first = next(iter(edge.ops.values()))
+        word = places.word(edge, first)
+        if word not in ready:  # edges alike share one: a deep tree has hundreds
+            ready[word] = first(places.images(edge))
+        edge.ready = ready[word]
     device = places.supernet.edges[0].alpha.device
     images = torch.randn(params.batch_size, 3, 32, 32, device=device).contiguous(memory_format=places.layout)
     found["fixed"] = _measured(bench, partial(places.supernet, images), params.seconds)
