@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from benchmark.plan.stage import Bound, Phase, Plan, Precision, Stage
-from benchmark.plan.task import Config, Data, Model, Recipe, Task
+from benchmark.plan.task import TRAIN_IMAGES, Config, Data, Model, Recipe, Task
 from methods.baseline import plain
 from methods.nas import spaces
 from methods.nas.darts.genotype import PUBLISHED
@@ -42,6 +42,16 @@ class Regularised(Config):
     def model(self) -> Model:
         """What all networks of this size share."""
         return spaces.darts(self.channels, self.cells)
+
+    def check(self, task: Task) -> None:
+        """Raise ValueError where the last batch of an epoch would be one image: the auxiliary head's batch norm, on maps
+        of one pixel, cannot train on it."""
+        images, batch = task.scale.train_images or TRAIN_IMAGES, task.recipe.batch_size
+        if self.auxiliary_weight and images % batch == 1:
+            raise ValueError(
+                f"{images} images in batches of {batch} leave one alone, which the auxiliary head cannot train on: change "
+                "recipe.batch_size, or set method.retrain.auxiliary_weight=0"
+            )
 
     def retraining(self, task: Task, architecture: Mapping[str, Any] | None = None) -> Retraining:
         """The parameters of the training; without an architecture it takes the search's."""
@@ -91,6 +101,7 @@ class Darts(Config):
     def check(self, task: Task) -> None:
         """Raise ValueError where the networks cannot be built, or the images are too few."""
         check_searchable(task, share=0.5)
+        self.retrain.check(task)
         if self.backend == "nni":
             from methods.nni_bridge.nas import why_unavailable  # torch, and so is what it imports
 
@@ -146,7 +157,9 @@ class Given(Config):
         return _ends([], params, task, {Phase.COMPRESS: f"the search was not measured: {self.found}"})
 
     def check(self, task: Task) -> None:
-        """Raise ValueError where the network cannot be built."""
+        """Raise ValueError where the network cannot be built, or not be trained on what there is."""
+        if self.genotype is not None:
+            self.retrain.check(task)
         _check_builds(self.own_model(), self._architecture(), task)
 
 

@@ -138,9 +138,11 @@ def test_a_space_that_cannot_be_built_is_refused_before_work():
         _life("method=nas/proxylessnas", "+scale.train_images=10"),
         _life("method=nas/zero_cost"),
         _life("method=nas/zero_cost", "scale=smoke", "method.images=500"),
+        _life("method=nas/darts", "+scale.train_images=97"),
     ]
     why = refusals(found, CPU, "cpu")
-    assert sorted(why) == [0, 1, 3]
+    assert sorted(why) == [0, 1, 3, 4]
+    assert "97 images in batches of 96 leave one alone, which the auxiliary head cannot train on" in why[4]
     assert "method.images=500: scale smoke has 256 training images" in why[3]
     assert "model tree-b6 cannot be built: ValueError: 18 blocks need 18 times 12 operations" in why[0]
     assert "scale.train_images=10: a share of 0.1 leaves too few to search on" in why[1]
