@@ -44,13 +44,13 @@ class Regularised(Config):
         return spaces.darts(self.channels, self.cells)
 
     def check(self, task: Task) -> None:
-        """Raise ValueError where the last batch of an epoch would be one image: the auxiliary head's batch norm, on maps
-        of one pixel, cannot train on it."""
+        """Raise ValueError where the last batch of an epoch would be one image: the auxiliary head's batch norm, on
+        maps of one pixel, cannot train on it."""
         images, batch = task.scale.train_images or TRAIN_IMAGES, task.recipe.batch_size
         if self.auxiliary_weight and images % batch == 1:
             raise ValueError(
-                f"{images} images in batches of {batch} leave one alone, which the auxiliary head cannot train on: change "
-                "recipe.batch_size, or set method.retrain.auxiliary_weight=0"
+                f"{images} images in batches of {batch} leave one alone, which the auxiliary head cannot train on: "
+                "change recipe.batch_size, or set method.retrain.auxiliary_weight=0"
             )
 
     def retraining(self, task: Task, architecture: Mapping[str, Any] | None = None) -> Retraining:
