@@ -105,7 +105,7 @@ def _said(name: str, row: SummaryRow) -> str:
 
 def _cells(row: SummaryRow) -> dict[str, str]:
     """A row's values as they are printed, by heading."""
-    about = "~" if row.grade == "E" else ""
+    about = "~" if _estimated(row) else ""
     return {
         "method": row.method,
         "model": row.model if not row.teacher else f"{row.teacher} -> {row.model}",
@@ -120,6 +120,11 @@ def _cells(row: SummaryRow) -> dict[str, str]:
     }
 
 
+def _estimated(row: SummaryRow) -> bool:
+    """Whether some of its energy is an estimate, whatever its grade: one of unknown TEC has the grade of that."""
+    return any(source.startswith("estimate") for source in row.energy_source.split("+"))
+
+
 def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
     """What a reader must know before quoting a number of this table."""
     lines = []
@@ -132,7 +137,7 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
         lines.append("a rank such as 1-3 is a tie: the intervals do not tell these rows apart")
     if any(row.n_seeds == 1 for row in summary):
         lines.append("n = 1: intervals and ranks hold what the meter leaves open, not the spread between seeds")
-    if any(row.grade == "E" for row in summary):
+    if any(map(_estimated, summary)):
         lines.append("~ estimated, not measured: no meter on that machine (python -m benchmark device says why)")
     if any(row.scale != "full" for row in summary):
         lines.append("scales other than full prove that the parts work; their rows say nothing about a method")

@@ -22,7 +22,7 @@ from benchmark.records.store import Store
 from benchmark.report.checks import check
 from benchmark.report.rows import stage_rows
 from benchmark.report.summary import summarise
-from benchmark.report.tables import footnotes
+from benchmark.report.tables import _cells, footnotes
 from benchmark.run.schedule import refusals
 from benchmark.vision import data
 from benchmark.vision.builders import build
@@ -260,6 +260,9 @@ def test_a_published_genotype_has_an_unknown_tec_with_its_reason_everywhere(tmp_
     assert (row.grade, row.rank_1b, row.missing) == ("X", "", "")
     assert row.notes == "TEC is unknown, phase compress: the search was not measured: elsewhere"
     assert any("TEC is unknown" in line for line in footnotes([row]))
+    if row.energy_source.startswith("estimate"):  # its IEC is one, whatever the grade of its TEC
+        assert _cells(row)["IEC W.h"].startswith("~")
+        assert any(line.startswith("~ estimated") for line in footnotes([row]))
     faults = [finding.what for finding in check(store) if finding.fault and "commit" not in finding.what]
     assert faults == []
     assert any("TEC is unknown" in finding.what for finding in check(store))
