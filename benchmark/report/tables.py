@@ -122,7 +122,7 @@ def _cells(row: SummaryRow) -> dict[str, str]:
 
 def _estimated(row: SummaryRow) -> bool:
     """Whether some of its energy is an estimate, whatever its grade: one of unknown TEC has the grade of that."""
-    return any(source.startswith("estimate") for source in row.energy_source.split("+"))
+    return row.grade == "E" or any(source.startswith("estimate") for source in row.energy_source.split("+"))
 
 
 def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
