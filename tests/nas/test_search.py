@@ -257,6 +257,15 @@ def test_an_interrupted_search_of_blocks_goes_on_as_if_it_had_not_been(mode):
     assert whole.details["search"]["operations"][0] == list(SPACE.edges[0])
 
 
+def test_a_search_runs_under_autocast_and_says_so():
+    half = task(SPACE.model, epochs=2).model_copy(update={"train_precision": "bf16"})
+    made = search(PlainBench(), proxyless_search(task=half, costs=Costs(kind="macs", rule="multiply", weight=0.3)))
+    assert made.details["execution"]["autocast"].startswith("bf16 on a CPU")
+    alphas = made.arrays["alphas"]
+    assert alphas.dtype == torch.float64
+    assert not torch.equal(alphas[0].nan_to_num(0), alphas[-1].nan_to_num(0))
+
+
 def test_what_is_looked_at_beside_the_search_is_off_the_meter(monkeypatch):
     bench, seen = MeteredBench(), []
     from methods.nas.proxyless import search as module
