@@ -68,11 +68,13 @@ class ProxylessSearch(Searching):
     """Parameters of `methods.nas.proxyless.search:search`.
 
     The epochs of the recipe search; before them the weights alone are trained for `weights_only_epochs`, at
-    `weights_only_lr`. In the first searching epoch, too, no architecture step is taken.
+    `weights_only_lr`. In the first searching epoch, too, no architecture step is taken. `samples` are the paths that a
+    step of mode reinforce compares.
     """
 
     space: Space
-    mode: Literal["two", "full"] = "two"
+    mode: Literal["two", "full", "reinforce"] = "two"
+    samples: int = Field(default=10, gt=1)
     alphas: Alphas
     every: int = Field(default=5, gt=0)
     held_out: float = Field(default=0.1, gt=0, lt=1)

@@ -188,20 +188,30 @@ class Proxyless(InSpace):
     """Search one operation an edge by gradients, few paths at a time, and train the network found.
 
     `search` trains the weights, for its epochs after `weights_only_epochs`; every `every`-th step the architecture
-    takes one, by `mode` of its gates (two paths, or all), on the share `held_out` of the images. `costs` is what an
-    architecture costs beside its errors: null, or MACs, measured latency or measured energy.
+    takes one, by `mode`: the gates of two paths, of all (full), or the rewards of `samples` paths (reinforce); on the
+    share `held_out` of the images. `costs` is what an architecture costs beside its errors: null, or MACs, measured
+    latency or measured energy.
     """
 
     search: Recipe
     weights_only_epochs: int = Field(default=25, ge=0)
     weights_only_lr: float = Field(default=0.05, gt=0)
-    mode: Literal["two", "full"] = "two"
+    mode: Literal["two", "full", "reinforce"] = "two"
+    samples: int = Field(default=10, gt=1)
     every: int = Field(default=5, gt=0)
     held_out: float = Field(default=0.1, gt=0, lt=1)
     alphas: Alphas
     costs: Costs | None = None
     table_batch: int = Field(default=128, gt=0)
     table_seconds: float = Field(default=0.5, gt=0)
+
+    @model_validator(mode="after")
+    def _settings_are_used(self) -> Proxyless:
+        if self.mode != "reinforce" and self.samples != type(self).model_fields["samples"].default:
+            raise ValueError("samples goes with mode=reinforce")
+        if self.mode == "reinforce" and self.costs is not None and self.costs.rule != "add":
+            raise ValueError("mode=reinforce has a rule of its own (reward times (E_ref / E)^weight): leave rule out")
+        return self
 
     def plan(self, task: Task) -> Plan:
         """A table of costs where they are measured, search, training."""
@@ -216,6 +226,7 @@ class Proxyless(InSpace):
             task=own,
             space=space,
             mode=self.mode,
+            samples=self.samples,
             alphas=self.alphas,
             every=self.every,
             held_out=self.held_out,

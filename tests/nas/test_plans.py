@@ -123,6 +123,11 @@ def test_a_searched_life_names_no_model_and_says_why():
             "method.costs.kind: .*'macs', 'latency' or 'energy'",
         ),
         (("method=nas/darts_genotype", "method.genotype=DARTS_V3"), "method.genotype: .*'DARTS_V1' or 'DARTS_V2'"),
+        (("method=nas/proxylessnas", "method.samples=5"), "samples goes with mode=reinforce"),
+        (
+            ("method=nas/proxylessnas", "method.mode=reinforce", "method.costs={kind: macs, rule: multiply}"),
+            "mode=reinforce has a rule of its own",
+        ),
         (("method=nas/zero_cost", "method.proxies=[]"), "method.proxies: .*at least 1 item"),
         (("method=nas/darts_genotype", "method.genotype=null"), "a published architecture is a genotype, or a space"),
     ],

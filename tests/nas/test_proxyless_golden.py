@@ -31,6 +31,7 @@ from methods.nas.proxyless.gates import (
     shares,
     stacked,
 )
+from methods.nas.proxyless.reinforce import baseline_after, gradients, reward
 from methods.nas.proxyless.search import Searcher
 from methods.nas.proxyless.supernet import pmb as pmb_supernet
 from methods.nas.proxyless.supernet import tree as tree_supernet
@@ -336,6 +337,40 @@ def test_the_originals_own_space_gives_its_values_too():
         for edge, gate, values in zip(net.edges, gates, wanted["alpha_grad_of_ce"], strict=True):
             if edge.updates:
                 same(_learned(edge, gate), values)
+
+
+# --- by rewards --------------------------------------------------------------------------------------------------
+
+
+def test_reinforce_learns_from_rewards_as_the_original_does():
+    case = PROXYLESS["reinforce"]
+    edges = [MixedOp({op: nn.Identity() for op in CANDIDATES}).double() for _ in case["alphas"]]
+    for edge, values in zip(edges, case["alphas"], strict=True):
+        with torch.no_grad():
+            edge.alpha.copy_(torch.tensor(values, dtype=torch.float64))
+    optimiser, baseline = adam(edges, {"lr": case["arch_lr"], "betas": (0.0, 0.999)}), None
+    for wanted in case["updates"]:
+        accuracies = torch.tensor(wanted["acc_percent"], dtype=torch.float64) / 100
+        rewards = torch.stack([reward(own, None, 1.0, 0.1) for own in accuracies])
+        same(rewards, wanted["rewards"])
+        baseline = baseline_after(baseline, rewards)
+        assert baseline.item() == pytest.approx(wanted["baseline_after_update"], rel=1e-12)
+        samples = [[Choice(op) for op in sample] for sample in wanted["samples"]]
+        alphas = [edge.alpha for edge in edges]
+        for alpha_, gradient, values in zip(
+            alphas, gradients(alphas, samples, rewards, baseline), wanted["alpha_grad"], strict=True
+        ):
+            same(gradient, values)
+            alpha_.grad = gradient
+        optimiser.step()
+        for edge, values in zip(edges, wanted["alpha_after"], strict=True):
+            same(edge.alpha, values)
+
+
+@pytest.mark.parametrize("case", PROXYLESS["misc"]["reinforce_reward"])
+def test_a_reward_counts_the_cost_as_the_original_does(case):
+    accuracy = torch.tensor(case["acc_percent"] / 100, dtype=torch.float64)
+    assert reward(accuracy, case["cost"], case["ref"], 0.1).item() == pytest.approx(case["reward"], rel=1e-9)
 
 
 # --- numbers of the loss, the schedules and the initial weights -----------------------------------------------------

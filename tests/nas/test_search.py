@@ -118,6 +118,19 @@ def test_proxylessnas_finds_the_one_operation_that_helps(mode):
     assert [choice.active for choice in paths.strongest()] == [1, 1], "the identity"
 
 
+def test_reinforce_finds_the_one_operation_that_helps():
+    torch.manual_seed(0)
+    net = toy()
+    searcher = Searcher.on(net, TOY_RECIPE, Alphas(lr=0.05, betas=(0.0, 0.999)), "cpu")
+    searcher.memory_format = torch.contiguous_format
+    paths, generator = Paths(net.edges), torch.Generator().manual_seed(0)
+    for step in range(150):
+        searcher.weight_step(batch(seed=step), paths.single(1, generator)[0])
+        searcher.reinforced_step(batch(seed=1000 + step), paths.single(10, generator))
+        paths.refresh()
+    assert [choice.active for choice in paths.strongest()] == [1, 1], "the identity"
+
+
 def test_a_price_alone_moves_the_search_to_what_costs_least():
     torch.manual_seed(0)
     net = toy()
@@ -240,7 +253,7 @@ def test_an_interrupted_search_of_cells_goes_on_as_if_it_had_not_been(order):
     _same_log(_interrupted(search_cells, params, stop_at=1.4), search_cells(PlainBench(), params))
 
 
-@pytest.mark.parametrize("mode", ["two", "full"])
+@pytest.mark.parametrize("mode", ["two", "full", "reinforce"])
 def test_an_interrupted_search_of_blocks_goes_on_as_if_it_had_not_been(mode):
     params = proxyless_search(mode=mode, costs=Costs(kind="macs"))
     whole = search(PlainBench(), params)

@@ -1,5 +1,5 @@
 """The search of ProxylessNAS: weights learn along one sampled path a step, architecture parameters from the gates of
-two paths, or of all."""
+two paths, or of all, or from the rewards of sampled ones."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from methods.nas.proxyless.gates import (
     shares,
     stacked,
 )
+from methods.nas.proxyless.reinforce import baseline_after, gradients, reward
 from methods.nas.proxyless.supernet import Supernet
 from methods.nas.resolve import supernet_of
 from methods.nas.splits import held_out
@@ -61,6 +62,7 @@ class Searcher:
     rate: Tensor
     memory_format: torch.memory_format
     price: Price | None = None
+    baseline: Tensor | None = None
 
     @classmethod
     def on(
@@ -111,6 +113,30 @@ class Searcher:
         self.alpha_optimiser.zero_grad(set_to_none=True)
         return Seen(loss.detach(), logits.detach())
 
+    def reinforced_step(self, batch: Labelled, samples: Sequence[Sequence[Choice]]) -> None:
+        """One step of the architecture parameters by how well sampled paths answer to a batch, without any gradient
+        through the network; with a price, its weight is the exponent of reference / cost. Never waits for the device.
+        """
+        accuracies = []
+        for sample in samples:
+            choose_all(self.supernet.edges, sample)
+            with torch.no_grad():
+                _, logits = self._forward(batch, 0.0)
+            accuracies.append((logits.argmax(1) == batch[1]).double().mean())
+        rewards = torch.stack([self._reward(own, path) for own, path in zip(accuracies, samples, strict=True)])
+        self.baseline = baseline_after(self.baseline, rewards)
+        alphas = self.supernet.alphas()
+        for alpha, gradient in zip(alphas, gradients(alphas, samples, rewards, self.baseline), strict=True):
+            alpha.grad = gradient.to(alpha.dtype)
+        self.alpha_optimiser.step()
+        self.alpha_optimiser.zero_grad(set_to_none=True)
+
+    def _reward(self, accuracy: Tensor, path: Sequence[Choice]) -> Tensor:
+        if self.price is None:
+            return accuracy
+        cost = self.price.table.of([choice.active for choice in path])
+        return reward(accuracy, cost, self.price.reference, self.price.costs.weight)
+
     def _forward(self, batch: Labelled, label_smoothing: float) -> tuple[Tensor, Tensor]:
         images, labels = batch
         with autocast(self.precision, str(images.device), cache=False):
@@ -123,6 +149,7 @@ class Searcher:
             "supernet": self.supernet.state_dict(),
             "weights": self.weight_optimiser.state_dict(),
             "alphas": self.alpha_optimiser.state_dict(),
+            "baseline": self.baseline,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -130,6 +157,7 @@ class Searcher:
         self.supernet.load_state_dict(state["supernet"])
         self.weight_optimiser.load_state_dict(state["weights"])
         self.alpha_optimiser.load_state_dict(state["alphas"])
+        self.baseline = None if state["baseline"] is None else state["baseline"].to(self.rate.device)
         for group in self.weight_optimiser.param_groups:
             group["lr"] = self.rate  # loading put a copy there
 
@@ -255,12 +283,19 @@ class _Search:
             seen = self.searcher.weight_step(batch[:2], path)
             totals += _sums(seen, batch[1])
             if searching and (done + 1) % every == 0:
-                draw = self.paths.two if self.params.mode == "two" else self.paths.full
-                self.searcher.architecture_step(next(valid), draw(generator))
+                self._architecture_step(next(valid), generator)
                 self.paths.refresh()
             self.bench.progress(number + (done + 1) / count, self.total)
         loss, hits, images = totals.tolist()
         return {"train_loss": loss / images, "train_acc_pct": 100 * hits / images}
+
+    def _architecture_step(self, batch: Labelled, generator: torch.Generator) -> None:
+        """One step in the mode that was asked for."""
+        if self.params.mode == "reinforce":
+            self.searcher.reinforced_step(batch, self.paths.single(self.params.samples, generator))
+            return
+        draw = self.paths.two if self.params.mode == "two" else self.paths.full
+        self.searcher.architecture_step(batch, draw(generator))
 
     def _held_out(self, number: int) -> Iterator[Labelled]:
         """Batches for the architecture steps of an epoch: one pass after another over the images held out, shuffled, a
