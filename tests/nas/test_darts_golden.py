@@ -143,7 +143,13 @@ def test_first_order_gradients_are_those_of_the_original(name):
 
 
 @SUPERNETS
-@pytest.mark.parametrize("block", ["second_order_with_momentum_buffers", "second_order_no_momentum_buffers"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        "second_order_with_momentum_buffers",
+        pytest.param("second_order_no_momentum_buffers", marks=pytest.mark.slow),
+    ],
+)
 def test_second_order_gradients_are_those_of_the_original(name, block):
     net = Supernet(name)
     wanted = net.case[block]
@@ -155,7 +161,7 @@ def test_second_order_gradients_are_those_of_the_original(name, block):
 
 
 @SUPERNETS
-@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("order", [pytest.param("first", marks=pytest.mark.slow), "second"])
 def test_whole_search_steps_are_those_of_the_original(name, order):
     from methods.nas.darts.search import Searcher  # the step as the search takes it
 
@@ -266,7 +272,13 @@ def test_evaluation_networks_train_as_the_original_with_auxiliary_head_and_drop_
         same(network.eval()(images), wanted["eval_mode_logits_after_that_forward"])
 
 
-@pytest.mark.parametrize("name", list(DARTS["full_size"]))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("DARTS_V2/100", "supernet_C16_L8/100") else pytest.param(name, marks=pytest.mark.slow)
+        for name in DARTS["full_size"]
+    ],
+)
 def test_the_sizes_of_the_published_networks_are_met_to_the_parameter(name):
     wanted, classes = DARTS["full_size"][name], int(name.split("/")[1])
     with torch.device("meta"):

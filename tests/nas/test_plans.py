@@ -307,7 +307,7 @@ SEARCHES = {
         "retrain": {"channels": 4, "cells": 3}, "order": "second",
     },
 }  # fmt: skip
-CHEAP = ("proxyless", "zero_cost", "random")
+CHEAP = ("proxyless", "zero_cost")
 
 
 @pytest.mark.parametrize(
@@ -354,6 +354,7 @@ def test_a_searched_network_is_deployed_in_int8(tmp_path, name):
     assert row.agreement_pct > 50
 
 
+@pytest.mark.slow
 def test_a_space_of_ones_own_is_searched_without_touching_a_file_of_ours(tmp_path):
     """The space and its supernet lie in a test's module; so may those of anybody."""
     block = {**SEARCHES["proxyless"], "space": "tests.nas.small:own_space", "size": "any", "name": "own", "recipe": "t"}

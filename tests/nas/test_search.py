@@ -253,7 +253,9 @@ def test_an_interrupted_search_of_cells_goes_on_as_if_it_had_not_been(order):
     _same_log(_interrupted(search_cells, params, stop_at=1.4), search_cells(PlainBench(), params))
 
 
-@pytest.mark.parametrize("mode", ["two", "full", "reinforce"])
+@pytest.mark.parametrize(
+    "mode", ["two", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("full", "reinforce"))]
+)
 def test_an_interrupted_search_of_blocks_goes_on_as_if_it_had_not_been(mode):
     params = proxyless_search(mode=mode, costs=Costs(kind="macs"))
     whole = search(PlainBench(), params)
