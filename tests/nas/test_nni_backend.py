@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from benchmark.plan import config
 from benchmark.plan.life import lives
@@ -11,7 +13,8 @@ from benchmark.run.schedule import refusals
 from benchmark.vision.builders import build
 from benchmark.vision.models.nas.darts import PRIMITIVES
 from benchmark.vision.training import TrainingError
-from methods.nas.darts.genotype import PUBLISHED, softmax
+from methods.nas.darts.genotype import PUBLISHED, derive
+from methods.nas.darts.supernet import MixedEdge, SearchNetwork
 from methods.nas.spaces import darts
 from methods.nni_bridge import nas
 from tests.bench import PlainBench
@@ -19,6 +22,7 @@ from tests.harness.helpers import CPU, HERE
 from tests.nas.small import darts_search, task
 
 ABSENT = nas.why_unavailable()
+needs_nni = pytest.mark.skipif(bool(ABSENT), reason=ABSENT)
 
 
 def test_choices_of_nni_are_translated_pair_by_pair():
@@ -42,21 +46,74 @@ def test_without_what_nni_imports_the_search_is_refused_before_work(monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(ABSENT), reason=ABSENT)
-@pytest.mark.filterwarnings("default")  # Lightning's and NNI's own, of versions that nobody here chooses
+@needs_nni
 def test_a_search_by_nni_moves_and_ends_in_a_network_of_ours():
     params = darts_search(task=task(darts(4, 3), images=32, batch_size=8, epochs=1))
     made = nas.search(PlainBench(), params)
     alphas = made.arrays["alphas"]
     assert alphas.shape == (2, 28, 8)
-    assert not torch.equal(alphas[0], alphas[1])
+    assert (alphas[1] != alphas[0]).any(1).all(), "every edge's"
     assert len(made.details["search"]["history"]) == 2
     architecture = made.details["architecture"]
     network = build(
         "benchmark.vision.models.nas.darts:darts", {**architecture, "channels": 4, "cells": 3, "classes": 10}
     )
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-    # NNI takes of each of two inputs the largest raw parameter: the columns are ours, or its own choice would differ
-    first = [row[1:].argmax().item() + 1 for row in alphas[1][:2]]
-    assert sorted(architecture["genotype"]["normal"][:2]) == sorted([PRIMITIVES[op], n] for n, op in enumerate(first))
-    assert len(softmax(alphas[1][0].tolist())) == len(PRIMITIVES)
+    tables = [alphas[1][:14], alphas[1][14:]]
+    cells = [architecture["genotype"][kind] for kind in ("normal", "reduce")]
+    assert cells == [by_raw_parameters(table) for table in tables]
+    assert made.details["original_rule"] == derive(*(table.tolist() for table in tables), PRIMITIVES)
+
+
+@pytest.mark.slow
+@needs_nni
+def test_an_interrupted_search_by_nni_goes_on_as_if_it_had_not_been():
+    params = darts_search(task=task(darts(4, 3), images=32, batch_size=8, epochs=2))
+    whole, broken = nas.search(PlainBench(), params), PlainBench(stop_at=1.1)
+    with pytest.raises(KeyboardInterrupt):
+        nas.search(broken, params)
+    rest = nas.search(PlainBench(state=broken.state), params)
+    assert torch.equal(rest.arrays["alphas"], whole.arrays["alphas"])
+    assert rest.details == whole.details
+
+
+@pytest.mark.slow
+@needs_nni
+def test_the_network_of_nni_is_ours_but_for_its_batch_norms():
+    """Edges, operations and columns are where we think they are: equal weights give equal logits and gradients."""
+    torch.manual_seed(0)
+    theirs, ours = nas.NniCells(4, 4, 7).double(), SearchNetwork(4, 4, 7).double()
+    norms = [module for module in theirs.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(norm.affine for norm in norms), "ours are not, but for the stem's"
+    added = {id(parameter) for norm in norms[1:] for parameter in norm.parameters()}
+    for edge in (module for module in ours.modules() if isinstance(module, MixedEdge)):
+        for pool in ("max_pool_3x3", "avg_pool_3x3"):
+            edge[pool] = edge[pool][0]  # NNI's pools have no batch norm after them
+    weights = [weight for weight in theirs.weights().values() if id(weight) not in added]
+    with torch.no_grad():
+        for own, weight in zip(ours.weights().values(), weights, strict=True):
+            own.copy_(weight)
+        for row in theirs.architecture():
+            row.normal_()
+        ours.alphas_normal.copy_(theirs.tables()["normal"])
+        ours.alphas_reduce.copy_(theirs.tables()["reduce"])
+    images, labels = torch.randn(4, 3, 32, 32).double(), torch.tensor([0, 3, 6, 1])
+    logits = [network(images) for network in (theirs, ours)]
+    torch.testing.assert_close(logits[0], logits[1])
+    slopes = [
+        torch.autograd.grad(functional.cross_entropy(answer, labels), network.architecture())
+        for answer, network in zip(logits, (theirs, ours), strict=True)
+    ]
+    rolled = torch.stack(slopes[0]).roll(1, 1)  # `none` is NNI's last column and our first
+    torch.testing.assert_close(rolled, torch.cat(slopes[1]))
+
+
+def by_raw_parameters(table):
+    """NNI's rule: of each edge the largest parameter but none's, of each node the two edges where it is largest."""
+    pairs, first = [], 0
+    for node in range(4):
+        best = table[first : first + 2 + node, 1:].max(1)
+        first += 2 + node
+        edges = best.values.argsort(descending=True)[:2].tolist()
+        pairs += [[PRIMITIVES[1 + int(best.indices[edge])], edge] for edge in edges]
+    return pairs
