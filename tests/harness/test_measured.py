@@ -86,7 +86,11 @@ def test_every_number_of_a_measured_life_cycle_knows_its_meter_and_its_board(lab
     assert measured["energy_source"].str.startswith("nvml:").all()
     spent = measured["energy_wh"].fillna(measured["measuring_wh"])
     assert (measured["gpu_wh"] - spent).abs().max() < 1e-12
-    assert measured["mean_power_w"].between(245, 255).all(), "the board draws 250 W, whatever it does"
+    # a busy machine delays reads, and the row says so: the board's 250 W must lie in the interval that the row states
+    (train,) = measured[measured["energy_wh"].notna()].to_dict("records")
+    off = abs(train["mean_power_w"] - 250) / 250
+    assert off <= train["energy_ci95_wh"] / train["energy_wh"], "the board draws 250 W, whatever it does"
+    assert measured["mean_power_w"].between(225, 275).all()
     assert (measured["cpu_wh"] >= 0).all()
     iec = stages[stages["kind"] == "IEC"].iloc[0]
     assert iec["iec_dynamic_wh"] == pytest.approx(0, abs=0.05 * iec["iec_wh"]), "idle draws as much as work here"
