@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmark.energy import Device, DeviceError, DeviceLock, find_device, probe  # noqa: E402 - a script finds the repository itself
-from benchmark.energy.acceptance import Durations, Load, Trial, Verdict  # noqa: E402 - same
-from benchmark.energy.acceptance_board import CHECKS, examine  # noqa: E402 - same
+from benchmark.energy.acceptance.trials import Durations, Load, Trial, Verdict  # noqa: E402 - same
+from benchmark.energy.acceptance.verdicts import CHECKS, examine  # noqa: E402 - same
 from benchmark.records.files import replace  # noqa: E402 - same
 from benchmark.records.provenance import now, provenance  # noqa: E402 - same
 

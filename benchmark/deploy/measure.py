@@ -25,8 +25,8 @@ from torch import Tensor
 
 from benchmark.deploy.engines import kind_named
 from benchmark.deploy.quality import plain, rejection, settled, total
-from benchmark.energy.reading import worst
-from benchmark.energy.stats import Interval, mean_ci95
+from benchmark.energy.judge.reading import worst
+from benchmark.intervals import Interval, mean_ci95
 from benchmark.plan.deployment import Engine, Inference, Measurement
 from benchmark.plan.stage import Bench, Cost, Output
 from benchmark.plan.task import Scale

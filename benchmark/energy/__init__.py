@@ -7,15 +7,15 @@ with EnergyTracer("auto") as tracer, tracer.window("train") as window:
 print(window.reading.joules, window.reading.ci95_joules, window.reading.grade)
 """
 
-from benchmark.energy.device import Device, DeviceError, find_device, find_devices
-from benchmark.energy.lock import DeviceBusy, DeviceLock
-from benchmark.energy.meter import Meter
-from benchmark.energy.probe import probe
-from benchmark.energy.reading import Reading
-from benchmark.energy.samples import Sample
-from benchmark.energy.session import Options
-from benchmark.energy.tracer import EnergyTracer
-from benchmark.energy.window import EnergyError, Window
+from benchmark.energy.acceptance.probing import probe
+from benchmark.energy.judge.reading import Reading
+from benchmark.energy.meters.device import Device, DeviceError, find_device, find_devices
+from benchmark.energy.meters.lock import DeviceBusy, DeviceLock
+from benchmark.energy.meters.meter import Meter
+from benchmark.energy.timeline.samples import Sample
+from benchmark.energy.windows.session import Options
+from benchmark.energy.windows.tracer import EnergyTracer
+from benchmark.energy.windows.window import EnergyError, Window
 
 __all__ = [
     "Device",

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator
 
-from benchmark.energy.reading import GRADES
+from benchmark.energy.judge.reading import GRADES
 from benchmark.plan.task import Config
 from benchmark.records.files import StoreError, read_json
 

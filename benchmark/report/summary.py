@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from benchmark.energy.reading import worst
-from benchmark.energy.stats import mean_ci95
+from benchmark.energy.judge.reading import worst
+from benchmark.intervals import mean_ci95
 from benchmark.plan.run_file import RunFile
 from benchmark.records.book import Book
 from benchmark.report.columns import column

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from benchmark.energy import DeviceError
-from benchmark.energy.neighbours import arriving
+from benchmark.energy.meters.neighbours import arriving
 
 if TYPE_CHECKING:
     from benchmark.energy import Device

@@ -10,7 +10,7 @@ import torch
 
 from benchmark.deploy.measure import Subject, measure_group
 from benchmark.deploy.quality import noted, plain, rejection, settled
-from benchmark.energy.stats import mean_ci95
+from benchmark.intervals import mean_ci95
 from benchmark.plan.deployment import Inference
 from benchmark.plan.stage import Cost
 from benchmark.vision.data import Images

@@ -17,7 +17,7 @@ from benchmark.deploy.engines import kind_named
 from benchmark.deploy.trt import make, probe
 from benchmark.deploy.trt.build import TOPS, Settings, build, parse_layers
 from benchmark.deploy.trt.run import CAPTURED_AT, TensorRTEngine
-from benchmark.energy.nvml import NvmlError
+from benchmark.energy.meters.nvml import NvmlError
 from benchmark.plan.config import compose
 from benchmark.plan.deployment import BuildOrder, Calibration, EngineError
 from benchmark.plan.stage import EngineFile, Output

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.energy.device import Device
-from benchmark.energy.nvml import NvmlError, Slow
+from benchmark.energy.meters.device import Device
+from benchmark.energy.meters.nvml import NvmlError, Slow
 
 START_NS = 1_000_000_000_000
 

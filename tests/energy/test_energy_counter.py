@@ -8,7 +8,7 @@ import pytest
 from energy_fakes import START_NS, Curve, FakeGpu, VirtualClock, constant, device_of
 
 from benchmark.energy import EnergyTracer
-from benchmark.energy.curves import CounterCurve
+from benchmark.energy.timeline.curves import CounterCurve
 
 
 class Load(Curve):

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.energy import DeviceError, EnergyTracer, find_device, find_devices
-from benchmark.energy.device import Device, _visible, slug
-from benchmark.energy.nvml import NvmlError
+from benchmark.energy.meters.device import Device, _visible, slug
+from benchmark.energy.meters.nvml import NvmlError
 
 ANY = ("GPU-aaaa-1", "GPU-abbb-2", "GPU-cccc-3")
 ENTRIES = ["0", "1", "2", "3", "-1", " 1", "+2", "1gpu", "gpu1", "", "GPU-", "GPU-a", "GPU-aa", "GPU-ab", "GPU-cccc-3"]

@@ -10,8 +10,8 @@ from energy_fakes import START_NS, Curve, Decay, Sine, Wave, constant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.energy.curves import CounterCurve, PowerCurve, TotalCurve
-from benchmark.energy.span import Span
+from benchmark.energy.timeline.curves import CounterCurve, PowerCurve, TotalCurve
+from benchmark.energy.timeline.span import Span
 
 NO_COUNTER = ("counter", "samples", "field191")
 

@@ -8,9 +8,9 @@ import threading
 import pytest
 from energy_fakes import FakeGpu, constant, device_of
 
-from benchmark.energy import neighbours as module
-from benchmark.energy.neighbours import arriving, neighbours
-from benchmark.energy.nvml import NvmlError, Slow
+from benchmark.energy.meters import neighbours as module
+from benchmark.energy.meters.neighbours import arriving, neighbours
+from benchmark.energy.meters.nvml import NvmlError, Slow
 
 ME, OTHER = os.getpid(), os.getppid()
 HOST, NEW, LATER = 2**22 + 5, 2**22 + 6, 2**22 + 7

@@ -17,7 +17,7 @@ import pytest
 from energy_fakes import SteadyGpu, VirtualClock, assert_steady, constant, device_of
 
 from benchmark.energy import EnergyTracer, Options, find_device
-from benchmark.energy.sampler import sampler_for
+from benchmark.energy.timeline.sampler import sampler_for
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ import pytest
 from energy_fakes import VirtualClock
 
 from benchmark.energy import EnergyTracer, Options, find_device
-from benchmark.energy.rapl import open_rapl, read_zones
+from benchmark.energy.meters.rapl import open_rapl, read_zones
 
 RANGE = 262_143_328_850
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.energy import EnergyTracer, Reading
-from benchmark.energy.curves import CounterCurve, PowerCurve
-from benchmark.energy.reading import GRADES, worst
+from benchmark.energy.judge.reading import GRADES, worst
+from benchmark.energy.timeline.curves import CounterCurve, PowerCurve
 
 PROVENANCE = {
     "schema",

@@ -8,7 +8,7 @@ import random
 import pytest
 from energy_fakes import START_NS, Wave, constant, step
 
-from benchmark.energy.evaluate import is_aliased
+from benchmark.energy.judge.evaluate import is_aliased
 
 NO_COUNTER = ("counter", "samples", "field191")
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from energy_fakes import constant
 
-from benchmark.energy.nvml import Slow
+from benchmark.energy.meters.nvml import Slow
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 
-from benchmark.energy.stats import Interval, interleave, mean_ci95, paired_ratio_ci95, quantile, t975
+from benchmark.intervals import Interval, interleave, mean_ci95, paired_ratio_ci95, quantile, t975
 
 
 @pytest.mark.parametrize(

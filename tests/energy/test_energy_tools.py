@@ -16,10 +16,10 @@ import pytest
 from energy_fakes import FakeGpu, constant, device_of
 
 from benchmark.energy import DeviceBusy, DeviceError, DeviceLock, EnergyTracer, Options, find_device, probe
-from benchmark.energy.clock import SystemClock, ThreadTicker, utc_label
-from benchmark.energy.estimate import TdpLoad
-from benchmark.energy.meter import Meter
-from benchmark.energy.sensors import sensor_for
+from benchmark.energy.meters.estimate import TdpLoad
+from benchmark.energy.meters.meter import Meter
+from benchmark.energy.meters.sensors import sensor_for
+from benchmark.energy.timeline.clock import SystemClock, ThreadTicker, utc_label
 
 ROOT = Path(__file__).parents[2]
 
@@ -157,8 +157,8 @@ def test_the_sensor_table(arch, name, source, wanted):
 def test_the_tickers_period_does_not_grow_by_what_a_call_costs(monkeypatch):
     """The 2021 tracer slept its period after every query; this one keeps to an absolute schedule. In invented time."""
     now_s, stamps = 100.0, []
-    monkeypatch.setattr("benchmark.energy.clock.time.monotonic", lambda: now_s)
-    monkeypatch.setattr("benchmark.energy.clock.threading.Thread.start", lambda thread: None)
+    monkeypatch.setattr("benchmark.energy.timeline.clock.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("benchmark.energy.timeline.clock.threading.Thread.start", lambda thread: None)
 
     def call() -> None:
         nonlocal now_s
@@ -202,7 +202,7 @@ def test_labels_are_utc():
 
 
 def test_an_estimate_that_rests_on_another_assumption_has_another_source():
-    from benchmark.energy.estimate import TdpLoad
+    from benchmark.energy.meters.estimate import TdpLoad
 
     assert [TdpLoad(watts).source for watts in (None, 15.0, 400.0)] == [
         "estimate:tdp_load", "estimate:tdp_load@15w", "estimate:tdp_load@400w",

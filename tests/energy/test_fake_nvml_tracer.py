@@ -27,7 +27,7 @@ def driver(monkeypatch):
     installed = []
 
     def start(*curves, **settings):
-        monkeypatch.setattr("benchmark.energy.nvml._LIBRARY", None)
+        monkeypatch.setattr("benchmark.energy.meters.nvml._LIBRARY", None)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         fake = FakeDriver(shared_library(), *(curves or (SQUARE,)), **(TICK | settings))
         installed.append(fake.__enter__())

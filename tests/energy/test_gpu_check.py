@@ -13,10 +13,11 @@ from types import ModuleType, SimpleNamespace
 import pynvml
 import pytest
 
-from benchmark.energy import acceptance, find_device
-from benchmark.energy.acceptance import Durations, Trial, judge
-from benchmark.energy.acceptance_board import examine
-from benchmark.energy.neighbours import arriving
+from benchmark.energy import find_device
+from benchmark.energy.acceptance import trials
+from benchmark.energy.acceptance.trials import Durations, Trial, judge
+from benchmark.energy.acceptance.verdicts import examine
+from benchmark.energy.meters.neighbours import arriving
 from scripts import gpu_check
 from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
 
@@ -53,8 +54,8 @@ def trial(monkeypatch, tmp_path):
     installed = []
 
     def start(**settings):
-        monkeypatch.setattr("benchmark.energy.nvml._LIBRARY", None)
-        monkeypatch.setattr("benchmark.energy.neighbours._ARRIVALS", {})
+        monkeypatch.setattr("benchmark.energy.meters.nvml._LIBRARY", None)
+        monkeypatch.setattr("benchmark.energy.meters.neighbours._ARRIVALS", {})
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the lock of this card is ours alone
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         rest_w = settings.pop("rest_w", REST_W)
@@ -206,7 +207,7 @@ def test_aliasing_is_flagged_where_the_sensor_is_half_blind(trial, monkeypatch):
     made.facts = {"power_fields": {"power.instant": {"period_ms": 25.0}}}
     assert words(made, "aliasing")["aliasing"].startswith("PASS not flagged, the sensor sees 100% of the time")
     made.facts = {}
-    for user in ("evaluate", "facts"):
+    for user in ("judge.evaluate", "judge.facts"):
         monkeypatch.setattr(f"benchmark.energy.{user}.is_aliased", lambda *_: 0)
     assert words(made, "aliasing")["aliasing"].startswith("FAIL not flagged")
 
@@ -277,9 +278,9 @@ def test_a_limit_fails_only_beyond_its_uncertainty():
 
 def test_an_intercept_comes_with_its_interval():
     x = [1.0, 2.0, 3.0, 5.0, 10.0]
-    exact, none = acceptance._intercept(x, [7 + 2 * value for value in x])
+    exact, none = trials._intercept(x, [7 + 2 * value for value in x])
     assert (exact, none) == (pytest.approx(7), pytest.approx(0, abs=1e-6))
-    scattered, some = acceptance._intercept(
+    scattered, some = trials._intercept(
         x, [2 * value + error for value, error in zip(x, (0.1, -0.1, 0.1, -0.1, 0), strict=True)]
     )
     assert abs(scattered) < some < 1

@@ -67,11 +67,13 @@ class _NoLock:
 
 @pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 def test_a_probed_card_is_described_and_kept(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmark.energy.nvml._LIBRARY", None)
+    monkeypatch.setattr("benchmark.energy.meters.nvml._LIBRARY", None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the lock of this card is ours alone
     monkeypatch.setattr(probing, "SHOWN_S", 5.0)
-    monkeypatch.setattr(sys.modules["benchmark.energy.probe"], "TICKS", 5)  # the package's `probe` is the function
+    monkeypatch.setattr(
+        sys.modules["benchmark.energy.acceptance.probing"], "TICKS", 5
+    )  # the package's `probe` is the function
     curve = Curve("sine", lo_w=70, hi_w=80, period_s=0.77)
     with FakeDriver(shared_library(), curve, tick_s=0.05, power_period_s=0.05):
         device = find_device("cuda:0")

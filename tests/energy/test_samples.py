@@ -8,8 +8,9 @@ from itertools import pairwise
 import pytest
 from energy_fakes import Curve, SteadyGpu, VirtualClock, Wave, constant, device_of
 
-from benchmark.energy import find_device, samples
-from benchmark.energy.samples import Mark, Sample, integrate, read, thinned
+from benchmark.energy import find_device
+from benchmark.energy.timeline import samples
+from benchmark.energy.timeline.samples import Mark, Sample, integrate, read, thinned
 from benchmark.records.store import Store
 from tests.harness.helpers import lives_of, tiny_experiment, work_all
 

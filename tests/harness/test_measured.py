@@ -41,7 +41,7 @@ class MeasuredLab:
     def __init__(self, root, monkeypatch) -> None:
         self.root = root
         self.store = Store(root / "results", root / "artifacts")
-        monkeypatch.setattr("benchmark.energy.nvml._LIBRARY", None)
+        monkeypatch.setattr("benchmark.energy.meters.nvml._LIBRARY", None)
         monkeypatch.setattr("benchmark.run.worker.ready", lambda device: lambda: None)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmark.energy.nvml import NvmlError, load_nvml
+from benchmark.energy.meters.nvml import NvmlError, load_nvml
 from benchmark.plan.deployment import EngineError
 
 DISTRIBUTIONS = ("tensorrt-cu13", "tensorrt-cu12", "tensorrt")

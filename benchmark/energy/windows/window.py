@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from benchmark.energy.evaluate import Aligned
-from benchmark.energy.reading import Reading
-from benchmark.energy.samples import Sample
-from benchmark.energy.span import Span
+from benchmark.energy.judge.evaluate import Aligned
+from benchmark.energy.judge.reading import Reading
+from benchmark.energy.timeline.samples import Sample
+from benchmark.energy.timeline.span import Span
 
 if TYPE_CHECKING:
-    from benchmark.energy.tracer import EnergyTracer
+    from benchmark.energy.windows.tracer import EnergyTracer
 
 
 class EnergyError(RuntimeError):

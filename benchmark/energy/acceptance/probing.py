@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from benchmark.energy.clock import Clock, SystemClock
-from benchmark.energy.device import Device
-from benchmark.energy.facts import SCHEMA, host_facts
-from benchmark.energy.nvml import POWER_SOURCES, Gpu, NvmlError
-from benchmark.energy.sensors import sensor_for
-from benchmark.energy.stats import quantile
+from benchmark.energy.judge.facts import SCHEMA, host_facts
+from benchmark.energy.meters.device import Device
+from benchmark.energy.meters.nvml import POWER_SOURCES, Gpu, NvmlError
+from benchmark.energy.meters.sensors import sensor_for
+from benchmark.energy.timeline.clock import Clock, SystemClock
+from benchmark.intervals import quantile
 
 TICKS = 20
 POLL_S = 0.0005

@@ -12,13 +12,13 @@ import sys
 from bisect import bisect_left, bisect_right
 from typing import Any
 
-from benchmark.energy import estimate
-from benchmark.energy.evaluate import Aligned, Evaluation, is_aliased
-from benchmark.energy.neighbours import neighbours
-from benchmark.energy.nvml import Slow
-from benchmark.energy.recorder import GpuRecorder, HostRecorder
-from benchmark.energy.span import Span
-from benchmark.energy.stats import quantile
+from benchmark.energy.judge.evaluate import Aligned, Evaluation, is_aliased
+from benchmark.energy.meters import estimate
+from benchmark.energy.meters.neighbours import neighbours
+from benchmark.energy.meters.nvml import Slow
+from benchmark.energy.timeline.recorder import GpuRecorder, HostRecorder
+from benchmark.energy.timeline.span import Span
+from benchmark.intervals import quantile
 
 SCHEMA = 1
 TRACER_VERSION = "1.0"

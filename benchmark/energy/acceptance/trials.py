@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from benchmark.energy.device import Device
-from benchmark.energy.reading import Reading
-from benchmark.energy.session import Options
-from benchmark.energy.stats import mean_ci95, paired_ratio_ci95, t975
-from benchmark.energy.tracer import EnergyTracer
+from benchmark.energy.judge.reading import Reading
+from benchmark.energy.meters.device import Device
+from benchmark.energy.windows.session import Options
+from benchmark.energy.windows.tracer import EnergyTracer
+from benchmark.intervals import mean_ci95, paired_ratio_ci95, t975
 
 Word = Literal["PASS", "FAIL", "SKIPPED", "INFO"]
 AGREE, DISAGREE = 0.02, 0.05

@@ -8,10 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmark.energy.clock import utc_label
-from benchmark.energy.device import Device
-from benchmark.energy.evaluate import Evaluation, headline, host_dram, host_package, invalid
-from benchmark.energy.facts import (
+from benchmark.energy.judge.evaluate import Evaluation, headline, host_dram, host_package, invalid
+from benchmark.energy.judge.facts import (
     PAPER_PERIOD_S,
     PAPER_QUERY_S,
     SCHEMA,
@@ -25,12 +23,14 @@ from benchmark.energy.facts import (
     slow_around,
     versions,
 )
-from benchmark.energy.reading import RawSlice, Reading, worst
-from benchmark.energy.recorder import GpuRecorder, HostRecorder
-from benchmark.energy.samples import Mark
-from benchmark.energy.span import Span
-from benchmark.energy.stats import Z975
-from benchmark.energy.window import Window
+from benchmark.energy.judge.reading import RawSlice, Reading, worst
+from benchmark.energy.meters.device import Device
+from benchmark.energy.timeline.clock import utc_label
+from benchmark.energy.timeline.recorder import GpuRecorder, HostRecorder
+from benchmark.energy.timeline.samples import Mark
+from benchmark.energy.timeline.span import Span
+from benchmark.energy.windows.window import Window
+from benchmark.intervals import Z975
 
 MEASURED = (
     "joules", "ci95_joules", "paused_joules", "gpu_joules", "cpu_joules", "dram_joules", "cross_joules",

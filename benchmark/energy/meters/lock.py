@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from benchmark.energy.device import Device, DeviceError, slug
+from benchmark.energy.meters.device import Device, DeviceError, slug
 
 
 def default_lock_dir() -> Path:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.energy import estimate
-from benchmark.energy.nvml import POWER_SOURCES, Gpu, Nvml, NvmlError, load_nvml
-from benchmark.energy.rapl import POWERCAP, open_rapl
+from benchmark.energy.meters import estimate
+from benchmark.energy.meters.nvml import POWER_SOURCES, Gpu, Nvml, NvmlError, load_nvml
+from benchmark.energy.meters.rapl import POWERCAP, open_rapl
 from benchmark.errors import UserError
 
 NO_METER = (

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.energy.clock import Clock
-from benchmark.energy.curves import CounterCurve, PowerCurve, TotalCurve
-from benchmark.energy.estimate import TdpLoad
-from benchmark.energy.nvml import POWER_SOURCES, Gpu, NvmlError, PowerSource, Slow
-from benchmark.energy.rapl import POWERCAP, open_rapl, read_zones, zone_faults
-from benchmark.energy.sensors import Sensor, sensor_for
+from benchmark.energy.meters.estimate import TdpLoad
+from benchmark.energy.meters.nvml import POWER_SOURCES, Gpu, NvmlError, PowerSource, Slow
+from benchmark.energy.meters.rapl import POWERCAP, open_rapl, read_zones, zone_faults
+from benchmark.energy.meters.sensors import Sensor, sensor_for
+from benchmark.energy.timeline.clock import Clock
+from benchmark.energy.timeline.curves import CounterCurve, PowerCurve, TotalCurve
 
 KINDS = (
     "counter_mj",

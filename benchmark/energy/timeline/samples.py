@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.energy.curves import CounterCurve, PowerCurve, TotalCurve
-from benchmark.energy.span import Span
+from benchmark.energy.timeline.curves import CounterCurve, PowerCurve, TotalCurve
+from benchmark.energy.timeline.span import Span
 
 WHOLE_S = 3600.0
 """Windows up to an hour are kept whole. At 20 counter and power readings a second that is 144,000 rows, about 1.5 MB

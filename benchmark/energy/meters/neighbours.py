@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from benchmark.energy import estimate
-from benchmark.energy.device import Device
-from benchmark.energy.nvml import Gpu, NvmlError, Slow
+from benchmark.energy.meters import estimate
+from benchmark.energy.meters.device import Device
+from benchmark.energy.meters.nvml import Gpu, NvmlError, Slow
 
 
 class Neighbours(NamedTuple):

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.energy.clock import Clock
-from benchmark.energy.device import Device
-from benchmark.energy.evaluate import Aligned
-from benchmark.energy.rapl import POWERCAP
-from benchmark.energy.recorder import STILL_LOST, TICK_TIMEOUT_S, GpuRecorder, HostRecorder
-from benchmark.energy.sampler import PERIOD_S
-from benchmark.energy.window import Tick, Window
+from benchmark.energy.judge.evaluate import Aligned
+from benchmark.energy.meters.device import Device
+from benchmark.energy.meters.rapl import POWERCAP
+from benchmark.energy.timeline.clock import Clock
+from benchmark.energy.timeline.recorder import STILL_LOST, TICK_TIMEOUT_S, GpuRecorder, HostRecorder
+from benchmark.energy.timeline.sampler import PERIOD_S
+from benchmark.energy.windows.window import Tick, Window
 
 NO_TICK = f"no tick of the energy counter came within {TICK_TIMEOUT_S} s (stale)"
 RESET = "the energy counter was reset in the window or right after it (driver reload or GPU reset)"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmark.energy.acceptance import (
+from benchmark.energy.acceptance.trials import (
     DISAGREE,
     OVER_LIMIT,
     Trial,
@@ -27,7 +27,7 @@ from benchmark.energy.acceptance import (
     relative_ci,
     repeatability,
 )
-from benchmark.energy.sensors import sensor_for
+from benchmark.energy.meters.sensors import sensor_for
 
 SMI_CALLS = 5
 SHIFT_EVERY = 4

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from benchmark.energy.assembly import MIG, host_reading, invalid_reading, readings_of
-from benchmark.energy.clock import Clock, SystemClock
-from benchmark.energy.device import Device, DeviceError, find_device
-from benchmark.energy.reading import Reading
-from benchmark.energy.sampler import sampler_for
-from benchmark.energy.session import Options, Session, new_session
-from benchmark.energy.window import Window
+from benchmark.energy.judge.assembly import MIG, host_reading, invalid_reading, readings_of
+from benchmark.energy.judge.reading import Reading
+from benchmark.energy.meters.device import Device, DeviceError, find_device
+from benchmark.energy.timeline.clock import Clock, SystemClock
+from benchmark.energy.timeline.sampler import sampler_for
+from benchmark.energy.windows.session import Options, Session, new_session
+from benchmark.energy.windows.window import Window
 
 P = ParamSpec("P")
 R = TypeVar("R")

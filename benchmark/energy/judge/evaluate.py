@@ -6,9 +6,9 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
-from benchmark.energy.curves import PowerCurve
-from benchmark.energy.recorder import KINDS, GpuRecorder, HostRecorder
-from benchmark.energy.span import Span
+from benchmark.energy.timeline.curves import PowerCurve
+from benchmark.energy.timeline.recorder import KINDS, GpuRecorder, HostRecorder
+from benchmark.energy.timeline.span import Span
 
 AGREE = 0.05
 """Counter and sampled power must agree this well on windows of `AGREE_FROM_S` or more."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmark.energy.recorder import KINDS, Raw
-from benchmark.energy.samples import Mark, Sample, packed, thinned
+from benchmark.energy.timeline.recorder import KINDS, Raw
+from benchmark.energy.timeline.samples import Mark, Sample, packed, thinned
 
 GRADES = "ABCDREX"
 _BESIDE = ("raw", "marks")
@@ -148,8 +148,7 @@ class Reading:
             yield from part
 
     def samples_csv_gz(self, *, thin: bool = False) -> bytes:
-        """Marks and raw readings as gzipped CSV (see benchmark.energy.samples); `thin` shortens windows beyond an
-        hour."""
+        """Marks and raw readings as gzipped CSV (see timeline.samples); `thin` shortens windows beyond an hour."""
         samples = thinned(self.samples(), self.marks, self.source) if thin else self.samples()
         return packed(samples, self.marks)[0]
 

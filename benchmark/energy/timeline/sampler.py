@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Protocol
 
-from benchmark.energy.clock import Clock, SystemClock, Ticker
+from benchmark.energy.timeline.clock import Clock, SystemClock, Ticker
 
 PERIOD_S = 0.05
 """Fast lane. Recent data-centre GPUs publish every 100 ms: at 50 ms every tick of the counter lies between two reads,

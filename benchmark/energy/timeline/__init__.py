@@ -1,0 +1,1 @@
+"""Readings on a timeline: the clock, the sampler, the recorders and the curves they fill. Knows no window."""
