@@ -95,7 +95,7 @@ def sample_against_query(device: Device) -> bool:
     tracer = EnergyTracer(device, synchronize=lambda: None, options=Options(period_s=60.0))
     ours, again, theirs = [], [], []
     with a_query() as (command, name), tracer, tracer.window("perf"):
-        session = tracer._session
+        session = tracer._ledger._session
         assert session is not None, "a window is open"
         recorder = session.gpus[0][1]
         for _ in range(ROUNDS):

@@ -139,5 +139,30 @@ def test_an_impossible_jump_is_no_energy(traced, clock):
     gpu.counter_j = lambda t: real(t) + (1e6 if t > 3 else 0)
     with tracer.window("w") as window:
         clock.sleep(6.0)
-    assert window.reading.grade == "X"
-    assert "limited to 700 W" in window.reading.reason
+    assert (window.reading.grade, window.reading.source) == ("D", "nvml:power.instant")
+    assert "jumped 3.0" in window.reading.reason
+    assert "1400 W" in window.reading.reason
+    assert window.reading.joules == pytest.approx(1200, rel=1e-3)
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("jump_j", [50.0, 500.0, 5000.0])
+def test_a_jump_in_a_short_window_is_never_called_good(traced, clock, jump_j, align):
+    tracer, gpu = traced(constant(200), window_s=0.1)
+    real = gpu.counter_j
+    gpu.counter_j = lambda t: real(t) + (jump_j if t > 2 else 0)
+    clock.sleep(1.0)
+    with tracer.window("w", align=align) as window:
+        clock.sleep(2.0)
+    true = 200 * window.reading.seconds
+    assert window.reading.grade == "D"
+    assert window.reading.joules == pytest.approx(true, rel=0.01) or "differ by" in window.reading.reason
+
+
+def test_late_reads_are_no_jumps(traced, clock):
+    """A tick that is seen late, and the next one in time, look like the power of a small town."""
+    tracer, _ = traced(constant(650), deaf=lambda t: 0.11 < t % 1.0 < 0.35)
+    with tracer.window("w") as window:
+        clock.sleep(20.0)
+    assert window.reading.source == "nvml:counter"
+    assert window.reading.joules == pytest.approx(13_000, rel=0.02)

@@ -8,6 +8,7 @@ import pytest
 from energy_fakes import constant, step
 
 from benchmark.energy import EnergyError
+from benchmark.energy.meters.nvml import NvmlError
 
 OPEN_AT = 1.0
 
@@ -102,9 +103,18 @@ def test_a_counter_that_stops_ticking(traced, clock):
     tracer, _ = traced(constant(200), stale=(3.0, 3.8))
     with tracer.window("w") as window:
         clock.sleep(8.0)
+    assert (window.reading.grade, window.reading.source) == ("D", "nvml:power.instant")
+    assert "the energy counter stood still for" in window.reading.reason
+    assert window.reading.joules == pytest.approx(1600, rel=1e-6)
+
+
+def test_a_counter_that_stops_ticking_beside_a_sensor_that_is_mute(traced, clock):
+    mute = ("samples", "power.instant", "power.usage", "power.instant.module")
+    tracer, _ = traced(constant(200), stale=(3.0, 3.8), unsupported=mute)
+    with tracer.window("w") as window:
+        clock.sleep(8.0)
     assert math.isnan(window.reading.joules)
-    assert "stood still" in window.reading.reason
-    assert window.reading.cross_joules == pytest.approx(1600, rel=1e-6)  # what polling saw stays visible beside the NaN
+    assert "the energy counter stood still for" in window.reading.reason
 
 
 def test_a_counter_that_never_ticks(traced, clock):
@@ -112,8 +122,42 @@ def test_a_counter_that_never_ticks(traced, clock):
     for align in (False, True):
         with tracer.window("w", align=align) as window:
             clock.sleep(3.0)
-        assert math.isnan(window.reading.joules)
+        assert (window.reading.grade, window.reading.source) == ("D", "nvml:power.instant")
+        assert window.reading.joules == pytest.approx(200 * window.reading.seconds, rel=1e-6)
         assert "stale" in window.reading.reason
+
+
+@pytest.mark.parametrize("words", ["Not Ready", "Unknown Error"])
+@pytest.mark.parametrize("align", [False, True])
+def test_a_counter_that_never_answers_falls_down_the_ladder_in_the_drivers_words(traced, clock, words, align):
+    """NVML codes 27 and 999: no 'not supported', and no energy either."""
+    tracer, gpu = traced(constant(200))
+
+    def refuse() -> int:
+        raise NvmlError("other", words)
+
+    gpu.energy_mj = refuse
+    with tracer.window("w", align=align) as window:
+        clock.sleep(12.0)
+    assert (window.reading.source, window.reading.grade) == ("nvml:power.instant", "D")
+    assert f"counter: {words}" in window.reading.reason
+    assert window.reading.joules == pytest.approx(2400, rel=0.01)
+
+
+def test_a_power_field_that_never_answers_gives_way_to_the_next(traced, clock):
+    tracer, gpu = traced(constant(200), unsupported=("counter", "samples"))
+    real = gpu.power_mw
+
+    def power(source: str) -> int:
+        if source == "power.instant":
+            raise NvmlError("other", "Unknown Error")
+        return real(source)
+
+    gpu.power_mw = power
+    with tracer.window("w") as window:
+        clock.sleep(12.0)
+    assert window.reading.source == "nvml:power.usage"
+    assert window.reading.joules == pytest.approx(2400, rel=0.05)
 
 
 @pytest.mark.parametrize(

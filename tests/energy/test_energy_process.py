@@ -133,8 +133,8 @@ def test_atexit_closes_what_is_open():
         window = None
         atexit.register(lambda: print(window.closed, window.reading.provenance["status"]))
         from benchmark.energy import EnergyTracer
-        window = EnergyTracer("cpu").window("w")
-        tracer = window._tracer
+        tracer = EnergyTracer("cpu")
+        window = tracer.window("w")
         window.__enter__()
         """
     )

@@ -86,10 +86,27 @@ def test_a_wrap_without_a_readable_range_is_nan(powercap, clock):
 def test_without_a_range_a_window_that_does_not_wrap_is_fine(powercap, clock):
     root = powercap({"intel-rapl:0": ("package-0", 9_000_000, None)})
     with cpu_tracer(root, clock).window("w") as window:
-        clock.sleep(1.5)
-        set_uj(root, "intel-rapl:0", 19_000_000)
-        clock.sleep(0.5)
+        for step in range(1, 17):
+            clock.sleep(0.25)
+            set_uj(root, "intel-rapl:0", 9_000_000 + step * 625_000)
     assert window.reading.joules == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("moves_s", [0.0, 3.0])
+def test_a_counter_that_stands_still_falls_to_the_estimate(powercap, clock, moves_s):
+    """It can be read, and that is all: 5 s are not too short for it."""
+    root = powercap({"intel-rapl:0": ("package-0", 9_000_000, RANGE)})
+    with cpu_tracer(root, clock).window("w") as window:
+        if moves_s:
+            clock.sleep(moves_s)
+            set_uj(root, "intel-rapl:0", 19_000_000)
+        clock.sleep(5.0)
+        sum(i * i for i in range(20_000))  # the estimate counts CPU time
+    reading = window.reading
+    assert (reading.source, reading.grade) == ("estimate:tdp_load", "E")
+    assert "rapl:package-0 stood still for 4" in reading.reason or "stood still for 5" in reading.reason
+    assert reading.joules > 0
+    assert "assumed" in reading.provenance["cpu_estimate"]
 
 
 def test_an_implausible_step_is_no_energy(powercap, clock):
@@ -176,7 +193,7 @@ def test_a_window_too_short_for_rapl(powercap, clock):
     with cpu_tracer(root, clock).window("w") as window:
         clock.sleep(0.002)
     assert math.isnan(window.reading.joules)
-    assert "too short for RAPL" in window.reading.reason
+    assert "too short for rapl:package-0" in window.reading.reason
 
 
 def test_the_host_stands_beside_the_gpu(powercap, clock, traced):

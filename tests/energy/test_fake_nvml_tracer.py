@@ -121,8 +121,10 @@ def test_a_counter_reset_at_the_start_middle_and_end(driver, after_s):
 
 def test_a_stale_counter(driver):
     fake = driver()
-    reading, _ = measure(fake, 1.0, during=lambda: fake.set(stale=fake.now_s()))
-    assert_no_number(reading, "stale")
+    reading, truth = measure(fake, 1.0, during=lambda: fake.set(stale=fake.now_s()))
+    assert (reading.source, reading.grade) == ("nvml:power.instant", "D")
+    assert "stale" in reading.reason
+    assert_right(reading, truth)
 
 
 def test_garbage_from_the_counter_is_no_number(driver):

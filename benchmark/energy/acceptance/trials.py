@@ -98,8 +98,8 @@ class Trial:
 
 
 def fault(readings: Sequence[Reading]) -> str:
-    """Why one of the readings has no energy; empty if all have."""
-    return next((r.reason for r in readings if math.isnan(r.joules)), "")
+    """Why one of the readings has no energy, or none that its counter vouches for; empty if all is well."""
+    return next((r.reason for r in readings if math.isnan(r.joules) or r.provenance.get("counter_doubt")), "")
 
 
 def judge(value: float, ci: float, limit: float) -> Word:
@@ -122,8 +122,8 @@ def counter(trial: Trial) -> Iterator[Verdict]:
         load.work(max(1, steps // 10))
         r = trial.measure(load, steps, align=False)
         numbers = {"joules": r.joules, "trapezoid_joules": r.cross_joules, "relative": r.cross_rel_diff}
-        if math.isnan(r.joules):
-            yield Verdict(check, "FAIL", r.reason, numbers)
+        if why := fault([r]):
+            yield Verdict(check, "FAIL", why, numbers)
         elif r.source != "nvml:counter":
             yield Verdict(check, "SKIPPED", f"no energy counter: {r.source}, grade {r.grade}", numbers)
         elif math.isnan(r.cross_rel_diff):

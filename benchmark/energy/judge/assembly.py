@@ -26,10 +26,11 @@ from benchmark.energy.judge.facts import (
 from benchmark.energy.judge.reading import RawSlice, Reading, worst
 from benchmark.energy.meters.device import Device
 from benchmark.energy.timeline.clock import utc_label
-from benchmark.energy.timeline.recorder import GpuRecorder, HostRecorder
+from benchmark.energy.timeline.gpu_recorder import GpuRecorder
+from benchmark.energy.timeline.host_recorder import HostRecorder
+from benchmark.energy.timeline.marks import Marks
 from benchmark.energy.timeline.samples import Mark
 from benchmark.energy.timeline.span import Span
-from benchmark.energy.windows.window import Window
 from benchmark.intervals import Z975
 
 MEASURED = (
@@ -39,7 +40,7 @@ MEASURED = (
 MIG = "a MIG slice has no power or energy reading of its own"
 
 
-def _common(window: Window, sync_method: str) -> dict[str, Any]:
+def _common(window: Marks, sync_method: str) -> dict[str, Any]:
     """What every reading of a window says about the window."""
     seconds = (window.end_ns - window.start_ns) / 1e9
     return {
@@ -68,7 +69,7 @@ def _with_missing(reading: Reading, reasons: dict[str, str]) -> Reading:
     return replace(reading, missing=missing)
 
 
-def _marks(window: Window) -> tuple[Mark, ...]:
+def _marks(window: Marks) -> tuple[Mark, ...]:
     """The edges of the window, its pauses and its children, in seconds since its start."""
 
     def pair(start_ns: int, end_ns: int, name: str, kind: str) -> Iterator[Mark]:
@@ -83,16 +84,15 @@ def _marks(window: Window) -> tuple[Mark, ...]:
     return tuple(found)
 
 
-def _children(window: Window, joules: float) -> tuple[tuple[tuple[str, float], ...], float]:
-    parts = tuple((child.name, child.reading.joules) for child in window.children)
+def _children(window: Marks, joules: float) -> tuple[tuple[tuple[str, float], ...], float]:
+    parts = tuple((child.name, child.joules) for child in window.children)
     return parts, joules - math.fsum(part for _, part in parts)
 
 
-def _gpu(window: Window, device: Device, recorder: GpuRecorder, sync_method: str) -> Reading:
+def _gpu(window: Marks, device: Device, recorder: GpuRecorder, sync_method: str) -> Reading:
     """One GPU's reading, without host energies."""
     span = window.span()
     aligned = window.aligned.get(device.uuid)
-    recorder.fetch_ring()
     if device.mig:
         best, other = invalid("", MIG), None
     else:
@@ -143,7 +143,7 @@ def _sampled(recorder: GpuRecorder, span: Span) -> dict[str, Any]:
     }
 
 
-def _with_host(reading: Reading, window: Window, host: HostRecorder) -> Reading:
+def _with_host(reading: Reading, window: Marks, host: HostRecorder) -> Reading:
     """The reading with the host's package and memory energy beside it, and every NaN named."""
     package, dram = host_package(host, window.span()), host_dram(host, window.span())
     span = window.span()
@@ -153,7 +153,7 @@ def _with_host(reading: Reading, window: Window, host: HostRecorder) -> Reading:
         dram_joules=dram.joules,
         cpu_source=package.source,
         dram_source=dram.source,
-        provenance={**reading.provenance, **host_provenance(host)},
+        provenance={**reading.provenance, **host_provenance(host, package.source)},
         raw=(*reading.raw, RawSlice("host", host.raw, span.start_ns, span.end_ns, len(host.raw.t))),
     )
     cross = "no second source could be read" if reading.grade != "X" else reading.reason
@@ -161,7 +161,7 @@ def _with_host(reading: Reading, window: Window, host: HostRecorder) -> Reading:
 
 
 def readings_of(
-    window: Window, gpus: Sequence[tuple[Device, GpuRecorder]], host: HostRecorder, sync_method: str
+    window: Marks, gpus: Sequence[tuple[Device, GpuRecorder]], host: HostRecorder, sync_method: str
 ) -> tuple[Reading, tuple[Reading, ...]]:
     """(the sum over the devices with the host's energy, one reading per device)."""
     each = [_gpu(window, device, recorder, sync_method) for device, recorder in gpus]
@@ -174,7 +174,7 @@ def readings_of(
     return whole, tuple(_with_missing(one, shared) for one in each)
 
 
-def _sum(window: Window, each: list[Reading]) -> Reading:
+def _sum(window: Marks, each: list[Reading]) -> Reading:
     """Several devices as one: joules add up, NaN if any is; the grade is the worst."""
     joules = math.fsum(one.joules for one in each)
     parts, rest = _children(window, joules)
@@ -208,7 +208,7 @@ def _sum(window: Window, each: list[Reading]) -> Reading:
 
 
 def host_reading(
-    window: Window, device: Device, host: HostRecorder, sync_method: str
+    window: Marks, device: Device, host: HostRecorder, sync_method: str
 ) -> tuple[Reading, tuple[Reading, ...]]:
     """The reading of a CPU: RAPL's package, or the estimate."""
     span = window.span()
@@ -227,7 +227,7 @@ def host_reading(
         device=device.uuid,
         mean_power_w=best.joules / span.useful_s if span.useful_s > 0 else math.nan,
         max_power_w=host.package.max_power(span.start_ns, span.end_ns),
-        n_samples=sum(span.start_ns <= t <= span.end_ns for t in host.package.t),
+        n_samples=host.package.reads_between(span.start_ns, span.end_ns),
         unmeasured_s=0.0,
         children=parts,
         self_joules=rest,
@@ -245,7 +245,7 @@ def host_reading(
     return full, (full,)
 
 
-def invalid_reading(window: Window, devices: Sequence[Device], reason: str) -> Reading:
+def invalid_reading(window: Marks, devices: Sequence[Device], reason: str) -> Reading:
     """A reading without energy, for when there is nothing else to say."""
     seconds = window.span().useful_s
     parts, _ = _children(window, math.nan)

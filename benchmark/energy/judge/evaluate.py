@@ -7,11 +7,15 @@ import math
 from dataclasses import dataclass, replace
 
 from benchmark.energy.timeline.curves import PowerCurve
-from benchmark.energy.timeline.recorder import KINDS, GpuRecorder, HostRecorder
+from benchmark.energy.timeline.gpu_recorder import GpuRecorder
+from benchmark.energy.timeline.host_recorder import HostRecorder, Rung
+from benchmark.energy.timeline.marks import Aligned
+from benchmark.energy.timeline.raw import KINDS
 from benchmark.energy.timeline.span import Span
 
 AGREE = 0.05
-"""Counter and sampled power must agree this well on windows of `AGREE_FROM_S` or more."""
+"""Counter and sampled power must agree this well on windows of `AGREE_FROM_S` or more, and on shorter ones up to what
+their uncertainties explain."""
 AGREE_FROM_S = 5.0
 TICKS_FOR_A = 100
 MAX_UNMEASURED = 0.05
@@ -20,21 +24,10 @@ DEFAULT_TICK_S = 0.1
 MOST_PHASES = 4
 B_RELATIVE_SD = 0.01
 """An interpolated counter whose standard uncertainty is above this share of its energy is no grade B."""
-RAPL_TICK_S = 0.001
-RAPL_SHORTEST_S = 0.01
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """What the waits for ticks found: joules at both edges (the end corrected for the gap), that correction, the
-    stamps' sd in s, the correction's sd, and the mean power right after the work."""
-
-    start_j: float
-    end_j: float
-    gap_j: float
-    stamp_sd_s: float
-    gap_sd_j: float
-    after_w: float
+STILL_TICKS = 10
+"""A window shorter than so many updates of a meter is too short for it."""
+STILL_S = 0.5
+"""A meter of a running machine that counts nothing for so long does not count at all."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +42,7 @@ class Evaluation:
     grade: str
     reason: str = ""
     short: bool = False
+    still: bool = False
     unmeasured_s: float = 0.0
     alias: bool = False
 
@@ -76,9 +70,19 @@ def outage(recorder: GpuRecorder, span: Span) -> str:
     garbage = _crosses(recorder.garbage, span)
     if garbage is not None:
         return f"the energy counter read all ones {(garbage[0] - span.start_ns) / 1e9:.2f} s into the window"
+    return ""
+
+
+def mistrusted(recorder: GpuRecorder, span: Span) -> str:
+    """Why the counter alone cannot be trusted in this window, while the power sensor may be; empty if it can."""
     stale = _crosses(recorder.counter.stale, span)
     if stale is not None:
         return f"the energy counter stood still for {(stale[1] - stale[0]) / 1e9:.2f} s (stale)"
+    jump = _crosses(recorder.counter.jumps, span)
+    if jump is not None:
+        after_s = max(0.0, (jump[1] - span.start_ns) / 1e9)
+        most = f"more than the {recorder.counter.most_w:.0f} W that this board can draw"
+        return f"the energy counter jumped {after_s:.2f} s into the window, by {most}"
     return ""
 
 
@@ -121,7 +125,8 @@ def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> 
     spread = _spread(recorder, span)
     spread = mean_w if math.isnan(spread) else spread
     marks = [mark for pause in span.paused() for mark in pause] + ([] if aligned else [span.start_ns, span.end_ns])
-    parts = [tick_s / math.sqrt(6) * spread * math.sqrt(len(marks) / 2)]
+    # between two ticks the energy is taken to grow evenly; how wrong that is grows with the time between them
+    parts = [max(tick_s, curve.bracket_s(mark)) / math.sqrt(12) * spread for mark in marks]
     parts += [curve.stamp_sd_s(mark) * mean_w for mark in marks]
     if aligned is not None:
         parts += [aligned.stamp_sd_s * mean_w, aligned.gap_sd_j]
@@ -171,7 +176,7 @@ def from_power(recorder: GpuRecorder, span: Span, curve: PowerCurve, step_s: flo
     inside = curve.between(span.start_ns, span.end_ns)
     n, seconds = inside.stop - inside.start, (span.end_ns - span.start_ns) / 1e9
     if not curve.t:
-        why = "; ".join(f"{name}: {text}" for name, text in recorder.unsupported.items()) or "no power reading came"
+        why = "; ".join(f"{name}: {text}" for name, text in recorder.refusals.items()) or "no power reading came"
         return invalid(source, why)
     shortest_s = 2 * sensor.period_s
     if n < 2 or seconds < shortest_s:
@@ -201,7 +206,7 @@ def from_power(recorder: GpuRecorder, span: Span, curve: PowerCurve, step_s: flo
         _blind_sd(recorder, joules, span.useful_s, phases, step_s),
         _coverage_sd(list(watts), sensor.coverage, seconds / sensor.period_s) * span.useful_s,
     ]
-    return Evaluation(joules, paused, math.hypot(*parts), source, grade, "", False, unmeasured_s, phases > 0)
+    return Evaluation(joules, paused, math.hypot(*parts), source, grade, unmeasured_s=unmeasured_s, alias=phases > 0)
 
 
 def _sampling_sd(curve: PowerCurve, inside: slice, per_period: float) -> float:
@@ -244,15 +249,16 @@ def headline(
     a guess."""
     trouble = outage(recorder, span)
     polled = from_power(recorder, span, recorder.power, step_s)
-    if not recorder.has_counter:
+    if not recorder.counts:
         ringed = from_power(recorder, span, recorder.ring, step_s) if recorder.ring.t else None
         best = ringed if ringed is not None and not ringed.reason else polled
         other = polled if best is ringed else ringed
         return (invalid(best.source, trouble) if trouble else _why_polled(best, recorder)), other
     if trouble:
         return invalid("nvml:counter", trouble), polled
-    counted = from_counter(recorder, span, aligned)
-    if counted.short and not polled.reason:
+    doubt = mistrusted(recorder, span)
+    counted = invalid("nvml:counter", doubt) if doubt else from_counter(recorder, span, aligned)
+    if (counted.short or doubt) and not polled.reason:
         return replace(polled, grade="D", reason=counted.reason), None
     if counted.grade == "X":
         return counted, polled
@@ -263,16 +269,20 @@ def _why_polled(best: Evaluation, recorder: GpuRecorder) -> Evaluation:
     """The estimate; polled power says why nothing better was used."""
     if best.grade != "D":
         return best
-    refused = recorder.unsupported
+    refused = recorder.refusals
     better = [f"{name}: {refused[name]}" for name in ("counter", "samples") if name in refused]
-    return replace(best, reason="polled power, for there is nothing better here: " + "; ".join(better))
+    return replace(best, reason="polled power, because there is nothing better here: " + "; ".join(better))
 
 
 def _cross_checked(counted: Evaluation, polled: Evaluation, span: Span) -> Evaluation:
     if polled.reason:
         return replace(counted, grade="B" if counted.grade == "A" else counted.grade)
-    relative = abs(polled.joules - counted.joules) / counted.joules
-    if relative > AGREE and span.useful_s >= AGREE_FROM_S:
+    difference = abs(polled.joules - counted.joules)
+    relative = difference / counted.joules
+    # short windows are polled coarsely: only what both uncertainties cannot explain counts against the counter
+    explained = 2 * math.hypot(polled.sd, counted.sd)
+    long = span.useful_s >= AGREE_FROM_S
+    if relative > AGREE and (long or difference > AGREE * counted.joules + explained):
         why = f"counter and sampled power differ by {100 * relative:.1f} %"
         return replace(counted, grade="D", reason="; ".join(filter(None, (why, counted.reason))))
     if relative > AGREE and counted.grade == "A":
@@ -281,28 +291,38 @@ def _cross_checked(counted: Evaluation, polled: Evaluation, span: Span) -> Evalu
 
 
 def host_package(recorder: HostRecorder, span: Span) -> Evaluation:
-    """The host's package energy by RAPL, else by the estimate."""
-    curve = recorder.package
-    joules = span.total_energy(curve.energy_at)
-    paused = span.paused_energy(curve.energy_at)
-    useful = joules - paused
-    if recorder.reason or math.isnan(useful):
-        return invalid(recorder.source, recorder.reason or "no reading of the host came")
-    if not recorder.rapl.package:
-        return (
-            Evaluation(useful, paused, 0.4 * useful, recorder.source, "E")
-            if useful > 0
-            else invalid(recorder.source, "no CPU time was used")
-        )
-    if span.useful_s < RAPL_SHORTEST_S or not useful > 0:
-        return invalid(
-            recorder.source,
-            f"a window of {span.useful_s:.4f} s is too short for RAPL; it needs {RAPL_SHORTEST_S} s or more",
-        )
-    mean_w = useful / span.useful_s
-    return Evaluation(
-        useful, paused, RAPL_TICK_S * mean_w * math.sqrt(2 + 2 * len(span.paused())), recorder.source, "R"
-    )
+    """The host's energy by its first meter. One that does not move at all falls to the estimate below it, by name."""
+    rungs = recorder.rungs
+    found = _by_meter(rungs[0], span, recorder.fault)
+    for below in rungs[1:]:
+        if not found.still:
+            break
+        lower = _by_meter(below, span, recorder.fault)
+        found = lower if lower.reason else replace(lower, reason=found.reason)
+    return found
+
+
+def _by_meter(rung: Rung, span: Span, fault: str) -> Evaluation:
+    """Energy by a meter that counts joules itself."""
+    meter, curve = rung.meter, rung.curve
+    total, paused = span.total_energy(curve.energy_at), span.paused_energy(curve.energy_at)
+    useful = total - paused
+    if fault or rung.fault or math.isnan(useful):
+        return invalid(meter.source, fault or rung.fault or f"no reading of {meter.source} came")
+    if meter.grade == "E" and not useful > 0:
+        return invalid(meter.source, "no CPU time was used")
+    seconds = (span.end_ns - span.start_ns) / 1e9
+    shortest_s = STILL_TICKS * meter.tick_s
+    still_s = curve.still_s(span.start_ns, span.end_ns) if meter.grade != "E" else 0.0
+    if still_s >= max(STILL_S, STILL_TICKS * meter.tick_s):
+        why = f"{meter.source} stood still for {still_s:.2f} s of {seconds:.2f} s"
+        return replace(invalid(meter.source, why), still=True)
+    if meter.grade != "E" and (span.useful_s < shortest_s or not useful > 0):
+        short = f"a window of {span.useful_s:.4f} s is too short for {meter.source}; it needs {shortest_s:g} s or more"
+        return invalid(meter.source, short)
+    edges_sd = meter.tick_s * useful / span.useful_s * math.sqrt(2 + 2 * len(span.paused()))
+    sd = meter.relative_sd * useful if meter.relative_sd else edges_sd
+    return Evaluation(useful, paused, sd, meter.source, meter.grade)
 
 
 def host_dram(recorder: HostRecorder, span: Span) -> Evaluation:

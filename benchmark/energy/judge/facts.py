@@ -12,11 +12,13 @@ import sys
 from bisect import bisect_left, bisect_right
 from typing import Any
 
-from benchmark.energy.judge.evaluate import Aligned, Evaluation, is_aliased
+from benchmark.energy.judge.evaluate import Evaluation, is_aliased, mistrusted
 from benchmark.energy.meters import estimate
 from benchmark.energy.meters.neighbours import neighbours
 from benchmark.energy.meters.nvml import Slow
-from benchmark.energy.timeline.recorder import GpuRecorder, HostRecorder
+from benchmark.energy.timeline.gpu_recorder import GpuRecorder
+from benchmark.energy.timeline.host_recorder import HostRecorder
+from benchmark.energy.timeline.marks import Aligned
 from benchmark.energy.timeline.span import Span
 from benchmark.intervals import quantile
 
@@ -147,7 +149,7 @@ def sampling(recorder: GpuRecorder, span: Span) -> dict[str, Any]:
         "counter_ticks": recorder.counter.ticks_between(span.start_ns, span.end_ns),
         "counter_tick_ms": 1000 * tick_s,
         "nvml_errors": [text for t, text in recorder.errors if span.start_ns <= t <= span.end_ns][:16],
-        "unsupported": dict(recorder.unsupported),
+        "unsupported": recorder.refusals,
     }
 
 
@@ -174,6 +176,7 @@ def gpu_provenance(
         "u_stat_and_edge_joules": best.sd,
         "u_gain_joules": GAIN * best.joules,
         "step_period_ms": None if step_s is None else 1000 * step_s,
+        "counter_doubt": mistrusted(recorder, span),
         "alias_flag": best.alias or bool(is_aliased(step_s, sensor.period_s, span.useful_s) and sensor.coverage < 0.9),
         **sampling(recorder, span),
         **_clocks(slow_inside(recorder, span)),
@@ -187,11 +190,11 @@ def gpu_provenance(
     }
 
 
-def host_provenance(recorder: HostRecorder) -> dict[str, Any]:
-    """Everything about the host's number."""
+def host_provenance(recorder: HostRecorder, source: str) -> dict[str, Any]:
+    """Everything about the host's number, which comes from `source`."""
     return {
-        "cpu_source": recorder.source,
-        "cpu_estimate": "" if recorder.rapl.package else recorder.model.describe(),
+        "cpu_source": source,
+        "cpu_estimate": recorder.model.describe() if source == recorder.model.source else "",
         "rapl_reason": recorder.rapl.reason,
         "dram_reason": recorder.rapl.dram_reason,
         "host_call_us": recorder.call_ns / 1e3,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmark.energy.timeline.recorder import KINDS, Raw
+from benchmark.energy.timeline.raw import KINDS, Raw
 from benchmark.energy.timeline.samples import Mark, Sample, packed, thinned
 
 GRADES = "ABCDREX"

@@ -76,15 +76,32 @@ def tree_cpu_seconds() -> float:
     return time.process_time() + reaped.ru_utime + reaped.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
+MOST_TDP_W = 100_000.0
+"""No computer's processors are rated higher: what is, is a slip of the pen."""
+
+
+def why_no_tdp(tdp_w: float | None) -> str:
+    """Why a rated power cannot be meant; empty if it can."""
+    if tdp_w is None or 0 < tdp_w <= MOST_TDP_W:
+        return ""
+    return f"cpu_tdp_w must be positive watts, at most {MOST_TDP_W:g}, not {tdp_w}"
+
+
 class TdpLoad:
     """Joules so far = CPU seconds x rated watts / logical cores. A guess with a name: standard deviation 40 %."""
+
+    grade = "E"
+    tick_s = 0.01
+    """The kernel counts other processes' CPU time in ticks of 10 ms."""
+    relative_sd = RELATIVE_SD
 
     def __init__(self, tdp_w: float | None = None) -> None:
         self.cores = os.cpu_count() or 1
         self.assumed = tdp_w is None
         self.tdp_w = ASSUMED_W_PER_CORE * self.cores if tdp_w is None else float(tdp_w)
-        if not self.tdp_w > 0:
-            raise ValueError(f"cpu_tdp_w must be positive watts, not {tdp_w}")
+        why = why_no_tdp(tdp_w)
+        if why:
+            raise ValueError(why)
         # a number that rests on another assumption has another source: rows must not mix them unseen
         self.source = SOURCE if self.assumed else f"{SOURCE}@{self.tdp_w:g}w"
         self._most = 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +57,32 @@ class Zone:
             self.fault = f"{self.name}: a step of {step_uj / 1e6:.0f} J in {seconds:.3f} s is no energy (reset?)"
             return
         self.joules += step_uj / 1e6
+
+
+TICK_S = 0.001
+"""RAPL renews its counters once a millisecond."""
+
+
+class Packages:
+    """The package zones as one meter."""
+
+    grade = "R"
+    tick_s = TICK_S
+    relative_sd = 0.0
+
+    def __init__(self, zones: tuple[Zone, ...], now_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self.zones = zones
+        self._now_ns = now_ns
+        self.source = "rapl:" + "+".join(zone.name for zone in zones)
+
+    def read(self) -> float:
+        """Joules since the first read; NaN if any zone failed."""
+        return read_zones(self.zones, self._now_ns())
+
+    @property
+    def fault(self) -> str:
+        """Why it gives NaN; empty while all is well."""
+        return zone_faults(self.zones)
 
 
 @dataclass(frozen=True)

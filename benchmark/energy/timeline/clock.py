@@ -8,7 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-NS_PER_S = 1_000_000_000
+LEAVE_S = 0.5
+"""A call that takes longer hangs in a driver: its thread ends when it comes back."""
 
 
 class Ticker(Protocol):
@@ -61,10 +62,10 @@ class ThreadTicker:
             self._stopped.wait(max(0.0, due - time.monotonic()))
 
     def stop(self) -> None:
-        """End the calls and wait for the one under way."""
+        """End the calls and wait for the one under way, but not for one that hangs."""
         self._stopped.set()
         if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=2.0)
+            self._thread.join(timeout=LEAVE_S)
 
 
 class SystemClock:

@@ -92,10 +92,13 @@ class CounterCurve:
     LONGEST_TICK_NS = 120_000_000
     """Parts tick every 20 to 100 ms; a longer tick shows itself by standing still for longer."""
 
-    def __init__(self, stale_s: float = 0.5) -> None:
+    def __init__(self, stale_s: float = 0.5, most_w: float = math.inf) -> None:
         self.t = array("q")
         self.j = array("d")
         self.half_width = array("q")
+        self.most_w = most_w
+        """No board draws more: a tick that says so is a jump, and no energy."""
+        self.jumps: list[tuple[int, int]] = []
         self.tick_period_ns: int | None = None
         self.resets: list[tuple[int, int]] = []
         self.stale: list[tuple[int, int]] = []
@@ -104,6 +107,8 @@ class CounterCurve:
         self._stale_ns = int(stale_s * 1e9)
         self._last: tuple[int, float] | None = None
         self._changed_ns = 0
+        self._not_before_ns = 0
+        """The last tick came after this time."""
         self._longest_still_ns = 0
 
     def add(self, t_ns: int, joules: float) -> bool:
@@ -112,6 +117,7 @@ class CounterCurve:
         if self._last is None:
             self.first = (t_ns, joules)
             self._changed_ns = t_ns
+            self._not_before_ns = t_ns - self.LONGEST_TICK_NS
             moved = False
         else:
             before_ns, before = self._last
@@ -119,13 +125,20 @@ class CounterCurve:
             if joules < before:
                 self._reset(before_ns, t_ns, joules)
             elif moved:
+                self._judge_step(before_ns, t_ns, joules - before)
                 self._tick(before_ns, t_ns, joules)
             else:
                 self._still(before_ns, t_ns)
         if moved:
             self._changed_ns = t_ns
+            self._not_before_ns = self._last[0] if self._last is not None else t_ns
         self._last = (t_ns, joules)
         return moved
+
+    def _judge_step(self, before_ns: int, now_ns: int, step_j: float) -> None:
+        """A step that no board can have drawn since the tick before is a jump of the counter."""
+        if step_j > self.most_w * (now_ns - self._not_before_ns) * S:
+            self.jumps.append((before_ns, now_ns))
 
     def _tick(self, before_ns: int, now_ns: int, joules: float) -> None:
         # after a gap in the reads the tick is still no older than one period
@@ -160,6 +173,16 @@ class CounterCurve:
     def ticks_between(self, start_ns: int, end_ns: int) -> int:
         """How many ticks were seen inside [start, end]."""
         return bisect_right(self.t, end_ns) - bisect_left(self.t, start_ns)
+
+    def bracket_s(self, t_ns: int) -> float:
+        """Seconds between the ticks around `t_ns`, beyond the ends those to the nearest tick: how far the energy at
+        that time rests on a straight line; NaN without ticks."""
+        if not self.t:
+            return math.nan
+        i = bisect_right(self.t, t_ns)
+        if 0 < i < len(self.t):
+            return (self.t[i] - self.t[i - 1]) * S
+        return abs(t_ns - self.t[0 if i == 0 else -1]) * S
 
     def _slope(self, i: int, step: int) -> float:
         """Watts over at least SLOPE_NS of ticks from tick `i` in direction `step`; NaN with one tick."""
@@ -232,6 +255,10 @@ class TotalCurve:
             return self.j[i]
         return self.j[i] + (self.j[i + 1] - self.j[i]) * (t_ns - self.t[i]) / (self.t[i + 1] - self.t[i])
 
+    def reads_between(self, start_ns: int, end_ns: int) -> int:
+        """How many reads came inside [start, end]."""
+        return bisect_right(self.t, end_ns) - bisect_left(self.t, start_ns)
+
     def max_power(self, start_ns: int, end_ns: int, shortest_ns: int = 200_000_000) -> float:
         """The largest mean power in watts between reads at least `shortest_ns` apart (the whole window if it is
         shorter); NaN if unknown."""
@@ -244,3 +271,13 @@ class TotalCurve:
                 best = watts if math.isnan(best) else max(best, watts)
                 anchor = i
         return best
+
+    def still_s(self, start_ns: int, end_ns: int) -> float:
+        """The longest time in seconds between reads around [start, end] over which the meter did not move."""
+        low, high = max(0, bisect_right(self.t, start_ns) - 1), bisect_left(self.t, end_ns) + 1
+        longest_ns, since = 0, low
+        for i in range(low + 1, min(high, len(self.t))):
+            if self.j[i] != self.j[since]:
+                since = i
+            longest_ns = max(longest_ns, self.t[i] - self.t[since])
+        return longest_ns * S

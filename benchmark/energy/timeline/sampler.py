@@ -48,11 +48,15 @@ class Sampler:
         return self._ticker is not None
 
     def attach(self, key: int, fast: tuple[Recorder, ...], slow: tuple[SlowRecorder, ...], period_s: float) -> None:
-        """Read these from now on, at least every `period_s`."""
+        """Read these from now on, at least every `period_s`. Raises RuntimeError where no thread can be started."""
         with self._lock:
             self._attached[key] = (fast, slow, period_s)
             self._next_slow_ns = 0
-            self._restart()
+            try:
+                self._restart()
+            except BaseException:  # no thread is to be had now; the next one to attach tries again
+                del self._attached[key]
+                raise
 
     def detach(self, key: int) -> None:
         """Read these no longer; the last one out stops the sampler."""
@@ -66,8 +70,10 @@ class Sampler:
             return
         if self._ticker is not None:
             self._ticker.stop()
-        self._period_s = period_s
-        self._ticker = self._clock.ticker(period_s, self.beat) if period_s > 0 else None
+        self._ticker, self._period_s = None, 0.0
+        if period_s > 0:
+            self._ticker = self._clock.ticker(period_s, self.beat)
+            self._period_s = period_s
 
     def beat(self) -> None:
         """One round; called by the ticker."""

@@ -1,33 +1,22 @@
-"""Recorders read a device's meters and lay the readings on curves. A recorder never raises: what goes wrong becomes a
-fact of the record."""
+"""Records what a GPU's meters say, and lays it on curves. A recorder never raises: what goes wrong becomes a fact of
+the record.
+
+Two locks: `_calls` keeps the order of calls into the driver, and may be held as long as the driver takes; `lock` keeps
+the curves whole, and is never held during a call.
+"""
 
 from __future__ import annotations
 
-import math
-import os
 import threading
-from array import array
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from benchmark.energy.meters.estimate import TdpLoad
 from benchmark.energy.meters.nvml import POWER_SOURCES, Gpu, NvmlError, PowerSource, Slow
-from benchmark.energy.meters.rapl import POWERCAP, open_rapl, read_zones, zone_faults
 from benchmark.energy.meters.sensors import Sensor, sensor_for
 from benchmark.energy.timeline.clock import Clock
-from benchmark.energy.timeline.curves import CounterCurve, PowerCurve, TotalCurve
+from benchmark.energy.timeline.curves import CounterCurve, PowerCurve
+from benchmark.energy.timeline.raw import Raw
 
-KINDS = (
-    "counter_mj",
-    "power.instant_mw",
-    "power.usage_mw",
-    "power.instant.module_mw",
-    "samples_mw",
-    "package_mj",
-    "dram_mj",
-)
-"""Names of the raw readings, by their number in `Raw.kind`."""
 NO_COUNT = 2**62
 """A counter at or above this many mJ is no count: a driver in trouble answers with all ones (2**64 - 1)."""
 NO_POWER_MW = 2**31
@@ -36,38 +25,26 @@ TICK_TIMEOUT_S = 0.5
 STILL_LOST = 2**62
 """The end of an outage that has not ended: later than any time."""
 POLL_S = 0.0002
-
-
-class Raw:
-    """Every reading as it came: time, kind, value, and how long the call took. Nothing is de-duplicated."""
-
-    def __init__(self) -> None:
-        self.t = array("q")
-        self.kind = array("b")
-        self.value = array("q")
-        self.call_ns = array("q")
-
-    def add(self, t_ns: int, kind: str, value: int, call_ns: int) -> None:
-        """Append a reading (`kind` is one of KINDS)."""
-        self.t.append(t_ns)
-        self.kind.append(KINDS.index(kind))
-        self.value.append(value)
-        self.call_ns.append(call_ns)
+TOP_W = 3000.0
+"""Twice what any single board draws: the bound where a board tells no limit."""
+BURST = 2.0
+"""A board may exceed its power limit for some milliseconds, but never by this factor over a tick of its counter."""
 
 
 class GpuRecorder:
-    """One GPU's readings. `lock` keeps their order in time when the sampler and a window read at once."""
+    """One GPU's readings: curves, raw readings, and everything that went wrong, with its time."""
 
     def __init__(
         self, gpu: Gpu, clock: Clock, identity: dict[str, Any], probed: Mapping[str, Any] | None = None
     ) -> None:
         self.gpu = gpu
         self.identity = identity
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.raw = Raw()
         self.power = PowerCurve()
         self.ring = PowerCurve()
-        self.counter = CounterCurve()
+        limit_w = identity.get("power_limit_w")
+        self.counter = CounterCurve(most_w=BURST * limit_w if limit_w else TOP_W)
         self.probed: Mapping[str, Any] = probed or {}
         tick_ms = self.probed.get("counter_tick_ms")
         self.counter.tick_period_ns = None if not tick_ms else int(tick_ms * 1e6)
@@ -79,7 +56,11 @@ class GpuRecorder:
         self.garbage: list[tuple[int, int]] = []
         self.fault = ""
         self._clock = clock
+        self._calls = threading.Lock()
         self._ladder: list[PowerSource] = list(POWER_SOURCES)
+        self._answered: set[str] = set()
+        self._refused: dict[str, str] = {}
+        """The driver's last words about each source that has failed."""
         self._ring_since_us = 0
         self._failures = 0
         self._quiet_until_ns = 0
@@ -102,9 +83,21 @@ class GpuRecorder:
         """Whether the energy counter answered or may still answer."""
         return "counter" not in self.unsupported
 
+    @property
+    def counts(self) -> bool:
+        """Whether the energy counter has answered, or was not asked yet."""
+        return self.has_counter and (self.counter.reads > 0 or "counter" not in self._refused)
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Why each source that gives nothing gives nothing, in the driver's own words: not supported, or it has failed
+        at every call."""
+        silent = {name: words for name, words in self._refused.items() if name not in self._answered}
+        return {**silent, **self.unsupported}
+
     def sample(self, *, edge: bool = False) -> None:
         """Read counter and power once. An edge read ignores the back-off after errors."""
-        with self.lock:
+        with self._calls:
             if not edge and self._clock.now_ns() < self._quiet_until_ns:
                 return
             try:
@@ -112,6 +105,10 @@ class GpuRecorder:
                 self._read_power()
             except Exception as error:
                 self.fault = f"tracer fault: {type(error).__name__}: {error}"
+
+    def note(self, text: str) -> None:
+        """Keep what went wrong, with the time."""
+        self.errors.append((self._clock.now_ns(), text))
 
     def _timed(self, call: Callable[..., int], *args: object) -> tuple[int, int, int]:
         """(mid-point, value, duration) of a call, times in ns."""
@@ -129,43 +126,52 @@ class GpuRecorder:
         except NvmlError as error:
             self._failed(error, "counter")
             return False
-        self._worked(read[0])
-        if read[1] >= NO_COUNT:
-            self.garbage.append((read[0], read[0]))
-            return False
-        moved = self.counter.add(read[0], read[1] / 1000)
-        if not polling:
-            self.raw.add(read[0], "counter_mj", read[1], read[2])
-        elif moved:
-            for kept in (self._last_poll, read):
-                if kept is not None:
-                    self.raw.add(kept[0], "counter_mj", kept[1], kept[2])
-        self._last_poll = read
-        return moved
+        with self.lock:
+            self._worked(read[0], "counter")
+            if read[1] >= NO_COUNT:
+                self.garbage.append((read[0], read[0]))
+                return False
+            moved = self.counter.add(read[0], read[1] / 1000)
+            if not polling:
+                self.raw.add(read[0], "counter_mj", read[1], read[2])
+            elif moved:
+                for kept in (self._last_poll, read):
+                    if kept is not None:
+                        self.raw.add(kept[0], "counter_mj", kept[1], kept[2])
+            self._last_poll = read
+            return moved
 
     def _read_power(self) -> None:
-        while self._ladder:
-            source = self._ladder[0]
+        """One reading by the first field of the ladder that answers. The fields above it that never did are left out
+        from then on: a curve must not mix two sensors."""
+        for source in tuple(self._ladder):
             try:
                 read = self._timed(self.gpu.power_mw, source)
             except NvmlError as error:
                 self._failed(error, source)
-                if error.kind == "unsupported":
-                    continue
-                return
-            self._worked(read[0])
-            if read[1] >= NO_POWER_MW:
-                self.errors.append((read[0], f"{source}: {read[1]} mW is no power"))
-                return
-            self.raw.add(read[0], f"{source}_mw", read[1], read[2])
-            if read[1] > 0:
-                self.power.add(read[0], read[1] / 1000)
-            else:  # a sensor that says 0 mW under load has nothing to say; a running board draws more
-                self.zero_readings.append(read[0])
+                if source in self._answered or error.kind == "lost":
+                    return
+                continue
+            with self.lock:
+                del self._ladder[: self._ladder.index(source)]
+                self._worked(read[0], source)
+                self._keep_power(source, read)
             return
 
+    def _keep_power(self, source: PowerSource, read: tuple[int, int, int]) -> None:
+        if read[1] >= NO_POWER_MW:
+            self.errors.append((read[0], f"{source}: {read[1]} mW is no power"))
+            return
+        self.raw.add(read[0], f"{source}_mw", read[1], read[2])
+        if read[1] > 0:
+            self.power.add(read[0], read[1] / 1000)
+        else:  # a sensor that says 0 mW under load has nothing to say; a running board draws more
+            self.zero_readings.append(read[0])
+
     def _failed(self, error: NvmlError, source: str) -> None:
+        """Book a failed call. A source that is not supported is left out from now on."""
         now_ns = self._clock.now_ns()
+        self._refused[source] = str(error)
         if error.kind == "unsupported":
             self.unsupported[source] = str(error)
             if source in self._ladder:
@@ -182,30 +188,33 @@ class GpuRecorder:
             except NvmlError as second:
                 self.errors.append((now_ns, f"reopen: {second}"))
 
-    def _worked(self, t_ns: int) -> None:
+    def _worked(self, t_ns: int, source: str) -> None:
         self._failures = 0
+        self._answered.add(source)
         if self.lost and self.lost[-1][1] == STILL_LOST:
             self.lost[-1] = (self.lost[-1][0], t_ns)
 
     def sample_slow(self) -> None:
         """Read clocks, temperature, throttling, processes; and the driver's ring buffer where there is no counter."""
-        with self.lock:
+        with self._calls:
             now_ns = self._clock.now_ns()
             if now_ns < self._quiet_until_ns:
                 return
             try:
-                self.slow.append((now_ns, self.gpu.slow()))
+                slow = self.gpu.slow()
+                with self.lock:
+                    self.slow.append((now_ns, slow))
             except NvmlError as error:
                 self.errors.append((now_ns, f"slow: {error}"))
             except Exception as error:
                 self.fault = f"tracer fault: {type(error).__name__}: {error}"
-            if not self.has_counter:
+            if not self.counts:
                 self._read_ring()
 
     def fetch_ring(self) -> None:
         """Fetch what the driver's ring buffer has gathered, where it is the best source."""
-        with self.lock:
-            if not self.has_counter:
+        with self._calls:
+            if not self.counts:
                 self._read_ring()
 
     def _read_ring(self) -> None:
@@ -224,18 +233,19 @@ class GpuRecorder:
             else:
                 self.errors.append((self._clock.now_ns(), f"samples: {error}"))
             return
-        for stamp_us, milliwatts in samples:
-            self._ring_since_us = max(self._ring_since_us, stamp_us)
-            if 0 < milliwatts < NO_POWER_MW:
-                self.ring.add(stamp_us * 1000 + offset_ns, milliwatts / 1000)
-                self.raw.add(stamp_us * 1000 + offset_ns, "samples_mw", milliwatts, 0)
+        with self.lock:
+            for stamp_us, milliwatts in samples:
+                self._ring_since_us = max(self._ring_since_us, stamp_us)
+                if 0 < milliwatts < NO_POWER_MW:
+                    self.ring.add(stamp_us * 1000 + offset_ns, milliwatts / 1000)
+                    self.raw.add(stamp_us * 1000 + offset_ns, "samples_mw", milliwatts, 0)
 
     def wait_tick(self, timeout_s: float = TICK_TIMEOUT_S) -> tuple[int, float, float] | None:
         """Wait for the counter's next tick: (time, joules, half-width of the time in s); None if none came in time."""
         deadline = self._clock.now_ns() + int(timeout_s * 1e9)
         seen = len(self.counter.t)
         while self._clock.now_ns() < deadline:
-            with self.lock:
+            with self._calls:
                 try:
                     self._read_counter(polling=True)
                 except Exception as error:
@@ -246,53 +256,3 @@ class GpuRecorder:
                 seen = min(seen, len(self.counter.t))
             self._clock.sleep(POLL_S)
         return None
-
-
-class HostRecorder:
-    """The host's readings: RAPL where it can be read, else the estimate."""
-
-    def __init__(self, clock: Clock, tdp_w: float | None = None, powercap: Path = POWERCAP) -> None:
-        self.lock = threading.Lock()
-        self.raw = Raw()
-        self.package = TotalCurve()
-        self.dram = TotalCurve()
-        self.rapl = open_rapl(powercap)
-        self.model = TdpLoad(tdp_w)
-        self.fault = ""
-        self.call_ns = 0
-        self._clock = clock
-        self._pid = os.getpid()
-
-    @property
-    def source(self) -> str:
-        """RAPL's zones, or the estimate's name."""
-        return self.rapl.source or self.model.source
-
-    @property
-    def reason(self) -> str:
-        """Why the package's reading fails; empty while it works."""
-        return self.fault or zone_faults(self.rapl.package)
-
-    def sample(self) -> None:
-        """Read package and DRAM once."""
-        with self.lock:
-            start_ns = self._clock.now_ns()
-            try:
-                package = read_zones(self.rapl.package, start_ns) if self.rapl.package else self.model.read()
-                dram = read_zones(self.rapl.dram, start_ns)
-            except Exception as error:
-                self.fault = f"tracer fault: {type(error).__name__}: {error}"
-                package = dram = math.nan
-            end_ns = self._clock.now_ns()
-            middle, self.call_ns = (start_ns + end_ns) // 2, end_ns - start_ns
-            self.package.add(middle, package)
-            if not math.isnan(package):
-                self.raw.add(middle, "package_mj", round(package * 1000), self.call_ns)
-            if self.rapl.dram:
-                self.dram.add(middle, dram)
-                if not math.isnan(dram):
-                    self.raw.add(middle, "dram_mj", round(dram * 1000), self.call_ns)
-
-    def sample_slow(self) -> None:
-        """The sampler's slow lane: RAPL does not wrap within a second, and the estimate walks the process tree."""
-        self.sample()

@@ -1,0 +1,104 @@
+"""Records what the host's meters say. Like every recorder it never raises: what goes wrong becomes a fact of the
+record."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.energy.meters.estimate import TdpLoad
+from benchmark.energy.meters.meter import Meter, Together
+from benchmark.energy.meters.rapl import POWERCAP, Packages, open_rapl, read_zones
+from benchmark.energy.timeline.clock import Clock
+from benchmark.energy.timeline.curves import TotalCurve
+from benchmark.energy.timeline.raw import Raw
+
+MOST_MJ = 2**62
+"""More millijoules than any meter has counted: a larger number is none."""
+
+
+class Rung:
+    """One meter of the host with its curve. `fault` says why it can no longer be read."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.curve = TotalCurve()
+        self.fault = ""
+
+    def read(self) -> float:
+        """Joules so far; NaN, with the reason in `fault`, where the meter cannot tell."""
+        try:
+            joules = float(self.meter.read())
+        except Exception as error:
+            self.fault = f"{self.meter.source}: {type(error).__name__}: {error}"
+            return math.nan
+        if not abs(joules) * 1000 < MOST_MJ:  # NaN, too
+            told = getattr(self.meter, "fault", "")
+            self.fault = told or f"{self.meter.source}: it gave {joules} J"
+            return math.nan
+        return joules
+
+
+class HostRecorder:
+    """The host's readings. `rungs` is a ladder: RAPL where it can be read, and the estimate below it; or the meters
+    that were given, added up, and nothing below them."""
+
+    def __init__(
+        self, clock: Clock, tdp_w: float | None = None, powercap: Path = POWERCAP, meters: Sequence[Meter] = ()
+    ) -> None:
+        self.lock = threading.RLock()
+        self.raw = Raw()
+        self.dram = TotalCurve()
+        self.rapl = open_rapl(powercap)
+        self.model = TdpLoad(tdp_w)
+        self.fault = ""
+        self.call_ns = 0
+        self._clock = clock
+        self._calls = threading.Lock()
+        found: list[Meter] = [self.model]
+        if self.rapl.package:
+            found = [Packages(self.rapl.package, clock.now_ns), self.model]
+        if meters:
+            found = [Together(meters)]
+        self.rungs = [Rung(meter) for meter in found]
+
+    @property
+    def source(self) -> str:
+        """The first rung's meter."""
+        return self.rungs[0].meter.source
+
+    @property
+    def package(self) -> TotalCurve:
+        """What the first rung's meter has counted."""
+        return self.rungs[0].curve
+
+    def sample(self) -> None:
+        """Read every rung and the memory once."""
+        with self._calls:
+            start_ns = self._clock.now_ns()
+            try:
+                totals = [rung.read() for rung in self.rungs]
+                dram = read_zones(self.rapl.dram, start_ns)
+            except Exception as error:
+                self.fault = f"tracer fault: {type(error).__name__}: {error}"
+                return
+            end_ns = self._clock.now_ns()
+            with self.lock:
+                self._keep((start_ns + end_ns) // 2, end_ns - start_ns, totals, dram)
+
+    def _keep(self, t_ns: int, call_ns: int, totals: list[float], dram: float) -> None:
+        self.call_ns = call_ns
+        for rung, total in zip(self.rungs, totals, strict=True):
+            rung.curve.add(t_ns, total)
+        if not math.isnan(totals[0]):
+            self.raw.add(t_ns, "package_mj", round(totals[0] * 1000), call_ns)
+        if self.rapl.dram:
+            self.dram.add(t_ns, dram)
+            if not math.isnan(dram):
+                self.raw.add(t_ns, "dram_mj", round(dram * 1000), call_ns)
+
+    def sample_slow(self) -> None:
+        """The sampler's slow lane: RAPL does not wrap within a second, and the estimate walks the process tree."""
+        self.sample()
