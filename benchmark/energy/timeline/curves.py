@@ -106,39 +106,40 @@ class CounterCurve:
         self.reads = 0
         self._stale_ns = int(stale_s * 1e9)
         self._last: tuple[int, float] | None = None
+        self._last_begin_ns = 0
         self._changed_ns = 0
         self._not_before_ns = 0
         """The last tick came after this time."""
         self._longest_still_ns = 0
 
-    def add(self, t_ns: int, joules: float) -> bool:
-        """Append a read; True if the counter moved since the last one."""
+    def add(self, t_ns: int, joules: float, call_ns: int = 0) -> bool:
+        """Append a read, whose call lasted `call_ns` around `t_ns`; True if the counter moved since the last one."""
         self.reads += 1
+        begin_ns, end_ns = t_ns - call_ns // 2, t_ns + call_ns // 2  # the driver looked somewhere between them
+        moved = False
         if self._last is None:
             self.first = (t_ns, joules)
-            self._changed_ns = t_ns
-            self._not_before_ns = t_ns - self.LONGEST_TICK_NS
-            moved = False
+            self._changed_ns = end_ns
+            self._not_before_ns = begin_ns - self.LONGEST_TICK_NS
         else:
-            before_ns, before = self._last
+            before = self._last[1]
             moved = joules != before
             if joules < before:
-                self._reset(before_ns, t_ns, joules)
+                self._reset(self._last[0], t_ns, joules)
             elif moved:
-                self._judge_step(before_ns, t_ns, joules - before)
-                self._tick(before_ns, t_ns, joules)
+                self._judge_step(end_ns, joules - before)
+                self._tick(self._last_begin_ns, end_ns, joules)
             else:
-                self._still(before_ns, t_ns)
+                self._still(self._last[0], begin_ns)
         if moved:
-            self._changed_ns = t_ns
-            self._not_before_ns = self._last[0] if self._last is not None else t_ns
-        self._last = (t_ns, joules)
+            self._changed_ns, self._not_before_ns = end_ns, self._last_begin_ns
+        self._last, self._last_begin_ns = (t_ns, joules), begin_ns
         return moved
 
-    def _judge_step(self, before_ns: int, now_ns: int, step_j: float) -> None:
+    def _judge_step(self, now_ns: int, step_j: float) -> None:
         """A step that no board can have drawn since the tick before is a jump of the counter."""
         if step_j > self.most_w * (now_ns - self._not_before_ns) * S:
-            self.jumps.append((before_ns, now_ns))
+            self.jumps.append((self._last_begin_ns, now_ns))
 
     def _tick(self, before_ns: int, now_ns: int, joules: float) -> None:
         # after a gap in the reads the tick is still no older than one period

@@ -131,7 +131,7 @@ class GpuRecorder:
             if read[1] >= NO_COUNT:
                 self.garbage.append((read[0], read[0]))
                 return False
-            moved = self.counter.add(read[0], read[1] / 1000)
+            moved = self.counter.add(read[0], read[1] / 1000, read[2])
             if not polling:
                 self.raw.add(read[0], "counter_mj", read[1], read[2])
             elif moved:

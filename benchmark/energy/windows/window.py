@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from types import TracebackType
@@ -11,6 +12,9 @@ from benchmark.energy.timeline.marks import Marks
 from benchmark.energy.timeline.samples import Sample
 from benchmark.energy.timeline.span import Span
 from benchmark.energy.windows.ledger import PAUSE_KEYS, Ledger, Readings, told
+
+MOST_INTERRUPTS = 20
+"""So many signals may come while a window closes; then it stays open until its tracer ends."""
 
 
 class EnergyError(RuntimeError):
@@ -71,14 +75,15 @@ class Window:
         try:
             self._ledger.enter(self._marks, self._settle)
         except BaseException as error:  # a signal's: the block is never entered, so nothing else would close us
-            self.close(f"interrupted while it opened: {told(error)}")
+            self._close_surely(f"interrupted while it opened: {told(error)}")
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("" if error is None else f"the work raised {told(error)}")
+        status = "" if error is None else f"the work raised {told(error)}"
+        self._close_surely(status)
         if self._strict and error is None and self.reading.grade == "X":
             raise EnergyError(f"window {self.name!r}: {self.reading.reason}")
 
@@ -89,6 +94,16 @@ class Window:
         if status:
             self._marks.status = status
         self._ledger.close(self._marks, self._settle)
+
+    def _close_surely(self, status: str, tries: int = MOST_INTERRUPTS) -> None:
+        """Close, again after each signal that came in between, and raise what the first of them raised."""
+        try:
+            self.close(status)
+        except BaseException:
+            if not self.closed and tries > 0:
+                with contextlib.suppress(BaseException):
+                    self._close_surely(status, tries - 1)
+            raise
 
     def _settle(self, readings: Readings) -> None:
         if self._reading is None:
