@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 import torch
 
 from benchmark.plan.task import Data, Model, Recipe, Scale, Task
 
+os.environ["ENERGY_LOCK_DIR"] = tempfile.mkdtemp(prefix="test-locks-")  # no test waits for another process
 torch.set_num_threads(1)  # xdist runs two workers on two cores; also what makes sums reproducible
 
 

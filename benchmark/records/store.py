@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,13 @@ class Store:
 
     def copies(self, machine: str, key: str) -> list[str]:
         """The SHA-256 of every artifact that a record on a machine vouches for: the stage's own, then its repeats'."""
+        return [record.artifact for record in self.copies_of(machine, key) if record.artifact]
+
+    def copies_of(self, machine: str, key: str) -> list[Record]:
+        """Every record of a stage on a machine: its own, then its repeats."""
         folder = self.results / "records" / machine
         repeats = [read_record(path) for path in sorted(folder.glob(f"{key}.*.json"))]
-        found = [self.record(machine, key), *repeats]
-        return [record.artifact for record in found if record is not None and record.artifact]
+        return [record for record in (self.record(machine, key), *repeats) if record is not None]
 
     def records(self) -> Iterator[Record]:
         """Every record, in a stable order. Raises StoreError at a file that is none."""
@@ -96,19 +99,20 @@ class Store:
 
     # --- attempts: what an unfinished stage has spent --------------------------------------------------------------
 
-    def attempts(self, machine: str, key: str) -> list[dict[str, Any]]:
-        """The journals of works on a stage that did not finish."""
-        return [read_json(path) for path in sorted((self.results / "attempts" / machine).glob(f"{key}-*.json"))]
+    def attempt_paths(self, machine: str, key: str) -> list[Path]:
+        """The journals of attempts at a stage that no record accounts for yet."""
+        return sorted((self.results / "attempts" / machine).glob(f"{key}-*.json"))
 
     def write_attempt(self, machine: str, key: str, attempt: Mapping[str, Any]) -> None:
         """Write or replace the journal of one attempt, named by its `id`."""
         path = self.results / "attempts" / machine / f"{key}-{attempt['id']}.json"
         replace(path, json.dumps(attempt).encode(), durable=False)  # every few seconds: must not wait for the disk
 
-    def clear_attempts(self, machine: str, key: str) -> None:
-        """Drop a stage's journals once its record holds their sums."""
-        for path in (self.results / "attempts" / machine).glob(f"{key}-*.json"):
-            path.unlink(missing_ok=True)
+    def clear_attempts(self, machine: str, key: str, ids: Collection[str] | None = None) -> None:
+        """Drop a stage's journals (of these attempts alone) once a record holds their sums."""
+        for path in self.attempt_paths(machine, key):
+            if ids is None or path.stem.removeprefix(f"{key}-") in ids:
+                path.unlink(missing_ok=True)
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

@@ -156,7 +156,10 @@ def words(error: BaseException) -> str:
     """An error in one line."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command resumes it"
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an exception of the work may fail to print itself: that must not hide it
+        text = "it cannot be printed"
     known = type(error).__module__.startswith(("benchmark", "methods"))
     return text if known and text else f"{type(error).__name__}: {text}"
 

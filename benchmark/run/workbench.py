@@ -1,18 +1,11 @@
-"""What a stage function is given (`Bench`), and the account of what the stage spent: useful, lost, and lost for
-certain.
-
-A stage may need several attempts. Each attempt keeps a journal under results/attempts (joules so far, every few
-seconds); a
-checkpoint holds, beside the state, how many joules of each attempt went into it. When the stage is done,
-useful = what the resumed checkpoint had cost + what this attempt spent since; repeated = everything else that was
-spent.
-"""
+"""What a stage function is given (`Bench`): a meter, checkpoints, a progress line; and the journal of one attempt."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import math
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -22,60 +15,37 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmark.errors import UserError
 from benchmark.plan.stage import Cost
-from benchmark.records.files import replace
+from benchmark.records.files import StoreError, replace
 from benchmark.records.provenance import now
 from benchmark.records.store import Store
+from benchmark.run.account import JOURNAL_S, Account, Earlier, Share, earlier_attempts, known, repeated_joules
 from benchmark.run.progress import Progress, Spending
 
 if TYPE_CHECKING:
     from benchmark.energy import Device, EnergyTracer, Reading, Window
 
 CHECKPOINT_S = 60.0
-JOURNAL_S = 5.0
+MEASURING = "inference"
+"""The key of the journals of inference measurements, which belong to no stage until they are done."""
 SHOW_S = 0.2
+
+
+class Under(NamedTuple):
+    """What an attempt runs under: it stands beside its energy, since a stage may be resumed under something else."""
+
+    commit: str
+    torch: str
+    driver: str
 
 
 class CheckpointError(UserError):
     """What an interrupted stage left cannot be read; the message names the file."""
 
 
-class Account(NamedTuple):
-    """What something cost, over all its attempts, and how that is known: the energy columns of a record."""
-
-    joules: float
-    ci95_joules: float
-    repeated_joules: float
-    seconds: float
-    source: str
-    grade: str
-    reason: str
-    attempts: int
-    reading: dict[str, Any]
-
-    def fields(self) -> dict[str, Any]:
-        """As keyword arguments of a record."""
-        return self._asdict()
-
-    @classmethod
-    def of_windows(cls, account: Mapping[str, Any]) -> Account:
-        """The account of a measurement's windows, as benchmark.deploy.measure sums them up."""
-        return cls(
-            joules=_number(account["joules"]),
-            ci95_joules=_number(account["ci95_joules"]),
-            repeated_joules=0.0,
-            seconds=account["seconds"],
-            source=account["source"],
-            grade=account["grade"],
-            reason=account["reason"],
-            attempts=1,
-            reading=dict(account),
-        )
-
-
 class Workbench:
     """A stage's device, meter, checkpoints and progress line, for one attempt. Satisfies `plan.stage.Bench`."""
 
-    def __init__(self, site: Site, key: str, tracer: EnergyTracer, progress: Progress) -> None:
+    def __init__(self, site: Site, key: str, tracer: EnergyTracer, progress: Progress, under: Under) -> None:
         self.device = site.device.torch_name
         self.data_dir = site.data_dir
         self._site = site
@@ -83,8 +53,11 @@ class Workbench:
         self._tracer = tracer
         self._progress = progress
         self._window: Window | None = None
+        self._under = under
         self._id = uuid.uuid4().hex[:12]
-        self._useful: dict[str, list[float]] = {}
+        self._resumed: dict[str, Share] = {}
+        # read now: what is damaged must be known before the work, not after it
+        self._earlier = self._leftovers()
         self._last_checkpoint = self._last_journal = self._began = time.monotonic()
         self._paused_s = self._last_shown = 0.0
         self._pause_began: float | None = None
@@ -94,8 +67,8 @@ class Workbench:
     @contextlib.contextmanager
     def metered(self) -> Iterator[None]:
         """The one window of the stage: everything inside is on the meter."""
-        with self._tracer.window(self._key or "measurement") as window:
-            self._window = window
+        self._window = self._tracer.window(self._key)
+        with self._window:
             self._began = time.monotonic()
             self._journal(closed=False)
             yield
@@ -112,11 +85,13 @@ class Workbench:
     def paused(self) -> Iterator[None]:
         """Take what happens inside off the meter."""
         assert self._window is not None, "paused() outside the stage"
-        self._pause_began = time.monotonic()
-        with self._window.paused():
-            yield
-        self._paused_s += time.monotonic() - self._pause_began
-        self._pause_began = None
+        began = self._pause_began = time.monotonic()
+        try:
+            with self._window.paused():
+                yield
+        finally:
+            self._paused_s += time.monotonic() - began
+            self._pause_began = None
 
     def checkpoint(self, state: Callable[[], Mapping[str, Any]]) -> None:
         """Write `state()` and the joules behind it in one file, when the last one is a minute old. Off the meter."""
@@ -125,16 +100,21 @@ class Workbench:
         import torch  # a stage that has a state has imported it already
 
         with self.paused():
-            joules, _, seconds = self._peek()
-            useful = {**self._useful, self._id: [joules, seconds]}
+            assert self._window is not None, "checked by paused()"
+            useful = {**self._resumed, self._id: Share.of(self._window.so_far(), self._under._asdict())}
+            shares = {name: share.model_dump() for name, share in useful.items()}
             content = io.BytesIO()
-            torch.save({"state": dict(state()), "useful": useful}, content)
+            torch.save({"state": dict(state()), "useful": shares}, content)
             replace(self._site.checkpoint(self._key), content.getvalue())
             self._journal(closed=False)
         self._last_checkpoint = time.monotonic()
 
     def resume(self) -> Mapping[str, Any] | None:
-        """The state that an interrupted attempt left, or None. Raises CheckpointError where its file is damaged."""
+        """The state that an interrupted attempt left, or None. Raises CheckpointError where its file is damaged.
+
+        One that a recorded attempt left behind (it was killed before it could clean up) is removed: its joules are in
+        that record.
+        """
         path = self._site.checkpoint(self._key)
         if not path.is_file():
             return None
@@ -142,12 +122,17 @@ class Workbench:
 
         try:
             left = torch.load(path, map_location="cpu", weights_only=True)
+            resumed = {str(name): Share.model_validate(share) for name, share in left["useful"].items()}
+            state: Mapping[str, Any] = left["state"]
         except Exception as error:  # torch.load fails in as many ways as a file can be damaged
+            why = " ".join(str(error).split())
             raise CheckpointError(
-                f"checkpoint {path} is damaged ({error}): delete it to start the stage again"
+                f"checkpoint {path} is damaged ({why}): delete it to start the stage again"
             ) from error
-        self._useful = left["useful"]
-        state: Mapping[str, Any] = left["state"]
+        if resumed.keys() & self._recorded():
+            path.unlink(missing_ok=True)
+            return None
+        self._resumed = resumed
         return state
 
     def progress(self, done: float, total: float, **shown: float) -> None:
@@ -179,51 +164,72 @@ class Workbench:
             for _ in range(n):
                 call()
             window.synchronize()
-            # a load that beats with the power sensor is half invisible to it: the meter must know the beat
+            # a load that keeps time with the power sensor is half invisible to it: the meter must know its period
             window.step_period_s = (time.monotonic() - began) / n
         r = window.reading
         return Cost(r.joules / n, r.ci95_joules / n, r.seconds / n, n, r.source, r.grade, r.reason, r.to_json())
 
     # --- the account -----------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Close the journal with what the attempt really spent; for attempts that end early."""
-        if self._window is not None:
-            self._journal(closed=True)
+    def close(self, status: str = "") -> str:
+        """End an attempt early: close its window and its journal. Returns why that failed, if it did; never raises."""
+        try:
+            if self._window is not None:
+                self._window.close(status)
+                self._journal(closed=True)
+        except (StoreError, RuntimeError) as error:
+            return f"its journal cannot be written ({error}): what it spent is booked as an upper bound"
+        return ""
 
     @property
     def spent_joules(self) -> float:
-        """What this attempt's window saw; NaN where it was never opened."""
-        return math.nan if self._window is None else self._window.reading.joules
+        """What this attempt's window saw; NaN where it was never opened or is open still."""
+        return math.nan if self._window is None or not self._window.closed else self._window.reading.joules
+
+    @property
+    def ids(self) -> list[str]:
+        """This attempt and those that its record will account for."""
+        return [self._id, *self._earlier.attempts]
 
     def account(self) -> Account:
         """The stage's account over all attempts, this finished one included."""
-        reading = self.reading
-        earlier = [a for a in self._site.store.attempts(self._site.device.machine, self._key) if a["id"] != self._id]
-        kept = {name: joules for name, (joules, _) in self._useful.items()}
-        repeated, reasons = 0.0, [reading.reason]
-        for attempt in earlier:
-            spent = _number(attempt["joules"])
-            if not attempt["closed"]:
-                tail = _number(attempt["max_w"]) * max(JOURNAL_S, 2 * attempt["longest_gap_s"])
-                reasons.append(
-                    f"attempt {attempt['id']} was killed: up to {tail:.0f} J after its last journal are booked"
-                )
-                spent += tail
-            repeated += spent - kept.get(attempt["id"], 0.0)
-        useful = reading.joules + math.fsum(kept.values())
-        return Account(
-            joules=useful,
-            # an earlier attempt's share was read by the same meter: it is as uncertain, in proportion
-            ci95_joules=reading.ci95_joules * (useful / reading.joules if reading.joules else 1.0),
-            repeated_joules=repeated,
-            seconds=reading.seconds + math.fsum(seconds for _, seconds in self._useful.values()),
-            source=reading.source,
-            grade=reading.grade,
-            reason="; ".join(filter(None, reasons)),
-            attempts=len(earlier) + 1,
-            reading=reading.to_json(),
-        )
+        last = Share.of(self.reading, self._under._asdict())
+        return Account.of_attempts(self.reading, last, self._resumed, self._earlier)
+
+    def repeated(self) -> tuple[float, str]:
+        """What attempts before this one spent for nothing, and what of that is not exactly known."""
+        joules, reasons = repeated_joules(self._earlier)
+        return joules, "; ".join(reasons)
+
+    def forget(self) -> None:
+        """Remove what this attempt and those before it left, once a record accounts for them."""
+        machine, store = self._site.device.machine, self._site.store
+        if self._key != MEASURING:
+            self._site.checkpoint(self._key).unlink(missing_ok=True)
+            store.clear_attempts(machine, self._key)
+        else:
+            store.clear_attempts(machine, self._key, self.ids)
+
+    def _leftovers(self) -> Earlier:
+        """The journals of earlier attempts, without those that are no attempt's at this: they belong to a record that
+        was kept, or to measuring on another device."""
+        machine, store = self._site.device.machine, self._site.store
+        found = earlier_attempts(store, machine, self._key)
+        if self._key == MEASURING:
+            here = (os.uname().nodename, self._site.device.uuid)
+            own = {name: a for name, a in found.attempts.items() if (a.host, a.device_uuid) == here}
+            return Earlier(own, ())
+        recorded = found.attempts.keys() & self._recorded()
+        if recorded:
+            store.clear_attempts(machine, self._key, recorded)
+            left = {name: attempt for name, attempt in found.attempts.items() if name not in recorded}
+            return found._replace(attempts=left)
+        return found
+
+    def _recorded(self) -> set[str]:
+        """The attempts at this stage that records account for."""
+        records = self._site.store.copies_of(self._site.device.machine, self._key)
+        return {str(name) for record in records for name in record.provenance.get("attempt_ids", ())}
 
     def _peek(self) -> tuple[float, float, float]:
         """Useful joules, watts and seconds of this attempt so far."""
@@ -234,8 +240,6 @@ class Workbench:
         return joules, watts, end - self._began - self._paused_s
 
     def _journal(self, closed: bool) -> None:
-        if not self._key:
-            return  # a measurement is no part of any life: nothing is booked for one that ended early
         now_s = time.monotonic()
         self._longest_gap_s = max(self._longest_gap_s, now_s - self._last_journal)
         self._last_journal = now_s
@@ -243,12 +247,14 @@ class Workbench:
         entry = {
             "id": self._id,
             "key": self._key,
-            "joules": _plain(joules),
-            "max_w": _plain(self._max_w if math.isfinite(self._max_w) else watts),
+            "joules": known(joules),
+            "max_w": known(self._max_w if math.isfinite(self._max_w) else watts),
             "seconds": seconds,
             "longest_gap_s": self._longest_gap_s,
             "at": now(),
             "closed": closed,
+            "host": os.uname().nodename,
+            "device_uuid": self._site.device.uuid,
         }
         self._site.store.write_attempt(self._site.device.machine, self._key, entry)
 
@@ -266,11 +272,3 @@ class Site:
     def checkpoint(self, key: str) -> Path:
         """The file of an unfinished stage's state on this board."""
         return self.store.outputs.checkpoint(key, self.device.uuid)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None

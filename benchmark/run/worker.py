@@ -6,13 +6,13 @@ import contextlib
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
-from benchmark.energy import DeviceBusy, DeviceLock, EnergyTracer, Options, Reading
+from benchmark.energy import DeviceBusy, DeviceError, DeviceLock, EnergyTracer, Options, Reading
 from benchmark.errors import UserError
 from benchmark.plan.deployment import Measurement, asked
 from benchmark.plan.life import Life
@@ -22,9 +22,10 @@ from benchmark.records.artifacts import Stored
 from benchmark.records.files import StoreError, plain
 from benchmark.records.provenance import now, provenance
 from benchmark.records.record import Record
+from benchmark.run.account import Account
 from benchmark.run.process import ready, words
 from benchmark.run.progress import Progress
-from benchmark.run.workbench import Account, Site, Workbench
+from benchmark.run.workbench import MEASURING, Site, Under, Workbench
 from benchmark.vision.builders import trust
 
 DAY_S = 86_400.0
@@ -58,7 +59,7 @@ class Worker:
     say: Callable[[str], None]
     _tracer: EnergyTracer | None = field(default=None, init=False)
     _lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
-    _has_board: bool = field(default=False, init=False)
+    _has_meter: bool = field(default=False, init=False)
 
     def __enter__(self) -> Worker:
         self.site.store.check_writable()
@@ -72,7 +73,7 @@ class Worker:
             self._tracer.close()
             self._tracer = None
         self._lock.close()
-        self._has_board = False
+        self._has_meter = False
 
     # --- stages ----------------------------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ class Worker:
             self.say(f"{phase:<8} {stage.name} {key}: recorded")
             return
         self._may_work(life, stage)
-        self._take_board()
+        self._take_meter()
         _trust(life)
         with self._held(stage, key):
             if self.site.store.record(machine, key) is None:  # another process may have finished it meanwhile
@@ -133,17 +134,15 @@ class Worker:
             account = bench.account()
             stored = store.outputs.save(key, output)
         except BaseException as error:
-            bench.close()
-            progress.close(
-                f"stopped ({words(error)}); {self._wh(bench.spent_joules)} spent on it are kept in its account"
-            )
+            trouble = bench.close(f"the work raised {words(error)}")
+            spent = f"{self._wh(bench.spent_joules)} spent on it are kept in its account"
+            progress.close(f"stopped ({words(error)}); {trouble or spent}")
             if isinstance(error, Exception) and not isinstance(error, StoreError):
                 raise StageError(f"{stage.name} {key} failed: {words(error)}") from error
             raise
-        made = _Made(output, account, stored, {name: given.artifact for name, given in inputs.items()})
+        made = _Made(output, account, stored, {name: given.artifact for name, given in inputs.items()}, bench.ids)
         record = store.add(self._record(stage, life, made), _samples(bench.reading))
-        self.site.checkpoint(key).unlink(missing_ok=True)
-        store.clear_attempts(self.site.device.machine, key)
+        bench.forget()
         progress.close(self._done(record))
         return Given(output, stored.sha256)
 
@@ -157,8 +156,8 @@ class Worker:
         """
         from benchmark.deploy.measure import measure_group  # here: torch
 
-        self._take_board()
-        bench, progress = self._bench(f"{Phase.INFER:<8} {len(group)} network shape(s)", "")
+        self._take_meter()
+        bench, progress = self._bench(f"{Phase.INFER:<8} {len(group)} network shape(s)", MEASURING)
         name, left_out = f"{now()}/{next(iter(group))[:6]}", {}
         ready_ones: dict[str, _Measured] = {}
         for key, pending in group.items():
@@ -170,14 +169,17 @@ class Worker:
             progress.close("none of them can be measured")
             raise StageError("; ".join(left_out.values()))
         try:
-            with bench.metered():
+            with self._alone(), bench.metered():
                 outputs = measure_group(bench, {key: each.subject for key, each in ready_ones.items()})
         except BaseException as error:
-            progress.close(f"stopped ({words(error)}); {self._wh(bench.spent_joules)} were spent on measuring")
+            trouble = bench.close(f"the work raised {words(error)}")
+            spent = f"{self._wh(bench.spent_joules)} spent on measuring are booked by the next measurement"
+            progress.close(f"stopped ({words(error)}); {trouble or spent}")
             if isinstance(error, Exception):
                 raise StageError(f"the inference measurement failed: {words(error)}") from error
             raise
-        self._keep(name, {key: (ready_ones[key], output) for key, output in outputs.items()}, _samples(bench.reading))
+        self._keep(name, {key: (ready_ones[key], output) for key, output in outputs.items()}, bench)
+        bench.forget()
         progress.close(f"done, {self._wh(bench.spent_joules)} spent on measuring")
         if left_out:
             raise StageError("; ".join(left_out.values()))
@@ -194,19 +196,24 @@ class Worker:
         except Exception as error:
             raise StageError(f"the engine {life.key(life.build)} cannot be loaded: {words(error)}") from error
 
-    def _keep(self, name: str, measured: Mapping[str, tuple[_Measured, Output]], samples: bytes) -> None:
-        """A record for each measurement of a group; its readings lie beside the first."""
+    def _keep(self, name: str, measured: Mapping[str, tuple[_Measured, Output]], bench: Workbench) -> None:
+        """A record for each measurement of a group. Beside the first lie the readings of all, and on it is booked what
+        interrupted measurements spent."""
+        samples, (repeated, why) = _samples(bench.reading), bench.repeated()
         for each, output in measured.values():
             life, stage = each.pending
             account = Account.of_windows(output.details["account"])
+            if why or repeated:
+                reason = "; ".join(filter(None, (account.reason, why)))
+                account = account._replace(repeated_joules=repeated, reason=reason)
+                repeated, why = 0.0, ""
             kept = {part: value for part, value in output.details.items() if part != "account"}
             # the one engine, of all with this signature, that was measured; and by what rows will find it
             kept["engine_key"] = life.key(life.build)
             kept["engine_version"] = life.place.engine_version
             kept["measurement"] = asked(cast(Measurement, stage.params))
-            made = _Made(
-                Output(values=output.values, details=kept), account, Stored("", 0), {"engine": each.given.artifact}
-            )
+            inputs = {"engine": each.given.artifact}
+            made = _Made(Output(values=output.values, details=kept), account, Stored("", 0), inputs, bench.ids)
             record = self._record(stage, life, made)
             self.site.store.add(record.model_copy(update={"group": name}), samples)
             samples = b""  # one window around the group
@@ -218,27 +225,50 @@ class Worker:
         if self._tracer is None:
             options = Options(probed=self._probed())
             wait = ready(device)
-            self._tracer = EnergyTracer(device, synchronize=wait, cpu_tdp_w=self.site.cpu_tdp_w, options=options)
+            try:
+                self._tracer = EnergyTracer(device, synchronize=wait, cpu_tdp_w=self.site.cpu_tdp_w, options=options)
+            except ValueError as error:
+                raise DeviceError(f"{device.name} cannot be measured: {error} (hardware.cpu_tdp_w)") from error
+        if self._tracer.disabled:
+            raise DeviceError(f"no energy would be measured: {self._tracer.disabled}; unset LOCAL_RANK to run here")
+        versions = self._provenance["versions"]
+        under = Under(self._provenance["commit"], str(versions.get("torch")), device.driver)
         progress = Progress(title, estimated=device.source.startswith("estimate"))
-        return Workbench(self.site, key, self._tracer, progress), progress
+        return Workbench(self.site, key, self._tracer, progress, under), progress
 
-    def _take_board(self) -> None:
-        """Have a GPU to ourselves until the end of the run: two jobs on one board would be billed for each other.
+    def _take_meter(self) -> None:
+        """Have the device to ourselves until the end of the run, if its meter sees everybody's work: a GPU's, and RAPL.
+        Two jobs on it would be billed for each other.
 
-        Before any stage is held: a process that held a stage and waited for the board could wait for one that has the
-        board and waits for the stage.
+        Before any stage is held: a process that held a stage and waited for the meter could wait for one that has the
+        meter and waits for the stage.
         """
-        if self.site.device.kind != "cuda" or self._has_board:
-            return
+        device = self.site.device
+        if (device.kind == "cuda" or device.source.startswith("rapl")) and not self._has_meter:
+            self._lock.enter_context(self._locked())
+            self._has_meter = True
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process of the suite measures inference on this device meanwhile: even where energy is estimated,
+        two that share the cores take each other's time."""
+        with contextlib.nullcontext() if self._has_meter else self._locked():
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the device's lock; a line tells for whom it waits."""
         lock = DeviceLock(self.site.device)
         try:
             lock.acquire()
-        except DeviceBusy as busy:  # its words name the holder; wait, for a study may take a day
+        except DeviceBusy as busy:  # its words name the holder; wait, because a study may take a day
             self.say(f"{busy}: waiting for it")
             lock = DeviceLock(self.site.device, wait_s=DAY_S)
             lock.acquire()
-        self._lock.callback(lock.release)
-        self._has_board = True
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _probed(self) -> dict[str, dict[str, Any]]:
         """What the newest probe found out about this board, by its UUID."""
@@ -267,7 +297,7 @@ class Worker:
             **made.account.fields(),
             values=dict(made.output.values),
             details=plain(made.output.details),
-            provenance={**self._provenance, **board, **_outside(stage.fn)},
+            provenance={**self._provenance, **board, **_outside(stage.fn), "attempt_ids": made.attempts},
             device_name=device.name,
             machine=device.machine,
             commit=self._provenance["commit"],
@@ -298,12 +328,14 @@ class _Measured(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """What came of working a stage: its output, its cost, its artifact, and the artifacts it was given, by input."""
+    """What came of running a stage: its output, its cost, its artifact, the artifacts it was given, by input, and the
+    attempts that its cost accounts for."""
 
     output: Output
     account: Account
     stored: Stored
     given: dict[str, str]
+    attempts: list[str]
 
 
 def _outside(fn: str) -> dict[str, Any]:

@@ -26,25 +26,25 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_lock_admits_one_and_names_it(clock, tmp_path):
     device = device_of(FakeGpu(clock, constant(1)))
-    with DeviceLock(device, lock_dir=tmp_path / "locks") as lock:
+    with DeviceLock(device, folder=tmp_path / "locks") as lock:
         holder = json.loads(lock.path.read_text())
         assert holder["pid"] == os.getpid()
         with pytest.raises(DeviceBusy) as caught:
-            DeviceLock(device, lock_dir=tmp_path / "locks").acquire()
+            DeviceLock(device, folder=tmp_path / "locks").acquire()
         assert str(os.getpid()) in str(caught.value)
         assert holder["since"] in str(caught.value)
         assert isinstance(caught.value, DeviceError)
         other = device_of(FakeGpu(clock, constant(1), uuid="GPU-other"))
-        with DeviceLock(other, lock_dir=tmp_path / "locks"):
+        with DeviceLock(other, folder=tmp_path / "locks"):
             pass
-    with DeviceLock(device, lock_dir=tmp_path / "locks") as again:
+    with DeviceLock(device, folder=tmp_path / "locks") as again:
         again.release()
         again.release()
 
 
 def test_the_lock_waits_and_dies_with_its_holder(clock, tmp_path):
     device = device_of(FakeGpu(clock, constant(1)))
-    path = DeviceLock(device, lock_dir=tmp_path).path
+    path = DeviceLock(device, folder=tmp_path).path
     code = f"""
     import fcntl, os, sys, time
     fd = os.open({str(path)!r}, os.O_RDWR | os.O_CREAT)
@@ -57,8 +57,8 @@ def test_the_lock_waits_and_dies_with_its_holder(clock, tmp_path):
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(DeviceBusy, match="has not signed"):
-            DeviceLock(device, lock_dir=tmp_path).acquire()
-        with DeviceLock(device, lock_dir=tmp_path, wait_s=10.0):
+            DeviceLock(device, folder=tmp_path).acquire()
+        with DeviceLock(device, folder=tmp_path, wait_s=10.0):
             assert path.exists()
 
 

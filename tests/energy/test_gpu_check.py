@@ -56,7 +56,7 @@ def trial(monkeypatch, tmp_path):
     def start(**settings):
         monkeypatch.setattr("benchmark.energy.meters.nvml._LIBRARY", None)
         monkeypatch.setattr("benchmark.energy.meters.neighbours._ARRIVALS", {})
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the lock of this card is ours alone
+        monkeypatch.setenv("ENERGY_LOCK_DIR", str(tmp_path))  # the lock of this card is ours alone
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         rest_w = settings.pop("rest_w", REST_W)
         driver = FakeDriver(shared_library(), Curve("steps", lo_w=rest_w), **(TICK | settings))

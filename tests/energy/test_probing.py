@@ -69,7 +69,7 @@ class _NoLock:
 def test_a_probed_card_is_described_and_kept(store, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmark.energy.meters.nvml._LIBRARY", None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the lock of this card is ours alone
+    monkeypatch.setenv("ENERGY_LOCK_DIR", str(tmp_path))  # the lock of this card is ours alone
     monkeypatch.setattr(probing, "SHOWN_S", 5.0)
     monkeypatch.setattr(
         sys.modules["benchmark.energy.acceptance.probing"], "TICKS", 5

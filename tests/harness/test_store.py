@@ -322,10 +322,12 @@ def test_attempts_are_listed_and_cleared_by_stage(store):
         store.write_attempt("here", key, {"id": "1", "joules": 1.0})
         store.write_attempt("here", key, {"id": "1", "joules": 2.0})
         store.write_attempt("here", key, {"id": "2", "joules": 3.0})
-    assert [a["joules"] for a in store.attempts("here", "a")] == [2.0, 3.0]
+    assert [json.loads(path.read_text())["joules"] for path in store.attempt_paths("here", "a")] == [2.0, 3.0]
+    store.clear_attempts("here", "a", {"2"})
+    assert [path.stem for path in store.attempt_paths("here", "a")] == ["a-1"]
     store.clear_attempts("here", "a")
-    assert store.attempts("here", "a") == []
-    assert len(store.attempts("here", "b")) == 2
+    assert store.attempt_paths("here", "a") == []
+    assert len(store.attempt_paths("here", "b")) == 2
 
 
 def test_a_wheel_names_the_commit_it_was_built_from(monkeypatch, tmp_path):

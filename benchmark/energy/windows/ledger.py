@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from benchmark.energy.judge.assembly import MIG, host_reading, invalid_reading, readings_of
@@ -233,6 +233,15 @@ class Ledger:
         if session is None:
             raise RuntimeError(f"the window {marks.name!r} is not open")
         return session.peek(marks)
+
+    def so_far(self, marks: Marks) -> Reading:
+        """The reading of an open window as it would be if it ended now."""
+        if self.disabled or not marks.is_open:
+            return self._invalid(marks, self.disabled or "the window is not open").whole
+        now_ns = self.settings.clock.now_ns()
+        pauses = list(marks.span(now_ns).pauses)
+        cut = replace(marks, end_ns=now_ns, pauses=pauses, open_pauses={}, children=list(marks.children))
+        return self._judge(cut, self._session_of(marks)).whole
 
     @property
     def sync_method(self) -> str:

@@ -129,6 +129,10 @@ class Window:
         except Exception:  # a progress line must never stop the work
             return math.nan, math.nan
 
+    def so_far(self) -> Reading:
+        """The reading as it would be if the window ended now; of a closed window, its own. Reads no device."""
+        return self._ledger.so_far(self._marks) if self._reading is None else self._reading
+
     def samples(self) -> Iterator[Sample]:
         """The raw readings, once the window is closed."""
         return self.reading.samples()
