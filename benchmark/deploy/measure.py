@@ -249,7 +249,7 @@ def _account(each: Subject, offline: list[Cost], iec: Interval, rejected: Mappin
             "joules": _plain(math.fsum(cost.joules * cost.n for cost in offline) if offline else math.nan),
             "ci95_joules": _plain(iec.half_width * inferences),
             "seconds": math.fsum(cost.seconds * cost.n for cost in offline),
-            "source": last.source,
+            "source": _source(offline or [last]),
             "grade": worst([cost.grade for cost in offline]),
             "reason": "; ".join(filter(None, [reason, each.thermal and f"thermal state {each.thermal}"])),
             "gpu_util_pct": last.reading.get("gpu_util_pct"),
@@ -257,6 +257,12 @@ def _account(each: Subject, offline: list[Cost], iec: Interval, rejected: Mappin
             "provenance": last.reading.get("provenance", {}),
         }
     }
+
+
+def _source(costs: list[Cost]) -> str:
+    """The meter of the windows that count; all of them by name, where a meter gave way during the measurement."""
+    sources = list(dict.fromkeys(cost.source for cost in costs))
+    return sources[0] if len(sources) == 1 else f"mixed({', '.join(sources)})"
 
 
 def _plain(value: Any) -> Any:

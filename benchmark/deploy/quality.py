@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmark.energy.judge.reading import is_estimate
 from benchmark.plan.stage import Cost
 
 THROTTLED_SHARE = 0.01
@@ -98,7 +99,7 @@ def settled(warm: Sequence[Cost]) -> bool:
         return False
     last = warm[-3:]
     watts = [cost.joules / cost.seconds for cost in last if cost.seconds > 0 and math.isfinite(cost.joules)]
-    estimated = last[-1].source.startswith("estimate")
+    estimated = is_estimate(last[-1].source)
     if not estimated and len(watts) == 3 and max(watts) - min(watts) > SETTLED_POWER * sum(watts) / 3:
         return False
     seen = [cost.reading.get("provenance") or {} for cost in last]

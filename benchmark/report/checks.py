@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from benchmark.energy.judge.reading import is_estimate
 from benchmark.plan.run_file import RunFile
 from benchmark.records.book import Book
 from benchmark.records.files import StoreError
@@ -119,7 +120,7 @@ def _short(where: str, rows: Sequence[StageRow]) -> Iterator[Finding]:
     tec = [row for row in rows if row.kind == "TEC"]
     total_wh = math.fsum(row.energy_wh for row in tec if not math.isnan(row.energy_wh))
     for row in tec:
-        if row.energy_source.startswith("estimate") or row.seconds >= SHORTEST_S:
+        if is_estimate(row.energy_source) or row.seconds >= SHORTEST_S:
             continue
         bound_wh = _bound_w(row) * row.seconds / 3600
         if bound_wh > NEGLIGIBLE * total_wh:
@@ -155,10 +156,10 @@ def _table(stages: pd.DataFrame) -> Iterator[Finding]:
         if len(boards) > 1:
             yield Finding(True, str(name), f"its TEC comes from different boards: {', '.join(boards)}")
     for name, own in stages.groupby("experiment"):
-        assumed = sorted({source for source in own["energy_source"] if source.startswith("estimate")})
+        assumed = sorted({source for source in own["energy_source"] if is_estimate(source)})
         if len(assumed) > 1:
             yield Finding(True, str(name), f"its energies rest on different assumptions: {', '.join(assumed)}")
-    estimated = stages["energy_source"].str.startswith("estimate")
+    estimated = stages["energy_source"].map(is_estimate)
     if estimated.any() and not estimated.all():
         for row in stages[estimated].drop_duplicates("key").to_dict("records"):
             what = f"{row['stage']} {row['key']} is estimated, in a table of measured results"

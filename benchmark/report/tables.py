@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.energy.judge.reading import is_estimate
 from benchmark.plan.asked import Asked
 from benchmark.records.book import Book
 from benchmark.records.files import replace
@@ -122,7 +123,7 @@ def _cells(row: SummaryRow) -> dict[str, str]:
 
 def _estimated(row: SummaryRow) -> bool:
     """Whether some of its energy is an estimate, whatever its grade: one of unknown TEC has the grade of that."""
-    return row.grade == "E" or any(source.startswith("estimate") for source in row.energy_source.split("+"))
+    return row.grade == "E" or is_estimate(row.energy_source)
 
 
 def footnotes(summary: Sequence[SummaryRow]) -> list[str]:

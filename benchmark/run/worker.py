@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 from benchmark.energy import DeviceBusy, DeviceError, DeviceLock, EnergyTracer, Options, Reading
+from benchmark.energy.judge.reading import is_estimate
 from benchmark.errors import UserError
 from benchmark.plan.deployment import Measurement, asked
 from benchmark.plan.life import Life
@@ -233,7 +234,7 @@ class Worker:
             raise DeviceError(f"no energy would be measured: {self._tracer.disabled}; unset LOCAL_RANK to run here")
         versions = self._provenance["versions"]
         under = Under(self._provenance["commit"], str(versions.get("torch")), device.driver)
-        progress = Progress(title, estimated=device.source.startswith("estimate"))
+        progress = Progress(title, estimated=is_estimate(device.source))
         return Workbench(self.site, key, self._tracer, progress, under), progress
 
     def _take_meter(self) -> None:
@@ -315,7 +316,7 @@ class Worker:
         return "done: " + ", ".join(shown)
 
     def _wh(self, joules: float) -> str:
-        about = "~" if self.site.device.source.startswith("estimate") else ""
+        about = "~" if is_estimate(self.site.device.source) else ""
         return f"{about}{joules / 3600:.4g} W.h" if joules == joules else "an unknown amount of energy"
 
 
@@ -360,7 +361,7 @@ def _trust(life: Life) -> None:
 
 def _samples(reading: Reading) -> bytes:
     """The raw readings worth keeping beside a record: those of a meter. An estimate has none."""
-    return b"" if reading.source.startswith("estimate") or not reading.raw else reading.samples_csv_gz(thin=True)
+    return b"" if is_estimate(reading.source) or not reading.raw else reading.samples_csv_gz(thin=True)
 
 
 def _resolve(fn: str) -> Callable[..., Output]:

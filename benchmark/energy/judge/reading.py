@@ -18,6 +18,11 @@ MARGIN_NS = 300_000_000
 _ORDER = {grade: place for place, grade in enumerate("ABCRDEX")}
 
 
+def is_estimate(source: str) -> bool:
+    """Whether any part of an energy from this source was estimated, and not measured."""
+    return "estimate:" in source
+
+
 def worst(grades: list[str]) -> str:
     """The least trusted of several grades."""
     return max(grades, key=_ORDER.__getitem__) if grades else "X"
