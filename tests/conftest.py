@@ -11,6 +11,7 @@ import torch
 from benchmark.plan.task import Data, Model, Recipe, Scale, Task
 
 os.environ["ENERGY_LOCK_DIR"] = tempfile.mkdtemp(prefix="test-locks-")  # no test waits for another process
+os.environ["OMP_NUM_THREADS"] = "1"  # and what runs stages sets as many
 torch.set_num_threads(1)  # xdist runs two workers on two cores; also what makes sums reproducible
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import signal
 import sys
 import warnings
@@ -39,6 +40,8 @@ def ready(device: Device) -> Callable[[], None] | None:
     import torch
 
     if device.kind != "cuda":
+        if device.threads is not None:
+            torch.set_num_threads(device.threads)  # the machine's name says so
         return None
     with warnings.catch_warnings(record=True) as said:  # torch tells why it sees no GPU in a warning
         warnings.simplefilter("always")
@@ -150,6 +153,17 @@ def warm_up(torch_name: str) -> None:
         (features.flatten(1) @ weights).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if torch.device(torch_name).type == "cuda":
         torch.cuda.synchronize(torch_name)
+
+
+COSTLY = re.compile(
+    r"(OMP|MKL|GOMP|KMP|OPENBLAS|ONEDNN|DNNL|CUDA|CUDNN|CUBLAS|NVIDIA|NCCL|PYTORCH|TORCH|TORCHINDUCTOR|ORT|TRT|MALLOC)_"
+)
+"""Variables whose names begin so change how fast, and at what energy, the same work is done."""
+
+
+def costly_settings() -> dict[str, str]:
+    """The variables of this process that may change what work costs, for its records."""
+    return {name: value[:200] for name, value in sorted(os.environ.items()) if COSTLY.match(name)}
 
 
 def words(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from benchmark.records.files import StoreError, plain
 from benchmark.records.provenance import now, provenance
 from benchmark.records.record import Record
 from benchmark.run.account import Account
-from benchmark.run.process import ready, words
+from benchmark.run.process import costly_settings, ready, words
 from benchmark.run.progress import Progress
 from benchmark.run.workbench import MEASURING, Site, Under, Workbench
 from benchmark.vision.builders import trust
@@ -285,6 +285,8 @@ class Worker:
             "device_uuid": device.uuid,
             "driver": device.driver,
             "power_limit_w": device.power_limit_w,
+            "threads": device.threads,
+            "environment": costly_settings(),
         }
         return Record(
             key=life.key(stage),

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from benchmark.energy import DeviceError, EnergyTracer, find_device, find_devices
 from benchmark.energy.meters.device import Device, _visible, slug
-from benchmark.energy.meters.nvml import NvmlError
+from benchmark.energy.meters.nvml import NvmlError, Unreachable
+from tests.energy.fake_nvml import Curve as Power
+from tests.energy.fake_nvml import FakeDriver, shared_library, why_not
 
 ANY = ("GPU-aaaa-1", "GPU-abbb-2", "GPU-cccc-3")
 ENTRIES = ["0", "1", "2", "3", "-1", " 1", "+2", "1gpu", "gpu1", "", "GPU-", "GPU-a", "GPU-aa", "GPU-ab", "GPU-cccc-3"]
@@ -83,7 +85,7 @@ def test_a_gpu_that_is_not_there_says_why_and_what_to_do(monkeypatch, nvml, sett
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
     with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES") as caught:
         find_device(wish, nvml=nvml)
-    assert "Choose" in str(caught.value) or "Use device=cpu" in str(caught.value)
+    assert "Choose" in str(caught.value) or "Say device=cpu" in str(caught.value)
 
 
 def test_auto_falls_back_to_the_cpu_and_says_why(monkeypatch, nvml, tmp_path):
@@ -261,3 +263,71 @@ def test_devices_must_differ_and_be_of_one_kind(clock, nvml, tmp_path):
     assert [d.uuid for d in find_devices(["cuda:1", "cuda:0"], nvml=nvml)] == [ANY[1], ANY[0]]
     with pytest.raises(DeviceError, match="twice"):
         find_devices(["cuda:0", "GPU-aaaa"], nvml=nvml)
+
+
+DEAD = NvmlError("lost", "GPU is lost")
+
+
+@pytest.fixture
+def one_dead(clock, monkeypatch):
+    """Four cards, the last of which has fallen off the bus."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    cards = [FakeGpu(clock, constant(100), index=n, uuid=f"GPU-{n}") for n in range(4)]
+    cards[3].lost = (0.0, math.inf)
+    cards[3].identity = Unreachable(3, DEAD).identity
+    return FakeNvml(cards)
+
+
+@pytest.mark.parametrize(
+    ("wish", "uuid"), [("auto", "GPU-0"), ("cuda", "GPU-0"), ("cuda:2", "GPU-2"), ("GPU-1", "GPU-1")]
+)
+def test_a_dead_card_hides_no_healthy_one_and_is_named(one_dead, wish, uuid):
+    device = find_device(wish, nvml=one_dead)
+    assert (device.kind, device.uuid) == ("cuda", uuid)
+    assert "the GPU of NVML index 3 does not answer (GPU is lost) and is left out" in device.why_not_better
+
+
+@pytest.mark.parametrize("wish", ["cuda:3", "GPU-3"])
+def test_the_dead_card_itself_is_refused_with_its_reason(one_dead, wish):
+    with pytest.raises(DeviceError, match=r"index 3 does not answer \(GPU is lost\)"):
+        find_device(wish, nvml=one_dead)
+
+
+@pytest.mark.parametrize("wish", ["auto", "cuda"])
+def test_where_no_card_answers_the_cpu_is_not_taken_in_silence(one_dead, wish):
+    one_dead.fakes = one_dead.fakes[3:]
+    with pytest.raises(DeviceError, match=r"no GPU of this machine answers.*hardware=cpu"):
+        find_device(wish, nvml=one_dead)
+
+
+def test_a_card_is_unreachable_from_its_first_call_on(monkeypatch):
+    """As the driver says it: its handle cannot be had."""
+    if why_not():
+        pytest.skip(why_not())
+    monkeypatch.setattr("benchmark.energy.meters.nvml._LIBRARY", None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with FakeDriver(shared_library(), Power(), Power()) as driver:
+        driver.set(1, lost="0")
+        device = find_device("auto")
+    assert (device.kind, device.nvml_index) == ("cuda", 0)
+    assert "NVML index 1 does not answer" in device.why_not_better[-1]
+
+
+@pytest.mark.parametrize(("setting", "threads"), [("3", 3), ("2,1", 2), ("0", None), ("many", None), (None, None)])
+def test_the_machine_of_a_cpu_is_named_by_the_threads_it_uses(monkeypatch, tmp_path, setting, threads):
+    if setting is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", setting)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    device = find_device("cpu", powercap=tmp_path)
+    assert device.threads == (threads or 8)
+    assert device.machine.endswith("-8c" if threads is None else f"-8c-{threads}t")
+
+
+def test_a_process_that_may_use_half_the_cores_is_another_machine(monkeypatch, tmp_path):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert find_device("cpu", powercap=tmp_path).machine.endswith("-8c-4t")

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmark.energy import Device, DeviceError
+from benchmark.energy import Device, DeviceError, find_device
 from benchmark.run import process
 from tests.energy.fake_nvml import FakeDriver, run_python, shared_library, why_not
 
@@ -230,3 +230,23 @@ def test_after_warming_a_convolution_loads_nothing_more_and_the_generators_are_u
     lines = "\n".join(line.strip() for line in code.strip().splitlines())
     done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_cpu_is_used_with_the_threads_that_its_name_says(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    before = torch.get_num_threads()
+    try:
+        process.ready(find_device("cpu"))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_settings_that_change_what_work_costs_stand_in_the_record(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    monkeypatch.setenv("SECRET_TOKEN", "no")
+    found = process.costly_settings()
+    assert found["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert found["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert "SECRET_TOKEN" not in found

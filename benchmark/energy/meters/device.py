@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark.energy.meters import estimate
 from benchmark.energy.meters.nvml import POWER_SOURCES, Gpu, Nvml, NvmlError, load_nvml
@@ -30,7 +30,7 @@ class Device:
 
     `torch_name` counts among *visible* devices, as torch does; `nvml_index` among all. `source` is the best meter,
     `grade_best` the best grade it can reach, `why_not_better` one line for each better source that is not to be had.
-    `power_limit_w` is None on a CPU.
+    `power_limit_w` is None on a CPU, `threads` (those that work on it shall use) on a GPU.
     """
 
     kind: str
@@ -44,16 +44,31 @@ class Device:
     grade_best: str
     why_not_better: tuple[str, ...] = ()
     mig: bool = False
+    threads: int | None = None
     identity: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     gpu: Gpu | None = field(default=None, compare=False, repr=False)
 
     @property
     def machine(self) -> str:
-        """A folder name for records of this hardware: 'nvidia-h200-700w', 'cpu-amd-epyc-2c'."""
+        """A folder name for records of this hardware: 'nvidia-h200-700w', 'cpu-amd-epyc-2c', or with other threads than
+        cores 'cpu-amd-epyc-2c-1t': an image costs another energy then."""
         if self.kind == "cpu":
-            return slug(f"cpu {_short_cpu(self.name)} {os.cpu_count() or 1}c")
+            cores = os.cpu_count() or 1
+            threads = f" {self.threads}t" if self.threads not in (None, cores) else ""
+            return slug(f"cpu {_short_cpu(self.name)} {cores}c{threads}")
         limit = f" {self.power_limit_w:.0f}w" if self.power_limit_w else ""
         return slug(f"{self.name}{' mig' if self.mig else ''}{limit}")
+
+
+def cpu_threads() -> int:
+    """How many threads work on the CPU shall use: OMP_NUM_THREADS where it is set, else the cores this process may use.
+
+    Whoever runs the work must see to it that it uses as many (benchmark.run.process.ready does).
+    """
+    setting = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))
+    if setting is not None and int(setting[1]) > 0:
+        return int(setting[1])
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def slug(words: str) -> str:
@@ -85,9 +100,23 @@ def _visible(nvml: Nvml, setting: str | None) -> list[_Visible]:
 
     CUDA shows one MIG slice at most, and no whole GPU beside it (NVIDIA, MIG user guide, CUDA device enumeration).
     """
-    gpus = nvml.gpus()
+    gpus, _ = _reachable(nvml)
     found = [_Visible(gpu) for gpu in gpus] if setting is None else _named(nvml, gpus, setting)
     return next(([entry] for entry in found if entry.is_slice), found)
+
+
+def _reachable(nvml: Nvml) -> tuple[list[Gpu], list[str]]:
+    """(the GPUs that answer, a line about each that does not). CUDA counts those that answer."""
+    answering: list[Gpu] = []
+    dead = []
+    for gpu in nvml.gpus():
+        try:
+            gpu.identity()
+        except NvmlError as error:
+            dead.append(f"the GPU of NVML index {gpu.index} does not answer ({error}) and is left out")
+        else:
+            answering.append(gpu)
+    return answering, dead
 
 
 def _named(nvml: Nvml, gpus: Sequence[Gpu], setting: str) -> list[_Visible]:
@@ -203,52 +232,68 @@ def cpu_device(why: tuple[str, ...] = (), powercap: Path = POWERCAP) -> Device:
     else:
         source, grade = estimate.SOURCE, "E"
         why = (*why, f"rapl: {rapl.reason}")
-    return Device("cpu", "cpu", name, f"cpu-{slug(name)}", "", None, None, source, grade, why)
+    return Device("cpu", "cpu", name, f"cpu-{slug(name)}", "", None, None, source, grade, why, threads=cpu_threads())
 
 
 def find_device(wish: str = "auto", *, nvml: Nvml | None = None, powercap: Path = POWERCAP) -> Device:
     """The device for a wish: 'auto', 'cpu', 'cuda', 'cuda:1' or 'GPU-<uuid or its beginning>'.
 
-    'auto' is the first visible GPU, else the CPU. CUDA_VISIBLE_DEVICES is honoured (indices, UUIDs or their beginnings,
-    empty, MIG). A GPU that was asked for and is not there raises DeviceError. NVML counts in PCI order: on machines
-    with unlike GPUs set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA is initialised (benchmark.run.process.ready does).
+    'auto' is the first visible GPU that answers, else the CPU (but where there are GPUs and none answers, DeviceError).
+    GPUs that do not answer are left out, and named in `why_not_better`. CUDA_VISIBLE_DEVICES is honoured (indices,
+    UUIDs or their beginnings, empty, MIG). A GPU that was asked for and is not there raises DeviceError. NVML counts in
+    PCI order: on machines with unlike GPUs set CUDA_DEVICE_ORDER=PCI_BUS_ID before CUDA is initialised
+    (benchmark.run.process.ready does).
     """
     if wish == "cpu":
         return cpu_device(("nvml: not asked, the CPU was chosen",), powercap)
     if wish != "auto" and not re.fullmatch(r"cuda(:\d+)?|(GPU|MIG)-.+", wish):
         raise DeviceError(f"unknown device {wish!r}: say auto, cpu, cuda, cuda:N or GPU-<uuid>")
-    visible, why = _find_visible(nvml)
-    if why and wish == "auto":
-        return cpu_device((why,), powercap)
-    if why:
+    found = _find_visible(nvml)
+    if found.why and wish == "auto" and not found.dead:
+        return cpu_device((found.why,), powercap)
+    dead = "; ".join(found.dead)
+    if found.why:
+        why = f"{found.why}; {dead}" if dead else found.why
         raise DeviceError(
-            f"{wish} was asked for, but {why}. Use device=cpu, or install the driver and show the GPU to this process."
+            f"{wish} was asked for, but {why}. Say device=cpu (hardware=cpu) to run without a GPU; or mend the driver, "
+            "and show the GPU to this process."
         )
     library = nvml or load_nvml()
-    for position, entry in enumerate(visible):
+    for position, entry in enumerate(found.visible):
         if _matches(wish, position, entry):
-            return _gpu_device(library, position, entry)
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+            device = _gpu_device(library, position, entry)
+            return replace(device, why_not_better=(*device.why_not_better, *found.dead))
+    shown, count = os.environ.get("CUDA_VISIBLE_DEVICES"), len(found.visible)
     raise DeviceError(
-        f"{wish} was asked for, but {len(visible)} GPU(s) are visible (CUDA_VISIBLE_DEVICES={shown!r}). "
-        f"Choose one of cuda:0 .. cuda:{len(visible) - 1}, or change CUDA_VISIBLE_DEVICES."
+        f"{wish} was asked for, but {count} GPU(s) are visible (CUDA_VISIBLE_DEVICES={shown!r}{dead and '; ' + dead}). "
+        f"Choose one of cuda:0 .. cuda:{count - 1}, or change CUDA_VISIBLE_DEVICES."
     )
 
 
-def _find_visible(nvml: Nvml | None) -> tuple[list[_Visible], str]:
-    """The visible GPUs, or why there are none."""
+class _Found(NamedTuple):
+    """The visible GPUs, or why there are none; and a line about each that does not answer."""
+
+    visible: list[_Visible]
+    why: str
+    dead: tuple[str, ...] = ()
+
+
+def _find_visible(nvml: Nvml | None) -> _Found:
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         library = nvml or load_nvml()
-        visible = _visible(library, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        visible = _visible(library, shown)
+        answering, dead = _reachable(library)
     except NvmlError as error:
-        return [], f"nvml: {error}"
+        return _Found([], f"nvml: {error}")
     if visible:
-        return visible, ""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        [],
-        "nvml: the driver shows no GPU" if shown is None else f"nvml: CUDA_VISIBLE_DEVICES={shown!r} hides every GPU",
+        return _Found(visible, "", tuple(dead))
+    if dead and not answering:
+        return _Found([], "nvml: no GPU of this machine answers", tuple(dead))
+    hidden = (
+        "nvml: the driver shows no GPU" if shown is None else f"nvml: CUDA_VISIBLE_DEVICES={shown!r} hides every GPU"
     )
+    return _Found([], hidden)
 
 
 def _matches(wish: str, position: int, entry: _Visible) -> bool:

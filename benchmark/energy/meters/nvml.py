@@ -109,7 +109,7 @@ class Nvml(Protocol):
         """driver, nvml, and cuda_driver: the newest CUDA that the driver serves ('' where it does not say)."""
 
     def gpus(self) -> list[Gpu]:
-        """Every device, in NVML's order (PCI bus)."""
+        """Every device, in NVML's order (PCI bus); of one that cannot be reached, every method says why."""
 
     def mig_parent(self, uuid: str) -> int | None:
         """The NVML index of the GPU that a MIG slice is part of, by its whole name; None if unknown."""
@@ -229,6 +229,27 @@ class PynvmlGpu:
         self._handle = _call(self._n.nvmlDeviceGetHandleByUUID, self._uuid.encode())
 
 
+class Unreachable:
+    """A GPU that the driver counts and cannot reach: whatever it is asked, it raises why."""
+
+    def __init__(self, index: int, error: NvmlError) -> None:
+        self.index = index
+        self._error = error
+
+    def _refuse(self, *_: object) -> Any:
+        raise NvmlError(self._error.kind, str(self._error))
+
+    identity = energy_mj = energy_field_mj = power_mw = power_samples = slow = reopen = _refuse
+
+
+def _gpu(index: int) -> Gpu:
+    """The GPU of this number. One that is lost must not hide the others."""
+    try:
+        return PynvmlGpu(index)
+    except NvmlError as error:
+        return Unreachable(index, error)
+
+
 class PynvmlLibrary:
     """NVML through nvidia-ml-py, initialised once per process."""
 
@@ -254,7 +275,7 @@ class PynvmlLibrary:
         }
 
     def gpus(self) -> list[Gpu]:
-        return [PynvmlGpu(index) for index in range(int(_call(self._n.nvmlDeviceGetCount)))]
+        return [_gpu(index) for index in range(int(_call(self._n.nvmlDeviceGetCount)))]
 
     def mig_parent(self, uuid: str) -> int | None:
         def parent() -> int:
