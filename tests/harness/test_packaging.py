@@ -75,6 +75,32 @@ def test_an_installed_wheel_works_the_smoke_life_from_any_folder(tmp_path):
     assert "pruning/apoz" in listed.stdout
 
 
+ALONE = """
+import sys
+from benchmark.energy import EnergyTracer
+with EnergyTracer("cpu") as tracer, tracer.window("alone") as window:
+    sum(i * i for i in range(300_000))
+assert window.reading.joules > 0, window.reading
+heavy = {"torch", "numpy", "pandas", "pydantic", "hydra", "nni"} & set(sys.modules)
+print(window.reading.text, sorted(heavy), *__import__("benchmark").__path__)
+"""
+
+
+@pytest.mark.slow
+def test_the_tracer_installs_alone_and_needs_nothing_but_python(tmp_path):
+    sources, wheels = _sources(tmp_path / "sources"), tmp_path / "wheels"
+    folder = "./benchmark/energy"
+    _pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-q", "-w", str(wheels), folder, cwd=sources)
+    (wheel,) = wheels.glob("full_cycle_energy_tracer-*.whl")
+    _pip("install", "--no-deps", "--no-index", "-q", "--target", str(tmp_path / "alone"), str(wheel))
+    shutil.rmtree(sources)
+    words = [sys.executable, "-S", "-E", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'alone')!r}){ALONE}"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert " J (" in done.stdout
+    assert done.stdout.strip().endswith(f"[] {tmp_path / 'alone' / 'benchmark'}")
+
+
 @pytest.mark.slow
 def test_an_editable_install_uses_the_repositorys_configs(tmp_path):
     sources, programs = _sources(tmp_path / "sources"), _environment(tmp_path / "venv")

@@ -10,13 +10,11 @@ PACKAGE = Path(__file__).parents[2] / "benchmark"
 
 
 def _modules() -> dict[str, Path]:
-    """Every module of benchmark/ outside energy, which is a library of its own."""
+    """Every module of benchmark/."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
         parts = ["benchmark", *path.relative_to(PACKAGE).with_suffix("").parts]
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if not name.startswith("benchmark.energy"):
-            found[name] = path
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
@@ -60,8 +58,35 @@ def _circle(graph: dict[str, set[str]]) -> list[str]:
 
 def test_no_module_of_the_harness_imports_itself_by_a_detour():
     graph = _graph()
-    assert len(graph) > 50
+    assert len(graph) > 100
     assert _circle(graph) == []
+
+
+ROOMS = ["acceptance", "windows", "judge", "timeline", "meters"]
+"""Of energy's wing: each may import what stands right of it."""
+
+
+def test_energys_rooms_have_arrows_one_way_and_stand_on_nothing_of_the_harness():
+    below = {"benchmark.errors", "benchmark.intervals"}
+    seen = 0
+    for name, imported in _graph().items():
+        parts = name.split(".")
+        if parts[:2] != ["benchmark", "energy"] or len(parts) < 3:
+            continue
+        for other in imported - below:
+            assert other.startswith("benchmark.energy."), f"{name} imports {other}"
+            assert ROOMS.index(other.split(".")[2]) >= ROOMS.index(parts[2]), f"{name} imports {other}"
+            seen += 1
+    assert seen > 30
+
+
+def test_no_room_or_file_of_energy_shares_a_name_with_the_harness():
+    names: dict[bool, set[str]] = {True: set(), False: set()}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        names[parts[0] == "energy"] |= set(parts) - {"__init__", "energy"}
+    assert names[True] & names[False] == set()
+    assert {"meters", "tracer"} <= names[True]
 
 
 def test_a_circle_would_be_found():
