@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from benchmark.vision.models.repdistiller.layers import init_convs
 
 WIDTHS = (64, 128, 256, 512, 512)
-# the original pools after the fourth block for 64 x 64 images only, so here blocks 3 and 4 both work at 4 x 4
+# the original pools after the fourth block only for 64 x 64 images, so here blocks 3 and 4 both have 4 x 4 maps
 POOLED_BLOCKS = 3
 
 
