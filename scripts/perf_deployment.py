@@ -139,7 +139,7 @@ def rival_row(name: str, of: Made, rounds: int) -> None:
     eager = caller(engine(of, "torch", "fp32")[0], 128)
     sides = {"rival": eager, "again": eager, "ours": caller(engine(of, ours, "fp32")[0], 128)}
     costs = interleave(sides, rounds)
-    unit = "us an image" if ON_GPU else "CPU-us an image"
+    unit = "us per image" if ON_GPU else "CPU-us per image"
     what = f"{name}, fp32, batch 128: {ours} against torch eager"
     show(Row(what, 1.0, costs["rival"], costs["again"], costs["ours"], unit))
 

@@ -307,7 +307,7 @@ class Loader:
         return self._drawn(torch.randperm(self.count, generator=generator), generator)
 
     def fresh(self, number: int, batches: int) -> Tensor:
-        """Rows of `batches` whole batches, each drawn anew from all images, for epoch `number`: int64 [batches, b, k].
+        """Rows of `batches` whole batches, each a new draw from all images, for epoch `number`: int64 [batches, b, k].
 
         No image occurs twice in a batch, but it may occur in several batches, as in DARTS's validation batches: this is
         not a pass over the split. Queues the copy and does not wait for it. Raises ValueError without a seed.

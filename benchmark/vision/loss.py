@@ -31,9 +31,9 @@ class Loss(Protocol):
       epoch, counted from 0. After an interruption the first call has the number of the next epoch, so everything it
       sets must follow from the number alone or lie in buffers. It runs outside captured steps: to change a value for
       them, it must write into a tensor in place (`self.weight.fill_(...)`), because a replay reads no Python value.
-    * **`capturable = True`**, a class attribute, may be declared by a loss whose every call does the same device work
-      on tensors that stay in place (no draws on the host, no `.item()`, no Python state that changes). Only then is a
-      step with it replayed from a CUDA graph, because a graph would silently freeze anything else.
+    * **`capturable = True`**, a class attribute, may be declared by a loss whose every call runs the same operations on
+      the device, on tensors that stay in place (no draws on the host, no `.item()`, no Python state that changes). Only
+      then is a step with it replayed from a CUDA graph, because a graph would silently freeze anything else.
     * **`kind_of_steps(epoch)`**, where a capturable loss has it, names (by any hashable value) the kind of an epoch's
       steps. A loss whose steps change between epochs needs it: graphs are replayed only in epochs of the same kind.
     """

@@ -31,7 +31,7 @@ class _Single(Dataset[tuple[Tensor, ...]]):
 
 
 def worker_batches(loader: Loader, number: int, original: Original, device: str) -> Iterator[Batch]:
-    """The batches of epoch `number` on `device`, made by worker processes that are started anew for every epoch.
+    """The batches of epoch `number` on `device`, made by worker processes that are started again for every epoch.
 
     The loader's images must lie in host memory.
     """

@@ -11,9 +11,7 @@ from benchmark.plan.task import TrainPrecision
 
 
 def set_precision(precision: TrainPrecision) -> None:
-    """Set the process-wide switches of a precision, permanently: TF32 in convolutions and matrix products for tf32
-    only.
-    """
+    """Set the process-wide switches of a precision, permanently: TF32 is off for fp32, and on for all others."""
     _set_tf32(precision != "fp32")
 
 

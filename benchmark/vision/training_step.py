@@ -141,8 +141,8 @@ class Scaler:
 class Run:
     """Everything that changes during training, which is what a checkpoint holds, and how a step is executed.
 
-    `rate` is the learning rate as a tensor on the device, which a captured step reads anew at every replay; None
-    where the optimiser takes a number.
+    `rate` is the learning rate as a tensor on the device, which a captured step reads again at every replay; None where
+    the optimiser takes a number.
     """
 
     model: nn.Module

@@ -89,7 +89,7 @@ class Term(nn.Module):
     hands_on: ClassVar[bool] = False
     """For an initial term: whether the main term needs its trained tensors (`Scene.prepared`)."""
     capturable = True
-    """Whether every call does the same device work on tensors that stay in place."""
+    """Whether every call runs the same operations on the device, on tensors that stay in place."""
 
     def forward(self, student: Answers, teacher: Answers, batch: Batch) -> Tensor:
         """The value for a batch, averaged over its images as in the paper."""

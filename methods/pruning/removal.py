@@ -51,7 +51,7 @@ def surviving(
     """The channels that stay: those that any member keeps, the locked ones, and as many more as balanced blocks need.
 
     Balanced blocks must keep the same number of channels. They get back the removed channels with the largest `worth`
-    first; without `worth`, or on a tie, those with the lowest numbers.
+    first; without `worth`, or on a tie, the first ones in the block's order.
     """
     stay = set(channels.locked)
     for name in channels.convolutions():

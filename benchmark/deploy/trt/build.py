@@ -119,7 +119,7 @@ def _said(logger: Any) -> str:
     return "; ".join(logger.lines[-SHOWN:])
 
 
-# --- what an engine says of itself -----------------------------------------------------------------------------------
+# --- what an engine says about itself ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ Scores = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to judge: the convolutions whose filters are to be scored, and the training steps to look at.
+    """A network, the convolutions whose filters the criterion scores, and the training steps to look at.
 
     With `batches` (images, labels, indices; on the network's device) `model` is a copy, and the criterion may train it
     by `recipe`. Without `batches` the criterion must only read it.

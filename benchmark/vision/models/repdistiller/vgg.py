@@ -58,7 +58,7 @@ class VGG(nn.Module):
 
 
 def vgg8(classes: int = 100) -> VGG:
-    """VGG-8: one convolution a block."""
+    """VGG-8: one convolution per block."""
     return VGG((1, 1, 1, 1, 1), classes)
 
 
@@ -68,7 +68,7 @@ def vgg11(classes: int = 100) -> VGG:
 
 
 def vgg13(classes: int = 100) -> VGG:
-    """VGG-13: two convolutions a block."""
+    """VGG-13: two convolutions per block."""
     return VGG((2, 2, 2, 2, 2), classes)
 
 
