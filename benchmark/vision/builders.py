@@ -1,4 +1,4 @@
-"""Which functions may build a network: what a file or an argument names is data, and must not choose code to run.
+"""Which functions may build a network: a name in a file or an argument is data, and must not choose the code to run.
 
 The module imports no torch until a network is built, so that code that reads the command can call `trust`.
 """

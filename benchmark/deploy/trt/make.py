@@ -72,7 +72,7 @@ def _look(trt: Any, built: Built) -> tuple[Any, int]:
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(built.plan)
     if engine is None:
-        raise EngineError(f"TensorRT does not load what it built: {'; '.join(logger.lines)}")
+        raise EngineError(f"TensorRT cannot load the engine that it built: {'; '.join(logger.lines)}")
     return layers_of(trt, engine), int(tuple(engine.get_tensor_shape(OUTPUT))[-1])
 
 
