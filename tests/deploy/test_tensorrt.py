@@ -236,7 +236,7 @@ def test_an_engine_file_holds_its_bytes_and_says_what_runs(gpu, tmp_path):
 
 def test_an_engine_that_does_not_load_is_an_error(gpu):
     gpu.errors["load"] = "version tag does not match"
-    with pytest.raises(EngineError, match="does not load what it built: version tag does not match"):
+    with pytest.raises(EngineError, match="cannot load the engine that it built: version tag does not match"):
         KIND.build(order())
 
 
