@@ -1,9 +1,9 @@
-"""The energy of any training script: the lines with `tracer` and `window` are all that measuring takes.
+"""Measures the energy of any training script: only the lines with `tracer` and `window` are needed.
 
     python examples/measure_your_training.py
 
-The tracer needs no torch and knows none of this suite's methods. On a GPU it reads the board's meter; where there is no
-meter it gives a labelled estimate (grade E), and says so.
+The tracer needs no torch and knows none of this suite's methods. On a GPU it reads the board's meter. Where there is no
+meter it gives an estimate and labels it (grade E).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmark.energy import EnergyTracer
 
 
 def main(epochs: int = 3, images: int = 2000) -> None:
-    """Train a small network on noise; print what each epoch and the whole training cost, evaluation left out."""
+    """Train a small network on noise; print the energy of each epoch and of the training, without evaluation."""
     tracer = EnergyTracer("auto")
     device = tracer.device.torch_name
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
@@ -34,7 +34,7 @@ def main(epochs: int = 3, images: int = 2000) -> None:
 
 
 def train(model: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
-    """One epoch; nothing in here knows that it is measured."""
+    """One epoch; this function does not know that it is measured."""
     for rows in torch.split(torch.randperm(len(images), device=images.device), 100):
         loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
         optimiser.zero_grad()

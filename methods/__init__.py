@@ -1,1 +1,1 @@
-"""The algorithms: plans (torch-free) and stage functions. Nothing here knows of meters, storage or the command line."""
+"""The algorithms: plans (no torch) and stage functions. They know nothing about meters, storage or the command line."""

@@ -1,4 +1,4 @@
-"""Plain training: the life cycle every other method is compared with. Torch-free."""
+"""Plain training, the life cycle that every other method is compared with. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmark.plan.task import Config, HalfPrecision, Params, Task
 
 
 class Training(Params):
-    """Parameters of `methods.training:train`; `autocast` runs it in half precision, None in the task's own."""
+    """Parameters of `methods.training:train`; `autocast` is its half precision, None the task's own precision."""
 
     task: Task
     autocast: HalfPrecision | None = None
@@ -27,14 +27,19 @@ class Baseline(Config):
 
 
 def base_training(task: Task) -> Stage:
-    """The training of `task.model` from scratch, under autocast where `task.base_precision` asks for it: the same
-    stage, with the same key, in every method that starts from it."""
+    """The training of `task.model` from scratch, under autocast where `task.base_precision` asks for it.
+
+    It is the same stage, with the same key, in every method that starts from it.
+    """
     return Stage("methods.training:train", Training(task=plain(task), autocast=task.base_precision))
 
 
 def plain(task: Task) -> Task:
-    """The task without what the training of its own network does not depend on: what parameters of a stage hold, so
-    that neither a teacher nor a number format of another stage changes a key by itself."""
+    """The task without the fields that do not affect the training of its own network.
+
+    Parameters of stages hold this task, so that a teacher, or the precision of another stage, does not change their
+    keys.
+    """
     return task.model_copy(
         update={
             "teacher": None,
@@ -49,8 +54,11 @@ def plain(task: Task) -> Task:
 
 
 def teacher_training(task: Task) -> Stage:
-    """The training of `task.teacher`: the very stage of a baseline with that model, its recipe and the teacher's seed,
-    so that it is worked once for all who learn from it. Raises ValueError where the task has no teacher."""
+    """The training of `task.teacher`, run once for all its students.
+
+    It is the same stage as in a baseline with that model, its recipe and the teacher's seed. Raises ValueError where
+    the task has no teacher.
+    """
     return base_training(teacher_task(task))
 
 
@@ -72,5 +80,5 @@ def check_builds(task: Task) -> None:
     try:
         with torch.device("meta"):
             count(build_model(task.model, task.data.classes))
-    except Exception as error:  # a builder may fail in any way; all of them mean the same to the user
+    except Exception as error:  # a builder may fail in any way; all ways mean the same to the user
         raise ValueError(f"model {task.model.name} cannot be built: {type(error).__name__}: {error}") from error

@@ -16,7 +16,7 @@ from methods.way import FineTuning
 
 
 def finetune(bench: Bench, params: FineTuning, given: Output) -> Output:
-    """Train a network on, with a new optimiser; hands on that of the last epoch."""
+    """Train a network further, with a new optimiser; returns the network of the last epoch."""
     task = params.task
     model, batches = ready(bench, task, given, params.first_epoch)
     history = fit(bench, model, batches, loss_of(task.recipe), task)
@@ -25,7 +25,7 @@ def finetune(bench: Bench, params: FineTuning, given: Output) -> Output:
 
 
 def ready(bench: Bench, task: Task, given: Output, first_epoch: int = 0) -> tuple[nn.Module, Loaders]:
-    """The given network on the device, and the task's batches, drawn on after `first_epoch` epochs."""
+    """The given network on the device, and the task's batches, whose draws continue after `first_epoch` epochs."""
     seed_everything(task.seed, first_epoch)
     set_precision(task.train_precision)  # process-wide: without this, a stage would depend on what ran before
     model = load(network_of(given)).to(bench.device)
@@ -35,14 +35,14 @@ def ready(bench: Bench, task: Task, given: Output, first_epoch: int = 0) -> tupl
 
 def network_of(given: Output) -> Network:
     """The network of an earlier stage."""
-    assert isinstance(given.network, Network), "a stage that goes on with a network needs one"
+    assert isinstance(given.network, Network), "this stage continues with a network and needs one"
     return given.network
 
 
 def handed_on(
     bench: Bench, model: nn.Module, like: Network, values: Mapping[str, float], details: Mapping[str, object]
 ) -> Output:
-    """The network, built as `like` is, proved and counted off the meter, with its numbers."""
+    """The output of a stage: the network, built like `like`, proved and counted off the meter, with its numbers."""
     with bench.paused():
         network = freeze_like(model, like)
         parameters, macs = count(model)

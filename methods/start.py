@@ -1,4 +1,4 @@
-"""What a method starts from: plain training or, where it says so, the plan of another method. Torch-free."""
+"""What a method starts from: plain training, or the plan of another method where `start` names one. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ class Start(Protocol):
 
 
 def start_of(block: Mapping[str, Any] | None) -> Start:
-    """The method of a block of words, as configs/method holds them (`_target_`, `name`, hyper-parameters), and plain
-    training without one. Raises ValueError where the words make no method."""
+    """The method of a block as in configs/method (`_target_`, `name`, hyper-parameters), or plain training for None.
+
+    Raises ValueError where the block does not make a method.
+    """
     if block is None:
         return Baseline()
     module, _, name = str(block.get("_target_", "")).rpartition(".")
@@ -31,7 +33,7 @@ def start_of(block: Mapping[str, Any] | None) -> Start:
         words = {key: value for key, value in block.items() if key not in ("_target_", "name")}
         return cast(Start, kind.model_validate(words))
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"start: {block.get('name')} is no method ({error})") from error
+        raise ValueError(f"start: {block.get('name')} is not a method ({error})") from error
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise ValueError(f"start.{found}") from error

@@ -12,12 +12,12 @@ from methods.baseline import Training
 
 
 def train(bench: Bench, params: Training) -> Output:
-    """Train a fresh network by the task's recipe; hands on the network of the last epoch."""
+    """Train a new network by the task's recipe; returns the network of the last epoch."""
     task, classes = params.task, params.task.data.classes
     _refuse_slow(params, bench.device)
     seed_everything(task.seed)
     model = build_model(task.model, classes)
-    with bench.paused():  # neither is training; the image set lies in memory from here on
+    with bench.paused():  # neither line is training; the images are in memory from here on
         prove(model, task.model, classes)  # a network that cannot be stored is refused before it is trained
         batches = loaders(task, bench.data_dir, bench.device)
     history = fit(bench, model, batches, loss_of(task.recipe), _as_trained(params))
@@ -32,14 +32,14 @@ def train(bench: Bench, params: Training) -> Output:
 
 
 def _as_trained(params: Training) -> Task:
-    """The task in the number format that it is trained in here."""
+    """The task with the precision that is really used here."""
     return params.task.model_copy(update={"train_precision": params.autocast}) if params.autocast else params.task
 
 
 def _refuse_slow(params: Training, device: str) -> None:
-    """Raise TrainingError where autocast would make a training so slow that nobody can mean it: fp16 on a CPU."""
+    """Raise TrainingError where autocast would make a training unreasonably slow: fp16 on a CPU."""
     if params.autocast == "fp16" and not device.startswith("cuda"):
         raise TrainingError(
-            "fp16 is trained on a GPU alone: this CPU would take about a hundred times as long as in fp32; use "
+            "fp16 training needs a GPU: this CPU would take about a hundred times as long as in fp32; use "
             "method.precision=bf16 (of training/amp) or base_precision=bf16"
         )

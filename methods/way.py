@@ -1,4 +1,4 @@
-"""What methods share that go on with a trained network: their steps so far, and how long has been trained. No torch."""
+"""Common code of methods that continue with a trained network: the steps and epochs so far. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from benchmark.plan.task import Params, Recipe, Task
 
 
 class Continued(Params):
-    """Parameters of a stage that goes on after `first_epoch` epochs of earlier ones: its draws (order of the images,
-    crops, flips) are theirs continued, not repeated.
+    """Parameters of a stage that comes after `first_epoch` epochs of earlier stages.
 
-    `trains` says whether the stage takes the epochs of its task's recipe.
+    Its random draws (order of the images, crops, flips) continue those of the earlier stages and do not repeat them.
+    `trains` says whether the stage itself trains the epochs of its task's recipe.
     """
 
     trains: ClassVar[bool] = True
@@ -27,38 +27,41 @@ class FineTuning(Continued):
 
 @dataclass
 class Way:
-    """The steps of a plan so far, and the stage whose network the next one goes on with."""
+    """The steps of a plan so far, and the stage whose network the next step continues with."""
 
     steps: list[tuple[Phase, Stage]]
     network: Stage
 
     @classmethod
     def after(cls, plan: Plan) -> Way:
-        """The way that another method's plan has gone."""
+        """The steps of another method's plan."""
         return cls(list(plan.steps), plan.network)
 
     def go(self, phase: Phase, stage: Stage) -> None:
-        """Take one step more."""
+        """Add a step."""
         self.steps.append((phase, stage))
         self.network = stage
 
     def epochs(self) -> int:
-        """The epochs that have been trained when all these steps are done, whoever trained: the draws of none of them
-        may be repeated."""
+        """The number of epochs trained by all these steps; their random draws must not be repeated."""
         done = [_epochs(stage) for _, stage in self.steps]
         if not any(done):
-            raise ValueError("no step says how long it trains (its task's recipe): nothing can train on after them")
+            raise ValueError(
+                "no step says how long it trains (in its task's recipe), so no further training can follow"
+            )
         return max(done)
 
 
 def with_recipe(task: Task, recipe: Recipe) -> Task:
-    """The task, trained otherwise."""
+    """The task with another recipe."""
     return task.model_copy(update={"recipe": recipe})
 
 
 def finetuning(task: Task, epochs: int, lr: float) -> Recipe:
-    """The task's recipe at a fine-tuning's rate and length; batch, decay, augmentation and constants stay. Tenfold
-    drops at one half and three quarters of its own length."""
+    """The task's recipe with a fine-tuning's rate and length; batch, decay, augmentation and constants stay.
+
+    The rate drops tenfold at one half and at three quarters of this length.
+    """
     longest = task.scale.max_epochs
     update = {
         "epochs": epochs if longest is None else min(epochs, longest),
@@ -72,7 +75,7 @@ def finetuning(task: Task, epochs: int, lr: float) -> Recipe:
 
 
 def _epochs(stage: Stage) -> int:
-    """The epochs behind a stage and its own, by its parameters; 0 where it says nothing of a training."""
+    """The epochs before a stage plus its own, from its parameters; 0 where these say nothing about a training."""
     task = getattr(stage.params, "task", None)
     if not isinstance(task, Task) or not getattr(stage.params, "trains", True):
         return 0

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The main job. On a machine with a GPU: a study (EXPERIMENT, default baselines) at full scale. Without one: the same study at
-# smoke scale. DATA is a folder that holds cifar-100-python/. On a GPU TensorRT is installed first, where it can be had
-# (TENSORRT=no leaves that out); without it engine=auto is torch, and INT8 is refused with its reason.
+# smoke scale. DATA is a folder that holds cifar-100-python/. On a GPU TensorRT is installed first, where possible
+# (TENSORRT=no skips this); without it engine=auto is torch, and INT8 is refused with the reason.
 set -eu
 python="${VENV:-.venv}/bin/python"
 experiment="${EXPERIMENT:-baselines}"
@@ -17,7 +17,7 @@ print("TensorRT:", kind.why_unavailable("int8", "cuda") or kind.version())'
     exec "$python" -m benchmark study "experiment=$experiment" "paths.data=$data" "$@"
 fi
 echo "no GPU here: running the study $experiment at smoke scale (estimated energy, one epoch on a tiny subset)"
-# real CIFAR-100 where it lies or can be fetched, else the synthetic stand-in
+# real CIFAR-100 where it is in the folder or can be downloaded, otherwise synthetic images
 fetch='import pathlib, sys; from benchmark.vision.download import ensure; ensure("cifar100", pathlib.Path(sys.argv[1]))'
 if "$python" -c "$fetch" "$data" >/dev/null 2>&1; then
     set -- "paths.data=$data" "$@"

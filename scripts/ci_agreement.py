@@ -1,4 +1,4 @@
-"""Fail where an INT8 engine of a trained network answers otherwise than its network.
+"""Fails where an INT8 engine of a trained network answers differently from its network.
 
 usage: python scripts/ci_agreement.py STAGES_CSV PERCENT
 """
@@ -10,7 +10,7 @@ import sys
 import pandas as pd
 
 TRAINED_PCT = 5.0
-"""A network at chance has no margins to lose: nothing is asked of it."""
+"""Accuracy in percent up to which a network counts as guessing: its engine is not checked, because margins are tiny."""
 
 
 def main(path: str, percent: float) -> int:

@@ -1,9 +1,9 @@
-"""Puts the energy meter of this machine's GPU to the test, once per device and driver: at most six minutes.
+"""Tests the energy meter of this machine's GPU, once per device and driver; takes at most six minutes.
 
     python scripts/gpu_check.py [--device cuda:0] [--results results]        (make gpu-check)
 
-Prints a verdict per line and writes results/devices/<machine>-gpu-check.json. Exit status 1 if a check fails that the
-results rest on; 0 also where there is no GPU, which it says.
+Prints one verdict per line and writes results/devices/<machine>-gpu-check.json. Exit status 1 if a check fails on which
+results depend. Exit status 0 also where there is no GPU; it then says so.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ PROBE_S = 35.0
 
 @dataclass
 class Work:
-    """A load on the GPU: `step` queues some milliseconds of work, `wait` waits for all of it."""
+    """A load on the GPU: `step` queues kernels for some milliseconds, `wait` waits for all of them."""
 
     name: str
     step: Callable[[], object]
     wait: Callable[[], None]
 
     def work(self, steps: int) -> None:
-        """Queue so many steps and wait for them."""
+        """Queue `steps` steps and wait for them."""
         for _ in range(steps):
             self.step()
         self.wait()
 
 
 def torch_loads(device: Device) -> tuple[dict[str, Load], Callable[[], None]]:
-    """(the four loads on a GPU, what waits for it). Makes the CUDA context."""
+    """The four loads on a GPU, and the function that waits for it. Makes the CUDA context."""
     import torch
 
     from benchmark.run.process import ready
@@ -91,7 +91,7 @@ def _training(where: Any) -> Callable[[], object]:
 
 
 def show(verdict: Verdict) -> None:
-    """One line for people."""
+    """Print a verdict as one readable line."""
     print(f"{verdict.word:<8} {verdict.check}: {verdict.text}", flush=True)
 
 
@@ -101,7 +101,7 @@ def trial_of(
     durations: Durations,
     probe_s: float,
 ) -> Trial:
-    """Probe the device (idle power before the loads bring a context), then make the loads."""
+    """Probe the device (idle power first, because the loads make a context), then make the loads."""
     made: list[tuple[Mapping[str, Load], Callable[[], None]]] = []
     facts = probe(device, create_context=lambda: made.append(make_loads()), cap_s=probe_s)
     loads, wait = made[0] if made else make_loads()
@@ -109,7 +109,7 @@ def trial_of(
 
 
 def report(trial: Trial, verdicts: Sequence[Verdict], seconds: float) -> dict[str, Any]:
-    """Everything as JSON data."""
+    """The whole result as JSON data."""
     device = trial.device
     told = {"name": device.name, "uuid": device.uuid, "driver": device.driver, "power_limit_w": device.power_limit_w}
     found = {

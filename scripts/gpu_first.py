@@ -1,11 +1,12 @@
-"""The first hour on a new GPU machine, as one command that goes on where it stopped.
+"""The first hour on a new GPU machine, as one command that continues where it stopped.
 
     make gpu-first [minutes=27] [python=/path/to/python3] [wheels=DIR] [data=DIR] [results=DIR]
 
-Probe, meter check, tests that need a GPU, speed ratios, then real rows, in slices of at most nine minutes. State and
-report are written after every step: results/devices/<machine>-gpu-first.{json,md}; what steps say goes to
-artifacts/gpu-first/. On a machine without a network `wheels` holds what its Python lacks (hydra-core, omegaconf,
-antlr4-python3-runtime, pydantic, rich and what they need). Exit status 1 where a step failed or there is no GPU.
+It probes and checks the meter, runs the tests that need a GPU, measures speed ratios, then makes real rows, in slices
+of at most nine minutes. After every step it writes state and report to results/devices/<machine>-gpu-first.{json,md};
+the output of steps goes to artifacts/gpu-first/. On a machine without a network `wheels` holds the packages that its
+Python lacks (hydra-core, omegaconf, antlr4-python3-runtime, pydantic, rich and their dependencies). Exit status 1 where
+a step failed or there is no GPU.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from gpu_first_steps import MODULES, Places, Step, all_steps
 ROOT = Path(__file__).resolve().parents[1]
 SLICE_S = 540.0
 GRACE_S = 25.0
-"""Of a slice: for closing windows and writing journals after it was asked to end."""
+"""Seconds at the end of a slice for closing windows and writing journals, after the step was asked to end."""
 SAID_LINES, SAID_CHARACTERS = 30, 300
 LOOK = """
 import importlib.metadata, importlib.util, json, platform, sys
@@ -63,7 +64,7 @@ class NotReady(Exception):
 
 @dataclass
 class Done:
-    """What became of a step: 'passed', 'failed', 'skipped', or 'cut off' (it goes on with the next call)."""
+    """The result of a step: 'passed', 'failed', 'skipped', or 'cut off' (the next call continues it)."""
 
     status: str
     why: str = ""
@@ -76,7 +77,7 @@ class Done:
 
 @dataclass
 class Hour:
-    """One call: the steps, what is known of them, and the time that is left."""
+    """One call: the steps, their results so far, and the time that is left."""
 
     places: Places
     machine: dict[str, Any]
@@ -87,7 +88,7 @@ class Hour:
 
     @property
     def stem(self) -> Path:
-        """Where state and report lie, without their suffixes."""
+        """The path of state and report, without their suffixes."""
         return self.places.results / "devices" / f"{self.machine['device']['machine']}-gpu-first"
 
     def left_s(self) -> float:
@@ -95,8 +96,8 @@ class Hour:
         return self.until - time.monotonic()
 
     def resume(self) -> None:
-        """Take over what earlier calls found out about this board under this driver; what failed at another commit is
-        tried again."""
+        """Take over the results of earlier calls for this board and driver; failures at another commit are tried
+        again."""
         try:
             before = json.loads(self.stem.with_suffix(".json").read_text())
         except (OSError, ValueError):
@@ -106,21 +107,21 @@ class Hour:
         for name, told in before.get("steps", {}).items() if same else ():
             try:
                 done = Done(**told)
-            except TypeError:  # not written by this version: the step is done anew
+            except TypeError:  # another version wrote it: the step is run again
                 continue
             changed = done.status == "failed" and done.commit != self.machine["commit"]
             if name in known and done.status in ("passed", "failed", "cut off") and not changed:
                 self.done[name] = done
 
     def write(self) -> None:
-        """Keep state and report."""
+        """Write state and report."""
         told = {name: value for name, value in self.machine.items() if name != "modules"}
         told["steps"] = {name: asdict(done) for name, done in self.done.items()}
         _replace(self.stem.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
         _replace(self.stem.with_suffix(".md"), report(told, [step.name for step in self.steps]))
 
     def work(self) -> None:
-        """Every step that is not settled and fits into what is left."""
+        """Run every step that has no final result and fits into the time that is left."""
         for step in self.steps:
             while self._may_begin(step):
                 self._one_slice(step)
@@ -168,9 +169,9 @@ class Hour:
 
 
 def run(command: Sequence[str], log: Path, seconds: float) -> tuple[str, str]:
-    """(status, why) of a command that gets so many seconds; what it says is appended to the log.
+    """(status, why) of a command that may run for `seconds`; its output is appended to the log.
 
-    When they are over it is asked to end, as by Ctrl-C, and ended for good a moment later.
+    When the time is over the command is asked to end, as by Ctrl-C, and is killed a moment later.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
@@ -184,12 +185,12 @@ def run(command: Sequence[str], log: Path, seconds: float) -> tuple[str, str]:
         except subprocess.TimeoutExpired:
             _end(process)
             return "cut off", f"its time was over after {seconds - GRACE_S:.0f} s"
-        except BaseException:  # Ctrl-C: the step must not work on without us
+        except BaseException:  # Ctrl-C: the step must not run on without us
             _end(process)
             raise
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what it left behind: workers of a step that was ended
+                os.killpg(process.pid, signal.SIGKILL)  # ends the workers that a killed step left behind
     return ("passed", "") if status == 0 else ("failed", f"exit status {status}")
 
 
@@ -203,7 +204,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _said(log: Path, start: int) -> list[str]:
-    """The last lines of what a step said from there on; a progress line counts as it stood last."""
+    """The last lines of a step's output after position `start`; of a progress line only its last state."""
     words = log.read_bytes()[start:].decode(errors="replace").partition("\n")[2]
     lines = [line.rpartition("\r")[2].rstrip()[:SAID_CHARACTERS] for line in words.replace("\r\n", "\n").split("\n")]
     return [line for line in lines if line][-SAID_LINES:]
@@ -231,14 +232,14 @@ def unpack(wheels: Path, python: str, target: Path) -> None:
 
 
 def look(python: str, steps: Sequence[Step]) -> dict[str, Any]:
-    """What the interpreter has and which GPU it would use. Raises NotReady where that is not enough."""
+    """The modules of the interpreter, and the GPU it would use. Raises NotReady where something is missing."""
     names = dict.fromkeys((*MODULES, *(name for step in steps for name in step.needs)))
     try:
         done = subprocess.run([python, "-c", LOOK, *names], cwd=ROOT, capture_output=True, text=True, check=False)
     except OSError as error:
         raise NotReady(f"{python} cannot be run: {error.strerror}") from error
     if done.returncode:
-        raise NotReady(f"{python} cannot look around: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        raise NotReady(f"{python} cannot report its modules and GPU: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     found: dict[str, Any] = json.loads(done.stdout)
     if found["modules"]["pynvml"] and found["device"] is None:
         raise NotReady(f"there is no GPU here ({found['why']})")
@@ -251,21 +252,21 @@ def look(python: str, steps: Sequence[Step]) -> dict[str, Any]:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=27.0, help="of this call in all (27)")
-    parser.add_argument("--slice", type=float, default=SLICE_S / 60, help="minutes of one step at a stretch (9)")
+    parser.add_argument("--minutes", type=float, default=27.0, help="minutes of this call in all (27)")
+    parser.add_argument("--slice", type=float, default=SLICE_S / 60, help="minutes of one step without a break (9)")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has torch")
-    parser.add_argument("--wheels", type=Path, help="a folder of wheels that it lacks")
+    parser.add_argument("--wheels", type=Path, help="a folder with the wheels that this interpreter lacks")
     for name in ("results", "data", "artifacts"):
         parser.add_argument(f"--{name}", type=Path, default=Path(name))
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None, plan: Callable[[Places], Sequence[Step]] = all_steps) -> int:
-    """Work for the given minutes; returns the exit status."""
+    """Run steps for the given minutes; returns the exit status."""
     began = time.monotonic()
     options = parse(arguments)
     folders = (path.expanduser().resolve() for path in (options.results, options.data, options.artifacts))
-    # a path is to hold from the repository's root too, and a link into an environment must stay one
+    # a path must also be valid from the repository's root, and a link into an environment must stay a link
     python = os.path.abspath(options.python) if os.sep in options.python else options.python
     places = Places(python, *folders)
     os.environ["PYTHONUNBUFFERED"] = "1"
@@ -283,7 +284,7 @@ def main(arguments: Sequence[str] | None = None, plan: Callable[[Places], Sequen
     try:
         hour.work()
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: the same command continues from here", file=sys.stderr)
         return 130
     finally:
         hour.write()
@@ -291,7 +292,7 @@ def main(arguments: Sequence[str] | None = None, plan: Callable[[Places], Sequen
 
 
 def _close(hour: Hour) -> int:
-    """Say what came of it."""
+    """Print where the report is and whether steps are left; returns the exit status."""
     found: dict[str, list[str]] = {}
     for step in hour.steps:
         found.setdefault(hour.done.get(step.name, Done("not begun")).status, []).append(step.name)
@@ -299,7 +300,7 @@ def _close(hour: Hour) -> int:
         print(f"{status:<10} {len(names):>2}: {', '.join(names)}")
     print(f"written: {hour.stem}.md and .json")
     if found.get("cut off") or found.get("not begun"):
-        print("unfinished: the same command goes on")
+        print("unfinished: run the same command again to continue")
     return 1 if found.get("failed") else 0
 
 

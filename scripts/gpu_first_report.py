@@ -1,4 +1,4 @@
-"""The report of `gpu_first.py`: what was seen, what not, and what each step said. Markdown from plain data."""
+"""The report of `gpu_first.py`: what was seen, what was not, and each step's output. Markdown from plain data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOT_BEGUN = {"status": "not begun", "why": "", "seconds": 0.0, "said": [], "at":
 
 
 def report(told: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The text for a state: `told` as the state's file holds it, `names` of the steps in their order."""
+    """The text for a state: `told` is the content of the state's file, `names` are those of the steps, in order."""
     done = {name: told["steps"].get(name, NOT_BEGUN) for name in names}
     return "\n".join((*_head(told), *_answers(done), *_table(done), *_words(done))) + "\n"
 
@@ -27,7 +27,7 @@ def _head(told: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _answers(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """The questions in their order: seen, seen to fail, or not seen and why."""
+    """The questions in order, each with its answer: seen, seen to fail, or not seen and why."""
     yield "## What only a GPU can show"
     yield ""
     for question, steps in QUESTIONS:
@@ -64,7 +64,7 @@ def _table(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _words(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """What each step said last."""
+    """The last output of each step."""
     for name, each in done.items():
         if each["said"]:
             yield f"## {name}"

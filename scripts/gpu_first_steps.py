@@ -1,4 +1,4 @@
-"""What `gpu_first.py` does in the first hour on a GPU machine, and the questions that it is to answer. Data only."""
+"""The steps of `gpu_first.py` in the first hour on a GPU machine, and the questions they answer. Data only."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MODULES = ("torch", "numpy", "pandas", "safetensors", "pynvml", "hydra", "omegaconf", "pydantic", "rich")
-"""Without these nothing works; each step names what it needs beside them."""
+"""Modules that every step needs; each step names the further ones that it needs."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """The interpreter that does the work and the folders it works in."""
+    """The interpreter that runs the steps, and the folders it uses."""
 
     python: str
     results: Path
@@ -25,11 +25,11 @@ class Places:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do: the words after the interpreter, and what it takes.
+    """One step: the words after the interpreter, and the time and modules that it needs.
 
-    It is not begun with less than `least_s` left, and gets a slice at a stretch. A `resumable` one may be cut off then,
-    and goes on from there when it is called again; another that does not end within `limit_s` (or a slice) has failed.
-    `needs` are modules, `after` a step that must have passed, `instead_of` one that must have failed.
+    A step does not begin with less than `least_s` left, and runs for at most one slice at a time. A `resumable` step
+    may then be cut off, and the next call continues it. Any other step that does not end within `limit_s` (or a slice)
+    has failed. `needs` are modules, `after` is a step that must have passed, `instead_of` one that must have failed.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Step:
 
 
 NOT_BUILT = (("nas: ProxylessNAS and DARTS", "no such methods here yet"),)
-"""Rows of Table 3 that no step works."""
+"""Rows of Table 3 that no step makes."""
 
 FETCH = (
     "import pathlib, sys; from benchmark.vision.download import ensure; ensure('cifar100', pathlib.Path(sys.argv[1])); "
@@ -59,19 +59,19 @@ PYTEST = (
     "-c", GPU_TESTS, "-m", "gpu", "-rfE", "--continue-on-collection-errors",
     "-p", "no:benchmark",  # it warns under xdist, where it is installed
     "-p", "no:cacheprovider",
-    "-o", "filterwarnings=default",  # another torch or Python deprecates other things: to be read, not a failure
+    "-o", "filterwarnings=default",  # another torch or Python has other deprecation warnings; they fail no test
 )  # fmt: skip  # options and their values in pairs
 SHORT = ("recipe=check", "inference.windows=5", "inference.warmup_cap_s=60")
-"""Eight epochs of all the data, and half the windows: a life of some minutes whose rows are no row of Table 3."""
+"""Eight epochs of all the data, and half the windows: a life of some minutes, whose rows do not belong to Table 3."""
 
 
 GRAPHS = "engine=torch_graph"
 EXPORT = ("onnx", "onnxruntime", "onnxscript")
-"""What every engine but torch's is exported by."""
+"""The modules that export a network for every engine except torch's."""
 
 
 def all_steps(places: Places) -> list[Step]:
-    """Everything, in the order in which it is worth knowing."""
+    """All steps, the most important first."""
     device = ("hardware=gpu", *places.words())
     results = str(places.results)
     return [
@@ -130,7 +130,7 @@ def _short_lives(device: tuple[str, ...]) -> list[Step]:
 
 
 def _searched(device: tuple[str, ...]) -> list[Step]:
-    """Searches of the smallest spaces: DARTS from its graph, ProxylessNAS priced by a table of the board, scores."""
+    """Searches in the smallest spaces: DARTS from its graph, ProxylessNAS with the board's table of costs, scores."""
     priced = "method.costs={kind:energy}"
     small = ("inference.windows=5", "inference.warmup_cap_s=60", *device)
     return [
@@ -168,12 +168,12 @@ QUESTIONS = (
     ("Do the driver, torch and the meter find the same board, and does a first kernel run?", ("probe", "gpu-check")),
     ("Counter tick, sensor periods, cost of each call, the driver's ring, bare and context idle", ("probe",)),
     ("Counter and trapezoid agree on four loads; 2N steps cost twice N; stages add up; windows repeat", ("gpu-check",)),
-    ("Nobody else is seen on the board, in a container too, where pids are the host's", ("gpu-check",)),
+    ("No other process is seen on the board, also in a container, where pids are the host's", ("gpu-check",)),
     ("Do graphs, compiled steps, clipping, dropout and masked fine-tuning train as eager steps do?", ("gpu tests",)),
-    ("After ready() no stage loads a library, and the generators are where they were", ("gpu tests",)),
+    ("After ready() no stage loads a library, and the random generators have not moved", ("gpu tests",)),
     ("What a sample, a window and a query by nvidia-smi cost", ("perf: energy",)),
-    ("How much faster than the originals' manner a step is", ("perf: training",)),
-    ("What CRD's and NST's rewritten work saves, and what each distillation costs a step", ("perf: distillation",)),
+    ("How much faster a step is than in the originals' code", ("perf: training",)),
+    ("What our CRD and NST save, and what a step of each distillation method costs", ("perf: distillation",)),
     ("What starting costs", ("perf: start",)),
     ("Engines by precision and batch size: torch eager beside CUDA graphs", ("perf: deployment",)),
     ("What autocast saves of a step, and what fake quantization costs", ("perf: efficient",)),
@@ -198,4 +198,4 @@ QUESTIONS = (
         ("Table 3: VGG16", "Table 3: VGG16 apoz", "Table 3: vgg13__vgg8 crd", "Table 3: ResNet18", "Table 3: VGG19"),
     ),
 )
-"""What only a GPU can show, in the order in which to look, and the steps that show it."""
+"""The questions that only a GPU can answer, in order, and the steps that answer them."""

@@ -1,7 +1,6 @@
-"""Writes tests/data/augment_golden.npz: images, torchvision's own random draws, and the pixels torchvision made of
-them.
+"""Writes tests/data/augment_golden.npz: images, torchvision's own random draws, and torchvision's augmented pixels.
 
-Run once, where torchvision is installed; the test that reads the file then needs none.
+Run it once, where torchvision is installed; the test that reads the file then needs no torchvision.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ COUNT, PADDING = 32, 4
 
 
 def main() -> None:
-    """Send every image through torchvision in both orders; each image's draws are read off the same generator state
-    first."""
+    """Send every image through torchvision in both orders; before that, read its draws from the same generator
+    state."""
     import_torchvision()
     from PIL import Image
     from torchvision import transforms

@@ -1,10 +1,10 @@
-"""Zeus, CodeCarbon and this suite's tracer on one fake GPU of known energy: what each reports when something breaks.
+"""Compares Zeus, CodeCarbon and this suite's tracer on one fake GPU of known energy, also when something breaks.
 
     python scripts/peers.py > table.md        (in an environment that has zeus and codecarbon: make test-peers)
 
-Every scenario starts three fresh processes, one for each tool, that see the same fake driver at the same time. Each
-opens its window, sleeps, closes it, and tells the joules it would report and every warning it gave. The truth is the
-closed-form integral of the fake card's power between the moments at which that tool's window was open.
+Every scenario starts three new processes, one for each tool, that see the same fake driver at the same time. Each tool
+opens its window, sleeps, closes the window, and returns the joules it would report and all its warnings. The truth is
+the closed-form integral of the fake card's power over the time in which that tool's window was open.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LEADS_S = (
     16.0,
     32.0,
     48.0,
-)  # time for imports and set-up; the next one where a tool came too late on a busy machine
+)  # time for imports and set-up; the next value is tried if a tool was too late on a busy machine
 BEGIN_S = 0.5  # the windows open here, in seconds since the driver's t0
 WINDOW_S = 4.06  # no multiple of the tick, so that its rounding shows
 AT_ONCE = 2  # scenarios side by side; they sleep most of the time
@@ -61,7 +61,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one tool reported: joules (NaN where it gave no number), the truth, its warnings, its trust in itself."""
+    """The report of one tool: joules (NaN where it gave no number), the truth, its warnings, its own grade."""
 
     tool: str
     joules: float
@@ -113,7 +113,7 @@ class Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         words = " ".join(record.getMessage().split())
-        words = re.sub(r"^\S+:\d+: (\w+Warning: )", r"\1", words)  # where a warning's source lies is nobody's business
+        words = re.sub(r"^\S+:\d+: (\w+Warning: )", r"\1", words)  # leave out the path of a warning's source
         if words not in self.said and not any(word in words for word in UNRELATED):
             self.said.append(words)
 
@@ -123,7 +123,7 @@ def _zeus() -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, Any]]]]
     try:
         monitor = import_module("zeus.monitor").ZeusMonitor(cpu_indices=[])
     except RuntimeError as error:
-        if "failed to start within" in str(error):  # its polling processes get ten seconds: that is our machine's fault
+        if "failed to start within" in str(error):  # its polling processes get ten seconds: this machine is slow
             raise TimeoutError from error
         raise
 
@@ -174,7 +174,7 @@ OPENERS = {"zeus": _zeus, "codecarbon": _codecarbon, "ours": _ours}
 
 
 def work(tool: str, begin_s: float, window_s: float) -> dict[str, Any]:
-    """Run one tool's window and tell what it reported; a failure of the tool is an answer too."""
+    """Run one tool's window and return its report; a failure of the tool is a report too."""
     logging.captureWarnings(True)
     logging.getLogger().addHandler(LISTENER)
     answer: dict[str, Any] = {"tool": tool, "joules": math.nan, "trust": "", "ci95_joules": math.nan, "late": False}
@@ -191,7 +191,7 @@ def work(tool: str, begin_s: float, window_s: float) -> dict[str, Any]:
             answer |= close()
     except TimeoutError:
         return answer | {"late": True, "said": [], "trust": "was not ready in time on this busy machine"}
-    except Exception as error:  # what a tool raises is what its user would see
+    except Exception as error:  # a user of the tool would see this exception
         answer["trust"] = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
     return answer | {"said": LISTENER.said}
 
@@ -234,7 +234,7 @@ def _outcome(driver: FakeDriver, answer: dict[str, Any]) -> Outcome:
 
 
 def prepare(directory: Path) -> Path:
-    """Build the fake library, and beside it the nvidia-smi that CodeCarbon wants to see before it asks NVML."""
+    """Build the fake library, and the nvidia-smi that CodeCarbon looks for before it asks NVML."""
     library = build(directory)
     stub = directory / "nvidia-smi"
     stub.write_text("#!/bin/sh\nexit 0\n")
@@ -261,7 +261,8 @@ def cell(outcome: Outcome, longest: int = 110) -> str:
 
 
 def table(played: Sequence[tuple[Scenario, list[Outcome]]]) -> str:
-    """The whole as a markdown table. The truths differ a little between tools, whose windows opened some ms apart."""
+    """A markdown table of all scenarios. The truths differ a little, because the tools' windows opened some ms
+    apart."""
     lines = ["| scenario | true J | Zeus | CodeCarbon | ours |", "|---|---|---|---|---|"]
     for scenario, outcomes in played:
         truth = f"{outcomes[-1].true_joules:.1f}"
@@ -270,7 +271,7 @@ def table(played: Sequence[tuple[Scenario, list[Outcome]]]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the table, or be a worker of it."""
+    """Print the table, or run as one of its worker processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", nargs=3, metavar=("TOOL", "BEGIN_S", "WINDOW_S"), help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", help="play only the scenarios whose name contains this")

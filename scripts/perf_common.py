@@ -1,4 +1,4 @@
-"""What the perf_*.py share: interleaved measurements, an A-against-A control, and one way of printing ratios."""
+"""Common code of perf_*.py: interleaved measurements, an A-against-A control, and the format of printed ratios."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 CONTROL = (0.95, 1.05)
-"""Where the median of rival against rival must lie for a run to be quoted."""
+"""The range in which the median of rival against rival must lie; otherwise do not quote the run."""
 
 
 class Row(NamedTuple):
-    """One line of the table: the wanted ratio, the rival's and our costs, and a second set of the rival's as control.
+    """One line of the table: the target ratio, the rival's and our costs, and a second set of the rival's as control.
 
     Costs are paired: entry k of each list comes from the same round.
     """
@@ -37,7 +37,7 @@ def cpu_s() -> float:
 
 
 def interleave(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """The cost that each side reports, once a round, in an order drawn anew for every round."""
+    """The costs that each side reports, once per round; every round draws a new order of the sides."""
     costs: dict[str, list[float]] = {name: [] for name in sides}
     order, dice = list(sides), random.Random(0)
     for _ in range(rounds):
@@ -53,7 +53,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def ratios(rival: Sequence[float], ours: Sequence[float]) -> list[float]:
-    """How many times cheaper ours was, round by round."""
+    """How many times cheaper our side was, round by round."""
     return [a / b for a, b in zip(rival, ours, strict=True)]
 
 
@@ -64,11 +64,11 @@ def show(row: Row) -> None:
     calm = CONTROL[0] <= statistics.median(control) <= CONTROL[1]
     print(f"{row.what}: {spread(gain)}x, target {row.target:g}x {reached}, n = {len(gain)}")
     print(f"    rival {spread(row.rival, 3)}, ours {spread(row.ours, 3)} {row.unit}")
-    print(f"    rival against rival {spread(control)}{'' if calm else '  TOO RESTLESS: do not quote this row'}")
+    print(f"    rival against rival {spread(control)}{'' if calm else '  TOO NOISY: do not quote this row'}")
 
 
 def machine() -> str:
-    """The hardware and software a number belongs to. Imports torch."""
+    """The hardware and software that a number belongs to. Imports torch."""
     import torch
 
     cpu = platform.processor() or platform.machine()
@@ -86,10 +86,10 @@ def machine() -> str:
 
 
 class Apart:
-    """A side in a process of its own, so that neither meets the other's allocator, threads or switches.
+    """A side in its own process, so that the sides do not share an allocator, threads or switches.
 
-    `make(*given)` is called there once and gives a function that returns a cost; calling this object has it work once
-    more. Both sides being processes, their alternation is that of the caller.
+    That process calls `make(*given)` once, which gives a function that returns a cost. Each call of this object runs
+    that function once. The caller decides how the two sides alternate.
     """
 
     def __init__(self, make: Callable[..., Callable[[], float]], *given: Any) -> None:

@@ -1,11 +1,12 @@
-"""Engines against each other on this machine: images a second and CPU-seconds an image, by precision and batch size.
+"""Compares engines on this machine: microseconds per image, by precision and batch size.
 
 usage: python scripts/perf_deployment.py [rounds]
 
-Networks are untrained (speed does not depend on weights); their statistics of batch norm and the ranges of INT8 are
-those of random images. Without a GPU: ONNX Runtime beside torch eager, in CPU-seconds; the two Q/DQ layouts and the
-session option that keeps int8 signed, beside fp32. With one: torch eager beside CUDA graphs, in seconds. Last: what the
-measured loop costs beyond the engine's own time, and how long export and calibration take.
+Networks are untrained (speed does not depend on weights). Their batch norm statistics and INT8 ranges come from random
+images. Without a GPU it compares ONNX Runtime with torch eager, in CPU time; it also compares fp32 with INT8 in both
+Q/DQ layouts and with the session option that keeps int8 signed. With a GPU it compares torch eager with CUDA graphs, in
+time. Last it prints the cost of the measurement loop beyond the engine's own time, and the time of export and
+calibration.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ NETWORKS = ("repdistiller/resnet8", "repdistiller/resnet56", "nni/vgg16")
 BATCHES = (1, 16, 128)
 CALIBRATION_IMAGES = 256
 SAMPLE_S = 0.3
-"""Of work in one measurement."""
+"""Seconds of one measurement."""
 RECIPE = Recipe(name="perf", epochs=1, batch_size=32, lr=0.1, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
@@ -58,7 +59,7 @@ class Made(NamedTuple):
 
 
 def made(name: str, images: int = CALIBRATION_IMAGES) -> Made:
-    """As `made_of`, of a network of the zoo."""
+    """As `made_of`, for a network of the zoo."""
     from omegaconf import OmegaConf
 
     words = OmegaConf.to_container(compose([f"model={name}"]).model)
@@ -98,8 +99,7 @@ def engine(of: Made, kind: str, precision: DeployPrecision) -> tuple[Engine, str
 
 
 def caller(of: Engine, size: int) -> Callable[[], float]:
-    """A function that works for about `SAMPLE_S` and returns the cost of an image, in microseconds: of CPU time, or on
-    a GPU of time."""
+    """A function that runs for about `SAMPLE_S` and returns microseconds per image: CPU time, or time on a GPU."""
     batches = itertools.cycle([of.prepare(torch.randn(size, 3, 32, 32)) for _ in range(4)])
 
     def run(calls: int) -> float:
@@ -117,12 +117,12 @@ def caller(of: Engine, size: int) -> Callable[[], float]:
 
 
 def batch_rows(name: str, of: Made, rounds: int) -> None:
-    """Every engine and precision by batch size: microseconds an image."""
+    """Print microseconds per image for every engine, precision and batch size."""
     kinds = [("torch", "fp32"), ("torch", "bf16")]
     kinds += [("torch_graph", "fp32"), ("torch_graph", "fp16")] if ON_GPU else []
     kinds += [] if ON_GPU else [("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("onnxruntime", "int8")]
     engines = {pair: engine(of, *pair) for pair in kinds}  # type: ignore[arg-type] # precisions, as literals
-    print(f"{name}: {'' if ON_GPU else 'CPU-'}microseconds an image at batch {', '.join(map(str, BATCHES))}")
+    print(f"{name}: {'' if ON_GPU else 'CPU-'}microseconds per image at batch {', '.join(map(str, BATCHES))}")
     for pair, (own, executes) in engines.items():
         costs = [_median(caller(own, size), rounds) for size in BATCHES]
         said = f" ({executes})" if executes != pair[1] else ""
@@ -134,18 +134,18 @@ def _median(call: Callable[[], float], rounds: int) -> float:
 
 
 def rival_row(name: str, of: Made, rounds: int) -> None:
-    """The engine of this machine beside torch eager, fp32, batch 128: interleaved, with a control."""
+    """Compare this machine's engine with torch eager: fp32, batch 128, interleaved, with a control."""
     ours = "torch_graph" if ON_GPU else "onnxruntime"
     eager = caller(engine(of, "torch", "fp32")[0], 128)
     sides = {"rival": eager, "again": eager, "ours": caller(engine(of, ours, "fp32")[0], 128)}
     costs = interleave(sides, rounds)
-    unit = "us an image" if ON_GPU else "CPU-us an image"
+    unit = "us per image" if ON_GPU else "CPU-us per image"
     what = f"{name}, fp32, batch 128: {ours} against torch eager"
     show(Row(what, 1.0, costs["rival"], costs["again"], costs["ours"], unit))
 
 
 def layout_rows(name: str, of: Made, rounds: int) -> None:
-    """INT8 in ONNX Runtime: layout `ort` as we run it, with uint8 as its default has it, and layout `trt`."""
+    """Compare fp32 with INT8 in ONNX Runtime: in layout `ort`, with and without its default of uint8, and in `trt`."""
     exported = of.exported
     fp32 = exported.SerializeToString()
     files = {layout: graphs.quantized(exported, of.scales, layout).SerializeToString() for layout in ("ort", "trt")}
@@ -176,7 +176,7 @@ class _Session:
         return self._session.run(None, prepared)
 
     def synchronise(self) -> None:
-        """A call returns when its answer is there."""
+        """Does nothing, because a call returns only with its answer."""
 
 
 def _session_cost(session: Any) -> Callable[[], float]:
@@ -184,7 +184,7 @@ def _session_cost(session: Any) -> Callable[[], float]:
 
 
 def overhead(name: str, of: Made, rounds: int) -> None:
-    """What a loop as the inference protocol runs it takes beyond the calls of the engine themselves."""
+    """Print the time of the inference protocol's loop beyond the engine's own calls."""
     own, _ = engine(of, "torch" if ON_GPU else "onnxruntime", "fp32")
     batch = itertools.cycle([own.prepare(torch.randn(128, 3, 32, 32)) for _ in range(4)])
     shares = []

@@ -1,10 +1,10 @@
-"""Distillation against the original's manner: CRD's contrast, NST's kernel, every method's step beside plain training.
+"""Compares distillation with the original's code: CRD's contrast, NST's kernel, every method's step.
 
 usage: python scripts/perf_distillation.py [rounds]
 
-One thread and CPU-seconds without a GPU, seconds with one. Equality is checked before anything is timed. The methods'
-steps are those of resnet56 -> resnet20, batch 64, without reading data; beside them stands what the original measured
-on its own (distillation.md, section 8.1, another CPU): a ratio to plain training may be compared, a time may not.
+Without a GPU it uses one thread and CPU-seconds, with a GPU seconds. Equality is checked before anything is timed. The
+methods' steps are those of resnet56 -> resnet20, batch 64, without reading data. Beside them stand measurements of the
+original itself (distillation.md, section 8.1, on another CPU): compare their ratios to plain training, not their times.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ ORIGINAL = {
 }
 """The original's CPU-seconds of a step, and of one of its initial stage, data included."""
 ORIGINAL_PLAIN = 0.267
-"""Those of plain training of resnet20."""
+"""The original's CPU-seconds of a step of plain training of resnet20."""
 
 
 def _close(one: list[Tensor], other: list[Tensor], what: str) -> None:
     for ours, theirs in zip(one, other, strict=True):
         # float32: single elements of a gradient are differences of larger terms
         if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max())):
-            raise SystemExit(f"{what}: the two ways do not agree, so nothing was timed")
+            raise SystemExit(f"{what}: the two computations do not agree, so nothing was timed")
 
 
 # --- CRD --------------------------------------------------------------------------------------------------------------
@@ -130,21 +130,21 @@ def _nst_step(broadcast: bool) -> list[Tensor]:
 
 
 def _nst_peak(broadcast: bool) -> int:
-    """Bytes that one such step adds to the peak; on a CPU call it in a fresh process."""
+    """Bytes that one such step adds to the peak of memory; on a CPU call it in a new process."""
     torch.set_num_threads(1)
     if ON_GPU:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         _nst_step(broadcast)
         return torch.cuda.max_memory_allocated() - before
-    selectivity(torch.rand(1, 2, 2, 2), torch.rand(1, 2, 2, 2), broadcast)  # what the first call loads
+    selectivity(torch.rand(1, 2, 2, 2), torch.rand(1, 2, 2, 2), broadcast)  # so that loading does not count
     before = _high_water()
     _nst_step(broadcast)
     return _high_water() - before
 
 
 def _high_water() -> int:
-    """The most bytes this process ever held (Linux; getrusage would count those of the process that started it)."""
+    """The largest memory of this process so far in bytes (Linux; getrusage would also count the parent's memory)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
@@ -163,25 +163,25 @@ def nst_rows(rounds: int) -> None:
 
 
 class Side(NamedTuple):
-    """How a step is made: the original's way to the numbers or ours, with its waste or without."""
+    """How a step computes: as the original or as ours, with or without unused computations."""
 
     published: bool
     no_waste: bool
 
 
 SIDES = {"published": Side(True, False), "fast": Side(False, False), "fast, no waste": Side(False, True)}
-"""As `profile` and `variant` have it."""
+"""The sides, named by `profile` and `variant`."""
 
 
 def _words(name: str) -> Choice:
-    """A method as configs/ has it."""
+    """A method as in configs/."""
     config = compose([f"method=distillation/{name}", "pair=resnet56__resnet20"])
     words: Any = OmegaConf.to_container(config.method, resolve=True)
     return Choice.model_validate({key: words[key] for key in Choice.model_fields}).for_pair("resnet56", "resnet20")
 
 
 def _step(network: nn.Module, loss: nn.Module, side: Side) -> Callable[[], float]:
-    """A function that trains one step and gives its cost."""
+    """A function that trains one step and returns its cost."""
     sound = all(safe_in_channels_last(owner, DEVICE) for owner in (network, loss))
     layout = torch.channels_last if sound and not side.published else torch.contiguous_format
     for owner in (network, loss):
@@ -217,7 +217,7 @@ def _method(choice: Choice, side: Side, initial: bool) -> Callable[[], float]:
 
 
 def step_table(rounds: int) -> None:
-    """Measure and print every method's cost relative to plain training of the student, beside the original's."""
+    """Measure and print every method's cost relative to plain training of the student, and the original's cost."""
     plain: dict[str, Callable[[], float]] = {}
     for name, side in SIDES.items():
         for twin in ("", " again"):

@@ -1,4 +1,4 @@
-"""What a training step costs under autocast, under fake quantization, and of a factored network: against the plain one.
+"""The cost of a training step under autocast, under fake quantization, and of a factored network, relative to plain.
 
     python scripts/perf_efficient.py [rounds]
 
@@ -49,7 +49,7 @@ def _factored() -> nn.Module:
 
 
 def _side(model: nn.Module, precision: TrainPrecision = "fp32") -> Callable[[], float]:
-    """Seconds of a step of a model, mean of a few."""
+    """A function that returns the seconds of a model's step, averaged over a few."""
     data, scale = Data(name="synthetic", classes=100), Scale(name="perf")
     task = Task(model=MODEL, data=data, scale=scale, recipe=RECIPE, seed=0, train_precision=precision)
     run = start(model, CrossEntropy(), task, DEVICE)
@@ -86,7 +86,7 @@ def main() -> None:
         "fake quantization, learned": _side(_aware("learned")),
         "factored to half the MACs": _side(_factored()),
     }
-    if DEVICE != "cpu":  # a CPU takes a hundred times as long
+    if DEVICE != "cpu":  # fp16 on a CPU takes a hundred times as long
         sides["fp16 autocast with scaler"] = _side(_plain(), "fp16")
     for warm_up in sides.values():
         warm_up()

@@ -1,10 +1,11 @@
-"""What measuring energy costs: ratios within one run, both sides in turns, with a control of A against A.
+"""The cost of measuring energy: ratios within one run, both sides in turns, with an A-against-A control.
 
     python scripts/perf_energy.py        (make perf)
 
-The sampler against spawning `nvidia-smi -q -x` and parsing its XML (emulated by a program that prints 33 kB of it where
-there is none); the sampler's share of a core at 10 Hz; entering and leaving a window; importing the tracer. The meter
-is the compiled fake driver where there is no GPU. Exit status 1 where a target is missed.
+It compares the sampler with running `nvidia-smi -q -x` and parsing its XML. Where there is no nvidia-smi, a program
+that prints 33 kB of XML emulates it. It also measures the sampler's share of a core at 10 Hz, entering and leaving a
+window, and importing the tracer. Where there is no GPU, the meter is the compiled fake driver. Exit status 1 where a
+target is missed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ IMPORT = (
 
 @contextlib.contextmanager
 def a_gpu() -> Iterator[tuple[Device, str]]:
-    """A device with a counter and what it is: the machine's GPU, else the fake one."""
+    """A device with a counter, and its description: the machine's GPU, or else the fake one."""
     device = find_device("auto")
     if device.kind == "cuda":
         yield device, f"{device.name}, driver {device.driver}"
@@ -71,7 +72,7 @@ def queried(command: Sequence[str]) -> float:
 
 
 def timed(call: Callable[[], object], times: int) -> float:
-    """Seconds of one call, by the wall clock: a spawned program works in another process."""
+    """Seconds of one call by the wall clock, because a spawned program runs in another process."""
     start = time.perf_counter()
     for _ in range(times):
         call()
@@ -85,13 +86,13 @@ def spread(values: Sequence[float], unit: str, factor: float) -> str:
 
 
 def say(good: bool, text: str) -> bool:
-    """One line with its verdict; returns it."""
+    """Print one line with its verdict; returns the verdict."""
     print(f"{'PASS' if good else 'FAIL'}  {text}", flush=True)
     return good
 
 
 def sample_against_query(device: Device) -> bool:
-    """One sample of the tracer against one query and its parsing, in turns, with the sample against itself."""
+    """Compare one sample of the tracer with one query and its parsing, in turns; also the sample with itself."""
     tracer = EnergyTracer(device, synchronize=lambda: None, options=Options(period_s=60.0))
     ours, again, theirs = [], [], []
     with a_query() as (command, name), tracer, tracer.window("perf"):
@@ -112,7 +113,7 @@ def sample_against_query(device: Device) -> bool:
 
 
 def sampler_share(device: Device) -> bool:
-    """CPU time of the sampler's thread at 10 Hz, as a share of a core."""
+    """Measure the CPU time of the sampler's thread at 10 Hz, as a share of a core."""
     shares = []
     for _ in range(3):
         options = Options(period_s=1 / SAMPLER_HZ)
@@ -124,7 +125,7 @@ def sampler_share(device: Device) -> bool:
 
 
 def window_cost(device: Device) -> bool:
-    """CPU time of entering and leaving a window beside nothing, in turns with a second series of the same."""
+    """Measure the CPU time of entering and leaving an empty window, in turns with a second series of the same."""
     costs: list[list[float]] = [[], []]
     with EnergyTracer(device, synchronize=lambda: None) as tracer, tracer.window("outer"):
         for number in range(4 * ROUNDS):
@@ -140,10 +141,10 @@ def window_cost(device: Device) -> bool:
 
 
 def import_cost() -> bool:
-    """CPU time of importing the tracer in a fresh process, and that it brings no heavy package."""
+    """Measure the CPU time of importing the tracer in a new process, and check that it imports no heavy package."""
     words = []
     with tempfile.TemporaryDirectory() as folder:
-        # as installed: with the bytecode that the first of them writes
+        # as when installed: the first process writes bytecode, the others use it
         compiled = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder}
         for _ in range(8):
             command = [sys.executable, "-c", IMPORT]
@@ -156,7 +157,7 @@ def import_cost() -> bool:
 
 
 def main() -> int:
-    """Print what measuring costs; returns the exit status."""
+    """Print the cost of measuring; returns the exit status."""
     if why_not() and find_device("auto").kind != "cuda":
         print(f"skipped: {why_not()}")
         return 0

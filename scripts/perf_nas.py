@@ -1,11 +1,11 @@
-"""What the steps of architecture searches cost, against a step of the network that is trained in the end.
+"""The cost of steps of architecture searches, relative to a training step of a final network.
 
     python scripts/perf_nas.py [rounds]
 
-ProxylessNAS on P-MB S (a weight step along one path, architecture steps on two paths and on all) beside a training step
-of a network of that space; DARTS with few channels, both orders. Sides interleaved round by round, the plain one twice
-(the control). On a CPU two threads and small batches; on a GPU eager steps, and DARTS's first order replayed from its
-graph, too.
+It measures ProxylessNAS on P-MB S (a weight step along one path, architecture steps on two paths and on all) beside a
+training step of a network of that space, and DARTS with few channels, in both orders. Sides are interleaved round by
+round, the plain one twice (the control). On a CPU it uses two threads and small batches; on a GPU eager steps, and also
+DARTS's first order replayed from its graph.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _batch() -> tuple[Tensor, Tensor]:
 
 
 def _timed(call: Callable[[], object]) -> Callable[[], float]:
-    """Seconds of a call, mean of a few."""
+    """A function that returns the seconds of a call, averaged over a few."""
 
     def seconds() -> float:
         _wait()
@@ -137,7 +137,7 @@ def main() -> None:
     if DEVICE != "cpu":
         sides["DARTS, first order, replayed"] = _cells("first", replayed=True)
     for warm_up in sides.values():
-        for _ in range(1 if DEVICE == "cpu" else 3):  # more than a graph's warm-up, where there is one
+        for _ in range(1 if DEVICE == "cpu" else 3):  # more calls than a graph's warm-up, where graphs exist
             warm_up()
     costs = interleave(sides, rounds)
     print(f"a step, batch {BATCH}, relative to a training step of a random {SPACE.model.name}; n = {rounds}")

@@ -1,4 +1,4 @@
-"""CPU time until a command of `python -m benchmark` is done, against importing torch. About a minute.
+"""The CPU time of commands of `python -m benchmark`, compared with importing torch. Takes about a minute.
 
 usage: python scripts/perf_start.py [rounds]
 """

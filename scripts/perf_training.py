@@ -1,10 +1,10 @@
-"""Our training step and data path against the originals' manner, interleaved, each side a process. Some minutes.
+"""Compares our training step and data path with the originals', interleaved, one process per side. Some minutes.
 
 usage: python scripts/perf_training.py [rounds]
 
-The rival is written as those loops are: images through PIL and torchvision one by one, contiguous tensors, a loop over
-the parameters in the optimiser, metrics read back. Without a GPU costs are CPU-seconds on one thread (the rival's
-loader then works in the main process, its cheapest setting); with one they are seconds of blocks of 200 steps.
+The rival is written like those loops: images through PIL and torchvision one by one, contiguous tensors, a loop over
+the parameters in the optimiser, metrics read back. Without a GPU costs are CPU-seconds on one thread; the rival's
+loader then runs in the main process, its cheapest setting. With a GPU costs are seconds of blocks of 200 steps.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TEMPERATURE, ALPHA = 4.0, 0.9
 
 
 class Work(NamedTuple):
-    """What both sides train: a recipe, a student, perhaps a teacher, and how the original reads and loads."""
+    """The training of both sides: a recipe, a student, a teacher (if any), and how the original reads and loads."""
 
     recipe: Recipe
     student: Model
@@ -98,7 +98,7 @@ def distillation(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
 
 
 class Distilling(nn.Module):
-    """`distillation` as the training loop takes it."""
+    """`distillation` in the form that the training loop needs."""
 
     capturable = True
 
@@ -150,7 +150,7 @@ def cost_of(call: Callable[[], object]) -> float:
 
 
 def _prepare(work: Work, steps: int) -> Images:
-    """The process's switches, the same on both sides, and images for `steps` steps."""
+    """Set the process's switches, the same on both sides; returns images for `steps` steps."""
     torch.set_num_threads(1)
     set_precision("tf32" if ON_GPU else "fp32")
     torch.backends.cudnn.benchmark = True
@@ -159,7 +159,7 @@ def _prepare(work: Work, steps: int) -> Images:
 
 
 def rival_steps(work: Work, steps: int) -> Callable[[], float]:
-    """A function that trains `steps` steps in the original's manner and returns its cost."""
+    """A function that trains `steps` steps as the original does and returns their cost."""
     images = _prepare(work, steps)
     torch.manual_seed(0)
     student = build_model(work.student, 100).to(DEVICE).train()
@@ -192,7 +192,7 @@ def rival_steps(work: Work, steps: int) -> Callable[[], float]:
 
 
 def our_steps(work: Work, steps: int) -> Callable[[], float]:
-    """The same through the fast profile's own epochs."""
+    """The same by the fast profile's own epochs."""
     images = _prepare(work, steps)
     torch.manual_seed(0)
     student = build_model(work.student, 100)
@@ -227,12 +227,12 @@ def step_row(what: str, target: float, work: Work, rounds: int) -> None:
     costs = {name: [1e3 * c / steps for c in all_] for name, all_ in interleave(sides, rounds).items()}
     for side in sides.values():
         side.close()
-    unit = "ms a step" if ON_GPU else "ms CPU a step"
+    unit = "ms per step" if ON_GPU else "ms CPU per step"
     show(Row(what, target, costs["rival"], costs["again"], costs["ours"], unit))
 
 
 def data_row(rounds: int) -> None:
-    """Measure and print the data path: CPU-seconds of an image, augmented, normalised and in channels_last."""
+    """Measure and print the data path: CPU-seconds per image, augmented, normalised and in channels_last."""
     images, _ = load(Data(name="synthetic", classes=100), Path(), Scale(name="p", train_images=6400, test_images=1))
     few = Images(images.pixels[:1600], images.labels[:1600])
     recipe = _recipe(64, "crop_flip")
@@ -258,13 +258,13 @@ def data_row(rounds: int) -> None:
         warm_up()
     costs = interleave(sides, rounds)
     what = "data path, against a loader in the main process (its cheapest setting)"
-    show(Row(what, 15, costs["rival"], costs["again"], costs["ours"], "us CPU an image"))
-    print(f"    with one worker, as NNI has it, the rival takes {spread(costs['one worker'], 1)} us CPU an image")
+    show(Row(what, 15, costs["rival"], costs["again"], costs["ours"], "us CPU per image"))
+    print(f"    with one worker, as in NNI, the rival takes {spread(costs['one worker'], 1)} us CPU per image")
     print(f"    ours: {1e6 / statistics.median(costs['ours']):,.0f} images per CPU-second")
 
 
 def main() -> None:
-    """Measure and print all rows this machine can measure."""
+    """Measure and print all rows that this machine can measure."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 12
     torch.set_num_threads(1)
     set_precision("tf32" if ON_GPU else "fp32")

@@ -1,10 +1,10 @@
-"""Parse and build what we export with TensorRT-RTX, which needs no GPU, through the suite's own build function.
+"""Parses and builds our exports with TensorRT-RTX, which needs no GPU, by the suite's own build function.
 
-usage: python scripts/trt_check.py write FOLDER     one network a family, in fp32, fp16 and INT8, as ONNX files
+usage: python scripts/trt_check.py write FOLDER     one network per family, in fp32, fp16 and INT8, as ONNX files
        python scripts/trt_check.py build FOLDER     build every file there (needs the package tensorrt-rtx-cu13)
 
-It shows that TensorRT's parser and builder take our files. It is no measurement, and TensorRT-RTX is not TensorRT:
-kernels, precisions of layers and speed are its own.
+It shows that TensorRT's parser and builder accept our files. It is not a measurement, and TensorRT-RTX is not TensorRT:
+its kernels, its layers' precisions and its speed are different.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ FAMILIES = (
     "repdistiller/MobileNetV2", "repdistiller/ShuffleV1", "repdistiller/ShuffleV2",
 )  # fmt: skip  # a list of names reads best in rows
 CAPABILITY = "SM86"
-"""Built for a GPU that is not here: one it knows."""
+"""The compute capability to build for, because there is no GPU here to ask."""
 
 
 def write(folder: Path) -> int:
-    """Untrained networks, calibrated on random images: what a parser sees does not depend on weights."""
-    from perf_deployment import made, made_of  # here: the environment that builds has no torch
+    """Write untrained networks, calibrated on random images, because a parser's input does not depend on weights."""
+    from perf_deployment import made, made_of  # here, because the environment that builds has no torch
 
     from benchmark.deploy.graphs import half, quantized
 
@@ -43,7 +43,7 @@ def write(folder: Path) -> int:
 
 
 def searched() -> dict[str, Model]:
-    """One small network of each space that is searched: cells, blocks and trees."""
+    """One small network of each search space: cells, blocks and trees."""
     from methods.nas import spaces
     from methods.nas.darts.genotype import PUBLISHED
     from methods.nas.stages import derived
@@ -55,7 +55,7 @@ def searched() -> dict[str, Model]:
 
 
 def build(folder: Path) -> int:
-    """Build every file; 1 where one is refused."""
+    """Build every file; returns 1 where one is refused."""
     from benchmark.deploy.trt.build import Settings
     from benchmark.deploy.trt.build import build as build_engine
     from benchmark.plan.deployment import EngineError

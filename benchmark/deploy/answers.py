@@ -1,4 +1,4 @@
-"""What an engine answers on the test images, beside what its network answers in PyTorch."""
+"""The answers of an engine to the test images, compared with the answers of its network in PyTorch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark.vision.data import Loader
 
 
 class Answers(NamedTuple):
-    """Accuracy of the engine and of its network, and how often they name the same class; in percent of `n_test`."""
+    """Accuracy of the engine and of its network, and how often they predict the same class; in percent of `n_test`."""
 
     acc_pct: float
     network_acc_pct: float
@@ -21,15 +21,18 @@ class Answers(NamedTuple):
 
 
 def answers(engine: Engine, network: Engine, loader: Loader, trained: Tensor | None = None) -> Answers:
-    """Both on every image of `loader`. `trained`, int16 [images], are the classes that the network named when it was
-    trained to compute as the engine does: then they are its answers. Raises EngineError where the engine gives NaN or
-    infinity, or the same answer to every image while its network tells them apart."""
+    """Compare the engine and its network on every image of `loader`.
+
+    `trained`, int16 [images], holds the classes that the network predicted under fake quantization, right after its
+    training; where given, these are the network's answers. Raises EngineError where the engine gives NaN or infinity,
+    or the same answer to every image although its network does not.
+    """
     right = own = same = 0
     varied = network_varied = False
     first: tuple[Tensor, Tensor] | None = None
     if trained is not None and len(trained) != loader.count:
         raise EngineError(
-            f"the network answered {len(trained)} test images when it was trained; here are {loader.count}"
+            f"the network answered {len(trained)} test images after its training; here are {loader.count}"
         )
     seen = 0
     for images, labels, _ in loader:
@@ -46,7 +49,9 @@ def answers(engine: Engine, network: Engine, loader: Loader, trained: Tensor | N
         own += int((wanted == truth).sum())
         same += int((named == wanted).sum())
     if network_varied and not varied:
-        raise EngineError("the engine gives every image the same answer, and its network does not: it is broken")
+        raise EngineError(
+            "the engine gives every image the same answer, but its network does not: the engine is broken"
+        )
     n = loader.count
     return Answers(100 * right / n, 100 * own / n, 100 * same / n, n)
 

@@ -17,13 +17,13 @@ from benchmark.vision.network import load as load_network
 
 
 def build_engine(bench: Bench, params: Build, network: Output, scales: Output | None = None) -> Output:
-    """Build the engine of a network (metered), load it, and compare its answers to the test images with those of the
-    network in PyTorch (off the meter): as it was trained, where that was under fake quantization.
+    """Build the engine of a network (metered), load it, and compare its answers with the network's (off the meter).
 
-    Hands on the engine; its details say what it executes. Raises EngineError.
+    The network's answers to the test images are PyTorch's, or those under fake quantization where it was trained so.
+    Returns the engine; its details say what it executes. Raises EngineError.
     """
     if network.network is None:
-        raise ValueError("the stage to deploy hands on no network")
+        raise ValueError("the stage to deploy must output a network, and outputs none")
     kind = kind_named(params.engine)
     arrays = None if scales is None else scales.arrays
     built = kind.build(BuildOrder(network.network, arrays, params.precision, bench.device, _off_meter(bench)))
@@ -56,5 +56,5 @@ def _test_images(bench: Bench, params: Build, built: EngineFile) -> Loader:
 
 
 def _size(network: Network) -> tuple[int, int]:
-    """Parameters and MACs of the network the engine was built of."""
+    """Parameters and MACs of the network that the engine was built from."""
     return count(load_network(network))

@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     import onnx
 
 BATCH = 32
-"""Images a pass: all activations of a batch are held at once (0.6 GB for the largest network of the zoo)."""
+"""Images per pass: all activations of a batch are in memory at once (0.6 GB for the largest network of the zoo)."""
 
 
 def scales(bench: Bench, params: Calibration, network: Output) -> Output:
-    """Symmetric scales of a network: one for each activation that an INT8 engine quantizes, one for each output channel
-    of each weight.
+    """Symmetric scales of a network: one per activation that an INT8 engine quantizes, one per output channel of a
+    weight.
 
-    Ranges are seen by ONNX Runtime on the CPU, on training images without augmentation. Metered is what calibration
-    adds; the export that engine building pays for anyway is made off the meter here. Raises EngineError.
+    ONNX Runtime on the CPU observes the ranges, on training images without augmentation. Only what calibration adds is
+    metered: the export is made off the meter here because engine building pays for an export anyway. Raises
+    EngineError.
     """
     if network.network is None:
-        raise ValueError("the stage to calibrate hands on no network")
+        raise ValueError("the stage to calibrate must output a network, and outputs none")
     with bench.paused():
         model = export(network.network)
         wanted = targets(model)
@@ -58,7 +59,7 @@ def _batches(bench: Bench, images: np.ndarray[Any, Any]) -> Iterator[np.ndarray[
 
 
 def _weights(model: onnx.ModelProto, wanted: Targets) -> dict[str, np.ndarray[Any, Any]]:
-    """The scales of every weight, a channel each."""
+    """The scales of every weight, one per channel."""
     from onnx import numpy_helper
 
     arrays = {each.name: each for each in model.graph.initializer}
@@ -66,7 +67,7 @@ def _weights(model: onnx.ModelProto, wanted: Targets) -> dict[str, np.ndarray[An
 
 
 def _told(chosen: Mapping[str, Threshold], seen: Mapping[str, Any]) -> dict[str, Any]:
-    """What the record keeps of each range: the largest value seen, where it was cut, and why not as asked."""
+    """What the record keeps of each range: the largest value, the cut, and why the cut is not as asked (if so)."""
     return {
         name: {
             "largest": float(seen[name].amax),

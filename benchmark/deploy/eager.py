@@ -1,5 +1,4 @@
-"""The torch engines themselves: a network's tensors in one number format and one memory layout, run eagerly or from a
-CUDA graph."""
+"""The torch engines: a network's tensors in one number format and memory layout, run eagerly or from a CUDA graph."""
 
 from __future__ import annotations
 
@@ -19,16 +18,16 @@ from benchmark.vision.graph import Backend
 from benchmark.vision.network import load
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""TF32 is float32 in memory: the tensor cores round its factors."""
+"""TF32 is float32 in memory; only the tensor cores round the factors."""
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 TRIAL_S = 0.5
 TRIAL_BATCH = 128
 CAPTURED_AT = 3
-"""The run of a prepared batch that is captured."""
+"""The number of the run in which a prepared batch is captured."""
 
 
 def build(order: BuildOrder, kind: str = "torch") -> EngineFile:
-    """The engine of a network as data. Raises EngineError where torch has not that precision."""
+    """The engine of a network as data. Raises EngineError where torch does not have the precision."""
     if order.precision not in DTYPES:
         raise EngineError(f"torch has no {order.precision} convolutions: choose deploy_precision={', '.join(DTYPES)}")
     network, on_gpu = order.network, order.device.startswith("cuda")
@@ -55,20 +54,24 @@ def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _layout(order: BuildOrder) -> str:
-    """Channels last on a CPU; on a GPU the faster of the two, for strict fp32 has no tensor cores to feed and may be
-    slower so. The trial is made once per machine, shape and precision: two networks of one shape must not differ in it.
+    """The memory layout: channels last on a CPU, the faster one on a GPU.
+
+    On a GPU strict fp32 uses no tensor cores, so channels last may be slower there. The trial is made once per machine,
+    shape and precision, because two networks of one shape must have the same layout.
     """
     if not order.device.startswith("cuda"):
         return "channels_last"
     what = json.dumps(["layout", "torch", torch.__version__, order.precision, digest_of(shape_of(order.network))])
     chosen = order.choose(what, lambda: _faster(order))
     if chosen not in LAYOUTS:
-        raise EngineError(f"the layout kept for this machine is {chosen!r}: remove its file under results/devices")
+        raise EngineError(
+            f"the layout stored for this machine is unknown: {chosen!r}. Remove its file under results/devices"
+        )
     return chosen
 
 
 def _faster(order: BuildOrder) -> str:
-    """The layout in which more batches are done in a second."""
+    """The layout that runs more batches per second."""
     network = order.network
     switches = {"cudnn_benchmark": True, "tf32": order.precision == "tf32"}
     executes = {"precision": order.precision, "switches": switches}
@@ -83,7 +86,7 @@ def _faster(order: BuildOrder) -> str:
 
 
 def _speed(engine: Eager) -> float:
-    """Calls per second, after a warm-up in which algorithms are picked."""
+    """Calls per second, after a warm-up in which libraries choose their algorithms."""
     batch = engine.prepare(torch.rand(TRIAL_BATCH, 3, 32, 32))
     for _ in range(5):
         engine(batch)
@@ -98,10 +101,10 @@ def _speed(engine: Eager) -> float:
 
 
 class Eager:
-    """PyTorch in eager and inference mode. fp32 is strict: TF32 is on where the precision says so, and off elsewhere.
+    """PyTorch in eager and inference mode. fp32 is strict: TF32 is on only for the precision tf32.
 
-    cuDNN picks its algorithms by trial (on a GPU): batch sizes are fixed, and what a training in this process had asked
-    for must not matter.
+    On a GPU cuDNN chooses its algorithms by trial, because batch sizes are fixed. The switches that a training in this
+    process has set must not matter.
     """
 
     def __init__(self, built: EngineFile, device: str) -> None:
@@ -116,7 +119,7 @@ class Eager:
         self._module = module.to(device, self._dtype, memory_format=self._format)  # type: ignore[call-overload] # torch's stub lacks dtype beside memory_format
 
     def prepare(self, images: Tensor) -> Any:
-        """A batch as this engine wants it: on the device, in its number format and memory layout."""
+        """A batch as this engine needs it: on the device, in its number format and memory layout."""
         return images.to(self.device, self._dtype).contiguous(memory_format=self._format)
 
     @torch.inference_mode()
@@ -137,7 +140,7 @@ class Eager:
 
 
 def strict(network: Network, device: str) -> Eager:
-    """The network as it was trained, in strict fp32: what engines are compared with."""
+    """The network as it was trained, in strict fp32; engines are compared with it."""
     executes = {"precision": "fp32", "layout": "contiguous", "switches": {"tf32": False, "cudnn_benchmark": False}}
     facts = {"builder": network.builder, "kwargs": dict(network.kwargs)}
     return Eager(EngineFile("torch", network.tensors, facts, executes, "", network.mean, network.std), device)
@@ -145,7 +148,7 @@ def strict(network: Network, device: str) -> Eager:
 
 @dataclass
 class Batch:
-    """A prepared batch of the replaying engine: its images, how often it was run, and its graph once it has one."""
+    """A prepared batch of `Replayed`: its images, the number of its runs, and its graph once it has one."""
 
     images: Tensor
     runs: int = 0
@@ -154,10 +157,11 @@ class Batch:
 
 
 class Replayed(Eager):
-    """The same network replayed from a CUDA graph for each prepared batch: no launch by Python in between.
+    """The same network, replayed from one CUDA graph per prepared batch, so that Python launches no kernels.
 
-    A batch is captured when it comes back (its third run, for libraries set themselves up in the first two), so a pass
-    over a test set pays for no capture. A capture that fails is an EngineError: an engine must not turn into another.
+    A batch is captured in its third run, because libraries initialise in the first two. So a pass over a test set,
+    which runs each batch once, pays for no capture. A failed capture is an EngineError: an engine must not silently
+    become another engine.
     """
 
     def __init__(self, built: EngineFile, device: str, backend: Backend | None) -> None:
@@ -167,12 +171,12 @@ class Replayed(Eager):
         self._backend = backend
 
     def prepare(self, images: Tensor) -> Batch:
-        """A batch with a place of its own on the device, for a graph reads where it was captured."""
+        """A batch with its own memory on the device, because a graph reads from the address of its capture."""
         return Batch(super().prepare(images).clone(memory_format=torch.preserve_format))
 
     @torch.inference_mode()
     def __call__(self, prepared: Batch) -> Tensor:
-        """Logits [n, classes] of a prepared batch: valid until it is run again."""
+        """Logits [n, classes] of a prepared batch, valid until the batch is run again."""
         prepared.runs += 1
         if prepared.runs == CAPTURED_AT:
             self._capture(prepared)
@@ -187,7 +191,7 @@ class Replayed(Eager):
 
         try:
             with self._backend.stream():
-                self._run(batch.images)  # once on the stream of the capture: cuDNN has a workspace for each
+                self._run(batch.images)  # once on the capture's stream: cuDNN has a workspace per stream
             batch.replay = self._backend.capture(work)
         except RuntimeError as error:
             self._backend.abandon()

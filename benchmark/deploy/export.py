@@ -1,6 +1,6 @@
 """From a network to an ONNX file in fp32: torch's dynamo exporter, opset 20, dynamic batch, proved against PyTorch.
 
-The exporter folds batch norm into the convolutions. The file is plain: standard operators, no path of this machine.
+The exporter folds batch norm into the convolutions. The file holds only standard operators and no path of this machine.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20
-"""The first with half-precision scales that ONNX Runtime takes; the highest that both TensorRT 10 and 11 parse."""
+"""The first opset whose half-precision scales ONNX Runtime accepts; the last that both TensorRT 10 and 11 parse."""
 INPUT, OUTPUT = "images", "logits"
 STANDARD = ("", "ai.onnx")
 PARITY = 1e-4
-"""Largest difference from PyTorch's logits, as a share of the largest: 4e-6 is seen, and a wrong fold is far off."""
+"""Largest allowed difference from PyTorch's logits, as a share of the largest logit: 4e-6 is usual, and a wrong fold
+differs far more."""
 PARITY_BATCHES = (3, 5)
-"""Neither is the batch size of the export: the batch must be dynamic."""
+"""Batch sizes of the proof. Neither is the batch size of the export, because the batch must be dynamic."""
 
 
 def export(network: Network) -> onnx.ModelProto:
     """The network as an ONNX model: `images` float32 [batch, 3, 32, 32] to `logits` float32 [batch, classes].
 
-    Raises EngineError where a library is missing, the network cannot be exported, or the file computes otherwise.
+    Raises EngineError where a library is missing, the network cannot be exported, or the file's answers differ.
     """
     prove_exporter()
     module = load(network)
@@ -44,9 +45,9 @@ def export(network: Network) -> onnx.ModelProto:
 
 
 def prove_exporter() -> None:
-    """Import what an export needs. Raises EngineError naming what is missing."""
+    """Import the libraries of an export. Raises EngineError with the missing one."""
     try:
-        import onnx  # noqa: F401 # whether it is there is the question
+        import onnx  # noqa: F401 # only tests that it is installed
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -57,7 +58,7 @@ def prove_exporter() -> None:
 
 @functools.cache
 def warm_up() -> None:
-    """Export a single layer, once a process: what the exporter loads at first use must not be billed to an engine.
+    """Export a single layer, once per process, so that the exporter's first-use loading is not billed to an engine.
 
     Raises EngineError.
     """
@@ -79,7 +80,7 @@ def _exported(module: nn.Module) -> onnx.ModelProto:
                 module, (images,), dynamo=True, opset_version=OPSET, dynamic_shapes=({0: batch},),
                 input_names=[INPUT], output_names=[OUTPUT], verbose=False,
             )  # fmt: skip  # one argument a line would hide the shape
-    except Exception as error:  # the exporter raises many kinds; all of them mean the same to the user
+    except Exception as error:  # the exporter raises many types; all of them mean the same to the user
         words = " ".join(str(error).split())[:300]
         raise EngineError(f"the network cannot be exported to ONNX: {type(error).__name__}: {words}") from error
     finally:
@@ -90,9 +91,9 @@ def _exported(module: nn.Module) -> onnx.ModelProto:
 
 
 def plain(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without what the exporter says about itself: names of Python objects, stack traces, paths.
+    """The model without the exporter's notes: names of Python objects, stack traces, paths.
 
-    Raises EngineError where it is no opset 20 (the exporter falls back in silence) or holds operators of others.
+    Raises EngineError where the model is not opset 20 (the exporter silently falls back) or holds foreign operators.
     """
     import onnx
 
@@ -106,18 +107,18 @@ def plain(model: onnx.ModelProto) -> onnx.ModelProto:
         del value.metadata_props[:]
     for node in model.graph.node:
         node.doc_string = ""
-    del model.graph.value_info[:]  # they name shapes of the exporter's own; inference finds them anew
+    del model.graph.value_info[:]  # they use the exporter's own names of shapes; inference finds them again
     onnx.checker.check_model(model, full_check=True)
     return onnx.shape_inference.infer_shapes(model)
 
 
 def check_standard(model: onnx.ModelProto) -> None:
-    """Raise EngineError where a model is more than data: operators of others, or weights in files outside itself."""
+    """Raise EngineError where a model is more than plain data: foreign operators, or weights in other files."""
     foreign = sorted({node.op_type for node in model.graph.node if node.domain not in STANDARD})
     if foreign:
         raise EngineError(f"the network holds operators outside the ONNX standard: {', '.join(foreign)}")
     if any(each.data_location for each in model.graph.initializer):
-        raise EngineError("the network keeps weights in files outside itself")
+        raise EngineError("the exported network keeps weights in other files, which this suite does not load")
 
 
 def _check_parity(module: nn.Module, model: onnx.ModelProto) -> None:
@@ -130,7 +131,7 @@ def _check_parity(module: nn.Module, model: onnx.ModelProto) -> None:
             expected = module(images).numpy()
         try:
             found = run(images.numpy())
-        except Exception as error:  # the library raises kinds of its own
+        except Exception as error:  # the library raises types of its own
             words = " ".join(str(error).split())[:200]
             raise EngineError(f"the exported network does not run on {size} images: {words}") from error
         apart = float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
@@ -139,7 +140,7 @@ def _check_parity(module: nn.Module, model: onnx.ModelProto) -> None:
 
 
 def runner(model: bytes, threads: int = 0) -> Any:
-    """A function from images to logits (numpy) that runs a model in ONNX Runtime as it stands, for proofs."""
+    """A function from images to logits (numpy) that runs a model unchanged in ONNX Runtime, for proofs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

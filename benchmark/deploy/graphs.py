@@ -1,4 +1,4 @@
-"""The one way from a network to an ONNX file in the precision that is asked: export, then half, or Q/DQ in a layout."""
+"""The only way from a network to an ONNX file in a given precision: export, then fp16, or Q/DQ pairs in a layout."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import onnx
 
 Layout = Literal["trt", "ort"]
-"""Where Q/DQ pairs stand: what TensorRT fuses well is slow in ONNX Runtime, and the reverse. One set of scales serves
-both."""
+"""The two placements of Q/DQ pairs: a placement that TensorRT fuses well is slow in ONNX Runtime, and the reverse. One
+set of scales serves both."""
 
 LARGEST_HALF = 65504.0
 ACTIVATION, WEIGHT = "activation.", "weight."
-"""How the arrays of a calibration are named: `activation.<tensor>` (one number), `weight.<tensor>` (one a channel)."""
+"""Names of a calibration's arrays: `activation.<tensor>` (one number), `weight.<tensor>` (one number per channel)."""
 
 
 def graph_of(order: BuildOrder, layout: Layout) -> bytes:
@@ -36,15 +36,15 @@ def graph_of(order: BuildOrder, layout: Layout) -> bytes:
     elif order.precision == "int8":
         model = quantized(model, order.scales, layout)
     elif order.precision == "bf16":
-        raise EngineError("a convolution in bf16 is in no engine that reads ONNX: choose engine=torch")
+        raise EngineError("no engine that reads ONNX has bf16 convolutions: choose engine=torch")
     return model.SerializeToString()  # type: ignore[no-any-return] # protobuf's generated code is untyped
 
 
 def half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in fp16 but for its input and output. Raises EngineError where a weight is beyond fp16.
+    """The model in fp16, except its input and output. Raises EngineError where a weight is beyond fp16.
 
-    Batch norm was folded in fp32 first, so this loses less than a network cast to half. Source: onnxruntime's own
-    converter; weights below the smallest fp16 become that, as it does.
+    Batch norm was folded in fp32 first, so this loses less than casting the network to half. Source: onnxruntime's own
+    converter, which also raises weights below the smallest fp16 number to that number.
     """
     import onnx
     from onnx import numpy_helper
@@ -55,14 +55,14 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
         if values.dtype == np.float32 and values.size and float(np.abs(values).max()) > LARGEST_HALF:
             raise EngineError(f"{each.name} holds {float(np.abs(values).max()):.3g}: fp16 ends at {LARGEST_HALF:g}")
     made = onnx.ModelProto()
-    made.CopyFrom(model)  # the converter writes into what it is given
+    made.CopyFrom(model)  # the converter changes its argument
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weights below the smallest fp16: less than a rounding of any logit
         return convert_float_to_float16(made, keep_io_types=True)  # type: ignore[no-any-return] # untyped
 
 
 def quantized(model: onnx.ModelProto, scales: Mapping[str, Any] | None, layout: Layout) -> onnx.ModelProto:
-    """The model with Q/DQ pairs, by the arrays of a calibration. Raises EngineError where they do not fit."""
+    """The model with Q/DQ pairs, from the arrays of a calibration. Raises EngineError where these do not fit."""
     if scales is None:
         raise EngineError("INT8 needs the scales of a calibration, and the plan has none")
     arrays = {name: np.asarray(value.cpu().numpy(), dtype=np.float32) for name, value in scales.items()}
@@ -71,12 +71,12 @@ def quantized(model: onnx.ModelProto, scales: Mapping[str, Any] | None, layout: 
     try:
         return insert(model, activations, weights, layout)
     except ValueError as error:
-        remedy = "it was calibrated on another export of the network, by another torch: delete its record and run again"
+        remedy = "another version of torch exported the network for it: delete the calibration's record and run again"
         raise EngineError(f"the calibration does not fit the network: {error}; {remedy}") from error
 
 
 def arrays_of(activations: Mapping[str, float], weights: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, torch.Tensor]:
-    """Scales as the arrays that a stage hands on; `quantized` reads them."""
+    """Scales as the arrays of a stage's output; `quantized` reads them."""
     one = {ACTIVATION + name: torch.tensor(scale, dtype=torch.float32) for name, scale in activations.items()}
     many = {WEIGHT + name: torch.from_numpy(np.asarray(own, dtype=np.float32)) for name, own in weights.items()}
     return {**one, **many}

@@ -1,13 +1,11 @@
 """The inference protocol: what one image costs, at the best batch size (offline) and alone (single stream).
 
-Per network: idle with the context open, warm-up to a thermal steady state, one short window for each batch size (the
-curve);
-then `windows` windows at the batch with the lowest energy per image, and as many at batch 1, each call awaited.
-Headline:
-mean and 95 % interval of the former, idle power included. Real test images on the device in rotation, never zeros
-(power depends
-on data). Several networks measured together take turns window by window, in random order, so a drift of the board
-touches all of them alike. Source: shared protocol of docs/energy.md.
+Each network is measured in these steps: idle with the context open; warm-up to a thermal steady state; one short window
+for each batch size (the curve); then `windows` windows at the batch with the lowest energy per image, and as many at
+batch 1, each call awaited. The headline number is the mean of the windows at the best batch with its 95 % interval,
+idle power included. Real test images rotate on the device, never zeros, because power depends on the data. Several
+networks measured together take turns window by window, in random order, so a drift of the board affects all of them
+equally. Source: the protocol in docs/energy.md.
 """
 
 from __future__ import annotations
@@ -33,14 +31,14 @@ from benchmark.plan.task import Scale
 from benchmark.vision.data import Images, load, normalise
 
 BUFFERS = 4
-"""Different batches in rotation: a cache or a data-dependent power draw must not see one batch for ever."""
+"""The number of different batches that rotate: a cache, or power that depends on data, must not see only one batch."""
 
 SCENARIOS = ("offline", "single_stream")
 
 
 @dataclass
 class Subject:
-    """A network under measurement and what has been seen of it so far."""
+    """A network under measurement, and its windows so far."""
 
     engine: Engine
     protocol: Inference
@@ -57,7 +55,7 @@ class Subject:
     batches: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def cost(self, bench: Bench, call: Callable[[], object], n: int) -> Cost:
-        """Meter `n` calls, and book them as spent on measuring this network."""
+        """Meter `n` calls, and book their energy as spent on the measurement of this network."""
         cost = bench.cost(call, n)
         self.spent_joules += cost.joules * n
         self.spent_seconds += cost.seconds * n
@@ -78,14 +76,14 @@ class Subject:
 
 
 def inference(bench: Bench, params: Measurement, engine: Output) -> Output:
-    """Measure the inference of one engine by itself; the harness measures several in turns, by the same protocol."""
+    """Measure the inference of a single engine; the harness measures several in turns, by the same protocol."""
     return measure_group(bench, {"it": subject(bench, params, engine)})["it"]
 
 
 def subject(bench: Bench, params: Measurement, built: Output) -> Subject:
     """A built engine, loaded, ready to be measured on the test images of its data set."""
     if built.engine is None:
-        raise ValueError("the stage to measure hands on no engine")
+        raise ValueError("the stage to measure must output an engine, and outputs none")
     images = Scale(name="measurement", train_images=1, test_images=params.test_images)
     _, test = load(params.data, bench.data_dir, images)
     engine = kind_named(params.engine).load(built.engine, bench.device, params.protocol.buffers)
@@ -126,14 +124,13 @@ def _images(each: Subject, scenario: str) -> int:
 
 
 def _idle(bench: Bench, each: Subject) -> None:
-    """What the device draws with its context open and nothing to do."""
+    """Measure the idle power of the device with its context open."""
     each.engine.synchronise()
     each.idle.append(each.cost(bench, lambda: time.sleep(each.protocol.idle_s), 1))
 
 
 def _warm_up(bench: Bench, each: Subject) -> None:
-    """Work at the largest batch until power and temperature are steady, `warmup_s` at least and `warmup_cap_s` at
-    most."""
+    """Run the largest batch until power and temperature are steady, `warmup_s` at least and `warmup_cap_s` at most."""
     call = each.caller(max(each.protocol.batch_sizes))
     slice_s = each.protocol.warmup_s / 3
     warm: list[Cost] = []
@@ -153,14 +150,15 @@ def _curve_point(bench: Bench, each: Subject, batch: int) -> None:
 
 
 def _choose(each: Subject) -> None:
-    """The cheapest batch size per image is the headline's; the fastest, where no meter can tell."""
+    """Choose the headline batch size: the one with the least energy per image, or the fastest where no meter can
+    tell."""
     known = all(math.isfinite(point["joules"]) for point in each.curve)
     best = min(each.curve, key=lambda point: point["joules" if known else "seconds"])
     each.best = int(best["batch_size"])
 
 
 def _window(bench: Bench, each: Subject, scenario: str, seconds: float) -> Cost:
-    """One metered window of at least `seconds`; measured again, longer, where the pilot misjudged the speed."""
+    """One metered window of at least `seconds`; measured again, longer, where the pilot estimated the speed wrongly."""
     plain_call = each.caller(_images(each, scenario))
 
     def awaited() -> None:
@@ -180,7 +178,7 @@ def _window(bench: Bench, each: Subject, scenario: str, seconds: float) -> Cost:
 
 
 def _calls(each: Subject, call: Callable[[], object], seconds: float) -> int:
-    """How many calls fill `seconds`, by a pilot that queues them as the window will."""
+    """How many calls fill `seconds`, estimated by a pilot that queues calls in the same way as the window."""
     calls = 2
     while True:
         began = time.perf_counter()
@@ -194,7 +192,7 @@ def _calls(each: Subject, call: Callable[[], object], seconds: float) -> int:
 
 
 def _summary(each: Subject) -> Output:
-    """The numbers of one network: rejected windows are left out, and named."""
+    """The numbers of one network; rejected windows do not count, and are listed with their reasons."""
     rejected = {name: [rejection(cost) for cost in costs] for name, costs in each.windows.items()}
     good = {
         name: [cost for cost, why in zip(costs, rejected[name], strict=True) if not why]
@@ -236,7 +234,7 @@ def _details(each: Subject, rejected: Mapping[str, list[str]]) -> dict[str, Any]
 
 
 def _account(each: Subject, offline: list[Cost], iec: Interval, rejected: Mapping[str, list[str]]) -> dict[str, Any]:
-    """The energy of the windows that count, as one reading: sums over windows, the worst of their grades."""
+    """The energy of the windows that count, as one reading: sums over windows, and the worst of their grades."""
     names = ("gpu_joules", "cpu_joules", "dram_joules", "polled_joules", "polled_period_joules")
     inferences = sum(cost.n for cost in offline) * each.best
     out = sum(bool(why) for why in rejected["offline"])

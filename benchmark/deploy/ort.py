@@ -1,7 +1,8 @@
-"""The ONNX Runtime engine itself: an ONNX file, and what the library makes of it on this CPU.
+"""The ONNX Runtime engine: an ONNX file, and the graph that the library makes of it on this CPU.
 
-Honest in what it executes: on a CPU fp16 means weights rounded to fp16 and arithmetic in fp32, and INT8 runs where
-ONNX Runtime finds an integer kernel. Both are read off the graph that it really runs, not off what was asked.
+The engine reports what it really executes. On a CPU fp16 means weights rounded to fp16 and arithmetic in fp32, and INT8
+runs only where ONNX Runtime finds an integer kernel. Both are read from the graph that ONNX Runtime really runs, not
+from the precision that was asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ FLOATING = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 
 
 def build(order: BuildOrder) -> EngineFile:
-    """The engine of a network: its ONNX file; the evidence is the graph that ONNX Runtime optimises it to here.
+    """The engine of a network: its ONNX file, with the graph that ONNX Runtime optimises here as evidence.
 
     Raises EngineError.
     """
@@ -55,7 +56,7 @@ def build(order: BuildOrder) -> EngineFile:
 
 
 def executed(ran: onnx.ModelProto, asked: str) -> str:
-    """What an optimised graph computes in, in words: from its operators and the type of its weights."""
+    """The precision of an optimised graph in words, from its operators and the type of its weights."""
     weights = {each.name: each.data_type for each in ran.graph.initializer}
     integer = [node for node in ran.graph.node if node.op_type in INTEGER]
     floating = [node for node in ran.graph.node if node.op_type in FLOATING]
@@ -81,11 +82,14 @@ def optimised(model: bytes) -> onnx.ModelProto:
 
 
 def session_options(signed: bool = False) -> onnxruntime.SessionOptions:
-    """How a session is opened. `signed` keeps activations in int8: then all convolutions of a residual network become
-    integer kernels, and run about three times slower than in uint8, which ONNX Runtime turns them into on x86 (docs/
-    deployment.md; scripts/perf_deployment.py measures both)."""
+    """The options of a session.
+
+    On x86 ONNX Runtime turns int8 activations into uint8; `signed` keeps them in int8. All convolutions of a residual
+    network then become integer kernels, which are about three times slower (docs/deployment.md;
+    scripts/perf_deployment.py measures both).
+    """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns that an optimised graph belongs to this machine: it stays here
+    options.log_severity_level = 3  # it warns that an optimised graph fits only this machine: the graph stays here
     options.intra_op_num_threads = torch.get_num_threads()
     if signed:
         options.add_session_config_entry("session.qdqisint8allowed", "1")
@@ -96,17 +100,17 @@ def open_session(model: bytes, options: onnxruntime.SessionOptions) -> onnxrunti
     """A session on the CPU. Raises EngineError where ONNX Runtime refuses the model."""
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the library raises kinds of its own, without a common base
+    except Exception as error:  # the library raises its own types, without a common base
         words = " ".join(str(error).split())[:300]
-        raise EngineError(f"ONNX Runtime does not take the network: {words}") from error
+        raise EngineError(f"ONNX Runtime does not accept the network: {words}") from error
 
 
 def _check(content: bytes) -> None:
-    """Raise EngineError where an artifact's file is damaged, or would make the library look elsewhere."""
+    """Raise EngineError where an artifact's file is damaged, or would make the library read other files."""
     try:
         model = onnx.load_from_string(content)
-    except Exception as error:  # protobuf's own kinds
-        raise EngineError(f"ONNX Runtime does not take the network: its file is damaged ({error})") from error
+    except Exception as error:  # protobuf's own types
+        raise EngineError(f"ONNX Runtime does not accept the network: its file is damaged ({error})") from error
     check_standard(model)
 
 
@@ -121,7 +125,7 @@ class OrtEngine:
         self._input, self._output = str(built.facts["input"]), [str(built.facts["output"])]
 
     def prepare(self, images: Tensor) -> np.ndarray[Any, Any]:
-        """A batch as ONNX Runtime takes it: contiguous float32 in main memory."""
+        """A batch as ONNX Runtime needs it: contiguous float32 in main memory."""
         return np.ascontiguousarray(images.cpu().numpy(), dtype=np.float32)
 
     def __call__(self, prepared: np.ndarray[Any, Any]) -> Tensor:
@@ -129,4 +133,4 @@ class OrtEngine:
         return torch.from_numpy(self._session.run(self._output, {self._input: prepared})[0])
 
     def synchronise(self) -> None:
-        """Nothing: a call returns when its answer is there."""
+        """Does nothing, because a call returns only with its answer."""

@@ -1,8 +1,9 @@
-"""Where an INT8 engine quantizes a network, said of its traced module: for methods that train for such an engine.
+"""The places in torch's graph where an INT8 engine quantizes a network, for methods that train for such an engine.
 
-Placement is decided once, on the exported graph (`quantization.placement`); here each place is found again in torch's
-own graph of the network. Inputs of layers are found by the names of their weights; branches of residual additions by
-their values, on a twin of the network with random weights, in which no two tensors are equal by accident.
+Placement is decided once, on the exported graph (`quantization.placement`). This module finds each place again in
+torch's own graph of the network. It finds inputs of layers by the names of their weights. It finds branches of residual
+additions by their values on a twin of the network: the twin has random weights, so no two tensors are equal by
+accident.
 """
 
 from __future__ import annotations
@@ -26,15 +27,18 @@ if TYPE_CHECKING:
     import onnx
 
 ANSWERS = "answers."
-"""How the arrays are named that hold what a network that was trained for INT8 answers to the test images, by layout."""
+"""Names of the arrays with the answers to the test images of a network trained for INT8, by layout."""
 SAME = 1e-4
-"""Two tensors this close, as a share of the largest value, are one."""
+"""Two tensors count as the same if they differ by no more than this share of the largest value."""
 
 
 @dataclass(frozen=True)
 class LayerPoint:
-    """A call of a convolution or linear layer: the node of the traced graph, its layer, the tensor of the export that
-    it reads, and the export's name of its weight. `norm` is the batch norm that the export folds into the layer."""
+    """A call of a convolution or linear layer.
+
+    Holds the node of the traced graph, its layer, the tensor of the export that it reads, and the export's name of its
+    weight. `norm` is the batch norm that the export folds into the layer.
+    """
 
     node: str
     layer: str
@@ -45,8 +49,10 @@ class LayerPoint:
 
 @dataclass(frozen=True)
 class BranchPoint:
-    """A branch of a residual addition: the node, which of its two arguments, and the tensor. `shared` by both layouts,
-    else of `ort` alone."""
+    """A branch of a residual addition: the node, which of its two arguments, and the tensor.
+
+    Where it is not `shared` by both layouts, it belongs to `ort` alone.
+    """
 
     node: str
     slot: int
@@ -68,8 +74,10 @@ class Points:
 
 
 def points(network: Network) -> Points:
-    """The places of a network. Raises EngineError where it cannot be exported, ValueError where a place cannot be
-    found in torch's graph of it."""
+    """The places of a network.
+
+    Raises EngineError where it cannot be exported, ValueError where torch's graph of it lacks a place.
+    """
     twin = _twin(network)
     module, model = load(twin), export(twin)
     traced = trace(module)
@@ -79,22 +87,22 @@ def points(network: Network) -> Points:
 
 
 def trace(module: nn.Module) -> fx.GraphModule:
-    """Torch's graph of a module, whose layers are the module's own. Raises ValueError where it has none."""
+    """Torch's graph of a module; its layers are the module's own. Raises ValueError where tracing fails."""
     try:
         return fx.symbolic_trace(module)
-    except Exception as error:  # torch raises many kinds; all of them mean the same to the user
+    except Exception as error:  # torch raises many types; all of them mean the same to the user
         words = " ".join(str(error).split())[:200]
         raise ValueError(f"the network cannot be traced ({type(error).__name__}: {words})") from error
 
 
 def scales_of(activations: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scales by tensor and by weight as the arrays that a build of an INT8 engine reads."""
+    """Scales by tensor and by weight, as the arrays that the build of an INT8 engine reads."""
     one = {name: float(scale) for name, scale in activations.items()}
     return arrays_of(one, {name: steps.detach().cpu().numpy() for name, steps in weights.items()})
 
 
 def _twin(network: Network) -> Network:
-    """The same network with random tensors: none of its layers is dead, no two of its activations are alike."""
+    """The same network with random tensors: no layer is dead, and no two activations are equal."""
     generator = torch.Generator().manual_seed(5)
 
     def drawn(name: str, tensor: Tensor) -> Tensor:
@@ -120,7 +128,7 @@ def _layers(model: onnx.ModelProto, traced: fx.GraphModule, quantized: list[Read
         layer = _owner(model, weight, modules)
         left = calls.get(layer or "", [])
         if layer is None or not left:
-            raise ValueError(f"the engine's layer with the weight {weight} is no layer of the traced network")
+            raise ValueError(f"the engine's layer with the weight {weight} is not a layer of the traced network")
         node = left.pop(0)
         yield LayerPoint(node.name, layer, _norm(node, modules), read.node.input[read.slot], weight)
         assert weight in weights, "a layer that reads a quantized tensor has a quantized weight"
@@ -130,7 +138,7 @@ def _layers(model: onnx.ModelProto, traced: fx.GraphModule, quantized: list[Read
 
 
 def _owner(model: onnx.ModelProto, weight: str, modules: Mapping[str, Any]) -> str | None:
-    """The layer that a weight of the export belongs to: by its name, else (the exporter transposes some) by values."""
+    """The layer of a weight of the export, found by name, or by values where the exporter has transposed the weight."""
     name = weight.removesuffix(".weight")
     if isinstance(modules.get(name), nn.Conv2d | nn.Linear):
         return name
@@ -146,7 +154,7 @@ def _owner(model: onnx.ModelProto, weight: str, modules: Mapping[str, Any]) -> s
 
 
 def _norm(node: fx.Node, modules: Mapping[str, Any]) -> str | None:
-    """The batch norm that alone reads a convolution."""
+    """The batch norm that is the only reader of a convolution."""
     users = list(node.users)
     if len(users) != 1 or users[0].op != "call_module" or not isinstance(modules[str(users[0].target)], nn.BatchNorm2d):
         return None
@@ -169,7 +177,7 @@ def _branches(model: onnx.ModelProto, traced: fx.GraphModule, quantized: list[Re
         node = next((node for node in adds if _same(ours.get(node.name), made)), None)
         slots = [] if node is None else [k for k in (0, 1) if _same(ours.get(str(node.args[k])), theirs[tensor])]
         if node is None or not slots:
-            raise ValueError(f"the engine's addition {read.node.output[0]} is none of the traced network")
+            raise ValueError(f"the engine's addition {read.node.output[0]} is not in the traced network")
         slot = slots[0] if len(slots) == 1 else read.slot
         yield BranchPoint(node.name, slot, tensor, read.shared)
 
@@ -186,7 +194,7 @@ class _Recording(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, Tensor):
-            self.found[n.name] = value.clone()  # a later layer may work in place
+            self.found[n.name] = value.clone()  # a later layer may change it in place
         return value
 
 

@@ -1,8 +1,8 @@
-"""Which windows of a measurement may count: section by section, why one is rejected, and what is only noted. Rejected
-windows stay in the record.
+"""Which windows of a measurement count: why a window is rejected, and what is only noted.
 
-A board that keeps to its power limit is noted: that is the steady state of many (L4, T4, A10, most PCIe boards), and
-what it does in use. One slowed down by heat or by its hardware is rejected: it is not what the board does.
+Rejected windows stay in the record. A board at its power limit is only noted: this is the steady state of many boards
+(L4, T4, A10, most PCIe boards), also in normal use. A window in which heat or the hardware slowed the board down is
+rejected, because this is not the board's normal behaviour.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SETTLED_C_PER_30_S = 1.0
 
 
 MOSTLY = 0.5
-"""Of a window at the power limit: from here on a clock that moves is the limit's work."""
+"""Share of a window at the power limit from which on the limit explains clock changes."""
 
 
 def rejection(cost: Cost) -> str:
-    """Why a window must not count, in words; empty where it may."""
+    """Why a window must not count, in words; empty where it counts."""
     if not math.isfinite(cost.joules):
         return cost.reason or "no energy"
     reading = cost.reading
@@ -55,7 +55,7 @@ def rejection(cost: Cost) -> str:
 
 
 def noted(cost: Cost) -> str:
-    """What a reader should know of a window that may count; empty where there is nothing."""
+    """What a reader should know about a window that counts; empty where there is nothing."""
     seen = cost.reading.get("provenance") or {}
     found: list[str] = []
     share = _capped_share(cost)
@@ -69,8 +69,10 @@ def noted(cost: Cost) -> str:
 
 
 def _capped_share(cost: Cost) -> float:
-    """The share of the window in which the board kept to its power limit, by the driver's total, else by the readings;
-    0 where it is below a percent or unknown."""
+    """The share of the window at the board's power limit, by the driver's total, or else by the readings.
+
+    It is 0 where it is below one percent or unknown.
+    """
     seen = cost.reading.get("provenance") or {}
     seconds = cost.seconds * cost.n
     counted = _number(seen.get("throttle_power_ns")) / 1e9 / seconds if seconds else math.nan
@@ -90,10 +92,9 @@ def _of_readings(seen: Mapping[str, Any], name: str) -> str:
 
 
 def settled(warm: Sequence[Cost]) -> bool:
-    """Whether the last three windows of a warm-up show a steady state: power within 1 %, temperature within 1 C in 30
-    s.
+    """Whether the last three windows of a warm-up are steady: power within 1 %, temperature within 1 C in 30 s.
 
-    A device without those readings (an estimate, an old driver) is steady as far as one can tell after three windows.
+    A device without those readings (an estimate, an old driver) counts as steady after three windows.
     """
     if len(warm) < 3:
         return False
@@ -109,7 +110,7 @@ def settled(warm: Sequence[Cost]) -> bool:
 
 
 def total(costs: Sequence[Cost], name: str) -> float:
-    """The sum of a reading's number over windows; NaN where one lacks it."""
+    """The sum of a reading's number over windows; NaN where one window lacks it."""
     return math.fsum(_number(cost.reading.get(name)) for cost in costs) if costs else math.nan
 
 

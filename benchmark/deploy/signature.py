@@ -1,4 +1,4 @@
-"""What decides the energy of an inference, in twelve digits: networks of one signature share a measurement."""
+"""The signature of an inference, twelve digits: networks with the same signature share a measurement."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from benchmark.plan.stage import Network, digest_of
 
 
 def signature(network: Network, kind: str, precision: str, layout: str) -> str:
-    """Twelve hexadecimal digits of everything that decides an inference's arithmetic: builder, arguments, tensor
-    shapes, the engine, and what it executes."""
+    """Twelve hexadecimal digits that identify an inference's arithmetic.
+
+    They depend on builder, arguments, tensor shapes, the engine, and what the engine executes.
+    """
     return digest_of([*shape_of(network), kind, precision, layout])[:12]
 
 
 def shape_of(network: Network) -> list[Any]:
-    """Builder, arguments and tensor shapes: two networks that agree in them do the same arithmetic."""
+    """Builder, arguments and tensor shapes: two networks with the same ones do the same arithmetic."""
     shapes = {name: list(tensor.shape) for name, tensor in network.tensors.items()}
     return [network.builder, dict(network.kwargs), shapes]

@@ -1,6 +1,6 @@
-"""Which functions may build a network: what a file or an argument names is data, and must not choose code to run.
+"""Which functions may build a network: a name in a file or an argument is data, and must not choose the code to run.
 
-Torch-free until something is built, so that whoever reads the command can say what it trusts.
+The module imports no torch until a network is built, so that code that reads the command can call `trust`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ _trusted: set[str] = set()
 
 
 class BuilderError(UserError):
-    """A builder may not run, or cannot be called as its file says; the message names it."""
+    """A builder may not run, or cannot be called with the arguments in its file; the message names the builder."""
 
 
 def trust(*builders: str) -> None:
-    """Let these builders (`module:function`) run in this process, wherever they lie: for the words of the present
-    command, never for words from a file."""
+    """Let these builders (`module:function`) run in this process, in whatever module they lie.
+
+    Only for names from the present command, never for names from a file.
+    """
     _trusted.update(builders)
 
 
 def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """The fresh module that `module:function` makes from `kwargs`, initialised from torch's global generator.
+    """A new module that `module:function` makes from `kwargs`, initialised from torch's global generator.
 
-    Runs functions defined in a module under `benchmark.vision.models`, and builders that `trust` was told of. Raises
-    BuilderError for any other before it imports anything, and for arguments that are no plain data (JSON's values).
-    A builder that builds others by name calls this too, so its arguments pass the same check.
+    Runs functions defined in a module under `benchmark.vision.models`, and builders given to `trust`. Raises
+    BuilderError for any other builder, before it imports anything, and for arguments that are not plain data (JSON's
+    values). A builder that builds other networks by name calls this function too, so their arguments pass the same
+    check.
     """
     function = _trusted_function(builder) if builder in _trusted else _zoo_function(builder)
     if not _is_data(dict(kwargs)):
@@ -51,12 +54,12 @@ def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
 
     module = function(**kwargs)
     if not isinstance(module, nn.Module):
-        raise BuilderError(f"builder {builder!r} made no network but a {type(module).__name__}")
+        raise BuilderError(f"builder {builder!r} must return an nn.Module, not a {type(module).__name__}")
     return module
 
 
 def build_model(model: Model, classes: int) -> nn.Module:
-    """A fresh network with `classes` outputs of the model that the present command names, which is trusted so."""
+    """A new network with `classes` outputs; `model` is named by the present command, so its builder is trusted."""
     trust(model.builder)
     return build(model.builder, {**model.kwargs, "classes": classes})
 
@@ -68,10 +71,9 @@ def _trusted_function(builder: str) -> Callable[..., Any]:
 
 
 def _zoo_function(builder: str) -> Callable[..., Any]:
-    """The function, once it is seen to be one that its own module defines: a name that a module has only imported is
-    somebody else's code."""
+    """The function, if its own module defines it: a name that the module only imports belongs to other code."""
     refused = BuilderError(
-        f"builder {builder!r} may not run: a file may name functions defined under {ZOO} alone, or the builder that "
+        f"builder {builder!r} may not run: a file may name only functions defined under {ZOO}, or the builder that "
         "the present command names (model.builder=...)"
     )
     if not _ZOO_BUILDER.fullmatch(builder):
@@ -80,7 +82,7 @@ def _zoo_function(builder: str) -> Callable[..., Any]:
     try:
         function = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
-        raise BuilderError(f"builder {builder!r} is not there: {error}") from error
+        raise BuilderError(f"builder {builder!r} does not exist: {error}") from error
     if type(function) is not FunctionType or (function.__module__, function.__qualname__) != (module, name):
         raise refused
     return function

@@ -1,7 +1,6 @@
 """Data sets in memory as uint8, and loaders that augment and normalise whole batches.
 
-Sources of truth: the original python files of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), recognised by their
-published md5 sums.
+Source: the original python files of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), recognised by their published md5 sums.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ def load(data: Data, root: Path, scale: Scale) -> tuple[Images, Images]:
 
 
 def missing_files(name: str, root: Path) -> list[Path]:
-    """The original files of a data set that are not under `root` yet; a data set without files misses none."""
+    """The original files of a data set that are not under `root` yet; empty for a data set without files."""
     if name not in CIFAR:
         return []
     files = CIFAR[name]
@@ -99,7 +98,7 @@ def missing_files(name: str, root: Path) -> list[Path]:
 
 
 def verify(name: str, root: Path) -> None:
-    """Raise DataError where a file of a data set is missing or damaged: read whole, and laid in no memory."""
+    """Raise DataError where a file of a data set is missing or damaged; reads all files and keeps nothing in memory."""
     if name not in CIFAR:
         return
     files = CIFAR[name]
@@ -117,12 +116,12 @@ def _read(root: Path, name: str, files: dict[str, str], label_key: str) -> Image
 
 
 def _unpickle(path: Path, md5: str) -> dict[str, Any]:
-    """The content of a file, once its md5 sum is the published one: a pickle from elsewhere could run anything."""
+    """The content of a file whose md5 sum is the published one, because any other pickle could run arbitrary code."""
     return pickle.loads(_whole(path, md5), encoding="latin1")  # type: ignore[no-any-return] # the md5 sum vouches for it
 
 
 def _whole(path: Path, md5: str) -> bytes:
-    """The bytes of a file. Raises DataError unless they are those of the md5 sum."""
+    """The bytes of a file. Raises DataError unless their md5 sum is `md5`."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -137,7 +136,7 @@ def _whole(path: Path, md5: str) -> bytes:
 
 
 def _first_of_each_class(images: Images, count: int | None) -> Images:
-    """`count` images, equally many of each class as far as `count` divides, in file order."""
+    """`count` images in file order, the same number of each class as far as `count` divides."""
     if count is None or count >= len(images):
         return images
     order = torch.argsort(images.labels, stable=True)
@@ -149,8 +148,8 @@ def _first_of_each_class(images: Images, count: int | None) -> Images:
 
 
 def _synthetic(classes: int, scale: Scale) -> tuple[Images, Images]:
-    """CIFAR-shaped and learnable: a smooth template per class, shifted, scaled and buried in noise. The same at every
-    call."""
+    """CIFAR-shaped, learnable images, the same at every call: a smooth template per class, shifted, scaled and
+    noisy."""
     generator = torch.Generator().manual_seed(20210831)
     coarse = torch.rand(classes, 3, 4, 4, generator=generator)
     templates = torch.nn.functional.interpolate(coarse, size=32, mode="bilinear", align_corners=False) * 255
@@ -212,10 +211,10 @@ def augment(pixels: Tensor, draws: Draws, padding: int, order: str) -> Tensor:
 
 
 def cut_out(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Normalised images [n, 3, h, w] with a square of zeros, `size` (even) pixels wide and cut off at the borders, in
-    each; its first row and column, `top` and `left` (int64 [n]), may lie outside.
+    """Normalised images [n, 3, h, w], each with a square of zeros that is `size` (even) pixels wide.
 
-    Source: DeVries and Taylor 2017, as DARTS does it (zero is the mean colour, for it comes after normalisation).
+    The square is cut off at the borders: its first row and column, `top` and `left` (int64 [n]), may lie outside.
+    Source: DeVries and Taylor 2017, as in DARTS (zero is the mean colour because this step follows normalisation).
     """
     span = torch.arange(images.shape[-1], device=images.device)
     rows = (span >= top[:, None]) & (span < top[:, None] + size)
@@ -226,7 +225,7 @@ def cut_out(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
 class Normaliser:
     """uint8 [n, 3, h, w] to float32 as ToTensor and Normalize do it: divide by 255, subtract `mean`, divide by `std`.
 
-    The constants are laid on the device once: a copy from the host in every batch would make every step wait for it.
+    The constants are copied to the device once. A copy from the host in every batch would make every step wait.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
@@ -239,7 +238,7 @@ class Normaliser:
 
 
 def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """One batch through a `Normaliser` of its own."""
+    """One batch, normalised by a new `Normaliser`."""
     return Normaliser(mean, std, pixels.device)(pixels)
 
 
@@ -250,9 +249,9 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class Loader:
     """Batches of a split, or of some of its images (`over`), for one recipe; the ragged last batch is kept.
 
-    With `seed` set the order and the augmentation of epoch e are drawn from (seed, first_epoch + e) alone, so an
-    interrupted run needs only the number of the epoch to see the same batches again, and a later stage that gives the
-    epochs before it as `first_epoch` sees new ones. Without a seed: file order, no augmentation.
+    With `seed` set, the order and the augmentation of epoch e are drawn from (seed, first_epoch + e) alone. So an
+    interrupted run sees the same batches again: it needs only the number of the epoch. A later stage that gives the
+    number of epochs before it as `first_epoch` sees new batches. Without a seed: file order, no augmentation.
     """
 
     def __init__(
@@ -268,12 +267,12 @@ class Loader:
         self._normalise = Normaliser(recipe.mean, recipe.std, images.pixels.device)
 
     def over(self, chosen: Tensor, stream: str = "") -> Loader:
-        """This loader over some of its images: `chosen` holds their indices (int64 [n] on the CPU, in the order in
-        which an unshuffled loader gives them).
+        """This loader over some of its images.
 
-        Batches keep the indices of the whole split. Loaders that draw side by side, as the two halves of an
-        architecture search do, take a `stream` name each: with the same one they would make the same draws. Raises
-        ValueError where there is no image, or one that the split does not have.
+        `chosen` holds their indices (int64 [n] on the CPU, in the order in which an unshuffled loader gives them).
+        Batches keep the indices of the whole split. Two loaders that are used side by side, such as the two halves of
+        an architecture search, need different `stream` names: with the same name they would make the same draws. Raises
+        ValueError where `chosen` is empty, or holds an index that the split does not have.
         """
         if not len(chosen) or not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self.images):
             raise ValueError(f"a loader needs indices of images between 0 and {len(self.images) - 1}")
@@ -296,10 +295,10 @@ class Loader:
         return math.ceil(self.count / self.batch_size)
 
     def choices(self, number: int = 0) -> Tensor:
-        """Everything drawn for epoch `number`, on the images' device: int64 [n, k], a row an image in their order.
+        """Everything drawn for epoch `number`, on the images' device: int64 [n, k], one row per image, in epoch order.
 
-        The columns: index; top, left and flip where the recipe augments; top and left of the square where it cuts one
-        out. A loader without a seed gives the index alone. Queues the copy, waits for nothing.
+        The columns: index; top, left and flip where the recipe augments; top and left of the square where the recipe
+        has cutout. A loader without a seed gives the index alone. Queues the copy and does not wait for it.
         """
         if self.seed is None:
             order = torch.arange(self.count) if self._chosen is None else self._chosen
@@ -308,27 +307,27 @@ class Loader:
         return self._drawn(torch.randperm(self.count, generator=generator), generator)
 
     def fresh(self, number: int, batches: int) -> Tensor:
-        """Rows of `batches` whole batches, each drawn anew from all images, for epoch `number`: int64 [batches, b, k].
+        """Rows of `batches` whole batches, each a new draw from all images, for epoch `number`: int64 [batches, b, k].
 
-        No image comes twice in a batch, but one may come in several: no pass over the split, as DARTS takes its
-        validation batches. Queues the copy, waits for nothing. Raises ValueError without a seed.
+        No image occurs twice in a batch, but it may occur in several batches, as in DARTS's validation batches: this is
+        not a pass over the split. Queues the copy and does not wait for it. Raises ValueError without a seed.
         """
         if self.seed is None:
-            raise ValueError("fresh batches are drawn: this loader has no seed")
+            raise ValueError("this loader has no seed, so it cannot draw fresh batches: build it with seed=...")
         generator, size = self._generator(number), min(self.batch_size, self.count)
         order = torch.cat([torch.randperm(self.count, generator=generator)[:size] for _ in range(batches)])
         return self._drawn(order, generator).view(batches, size, -1)
 
     def _generator(self, number: int) -> torch.Generator:
-        assert self.seed is not None, "who draws has a seed"
+        assert self.seed is not None, "a loader that draws has a seed"
         return torch.Generator().manual_seed(mix(self.seed, self.first_epoch + number, self._stream))
 
     def _drawn(self, order: Tensor, generator: torch.Generator) -> Tensor:
-        """The images at these places, and what is drawn for each of them; see `choices`."""
+        """The images at these positions, and the random choices of each; see `choices`."""
         columns, count = [order if self._chosen is None else self._chosen[order]], len(order)
         if self.recipe.augment != "none":
             columns += draw(count, self.recipe.crop_padding, generator)
-        if self.recipe.cutout:  # after all others, which so stay what they are without it
+        if self.recipe.cutout:  # last, so that the other draws are the same without cutout
             side = self.images.pixels.shape[-1]
             centres = torch.randint(0, side, (2, count), generator=generator)
             columns += (centres - self.recipe.cutout // 2).unbind()
@@ -370,13 +369,13 @@ class Loaders(NamedTuple):
 
 
 TEST_BATCH = 500
-"""Test accuracy does not depend on the batch in eval mode; this size is kind to caches and divides both test sets."""
+"""In eval mode test accuracy does not depend on the batch size; this size suits caches and divides both test sets."""
 
 
 def loaders(task: Task, root: Path, device: str, first_epoch: int = 0) -> Loaders:
-    """The loaders of a task, its images held on `device`; `first_epoch` says how many epochs went before this stage.
+    """The loaders of a task, its images held on `device`; `first_epoch` is the number of epochs before this stage.
 
-    In the published profile training images stay in host memory, where the worker processes find them, and test
+    In the published profile training images stay in host memory, because the worker processes read them there, and test
     batches have the original's size.
     """
     train, test = load(task.data, root, task.scale)

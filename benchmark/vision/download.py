@@ -17,11 +17,10 @@ _kept: list[Any] = []
 
 @functools.cache
 def import_torchvision() -> Any:
-    """The module `torchvision.datasets`, also where a CUDA wheel of torchvision stands beside a CPU-only torch.
+    """The module `torchvision.datasets`, even if a CUDA wheel of torchvision is installed with a CPU-only torch.
 
-    There its compiled part cannot load, and the import fails because two operators that nobody here calls are not
-    declared;
-    declaring them is enough (seen with torchvision 0.28.0 on torch 2.13.0).
+    In that case the compiled part of torchvision cannot load, and the import fails because two operators are not
+    declared. This suite never calls them, so it only declares them (seen with torchvision 0.28.0 on torch 2.13.0).
     """
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
@@ -30,7 +29,7 @@ def import_torchvision() -> Any:
         for library in Path(spec.origin).parent.glob("_C*.so"):
             torch.ops.load_library(str(library))  # type: ignore[no-untyped-call] # torch leaves it untyped
     except OSError:
-        if _kept:  # an operator can be declared once a process
+        if _kept:  # a process can declare an operator only once
             return importlib.import_module("torchvision.datasets")
         operators = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call] # same
         for name in ("nms", "qnms"):
@@ -41,9 +40,9 @@ def import_torchvision() -> Any:
 
 
 def ensure(name: str, root: Path) -> None:
-    """Download what a data set misses under `root`, and see that all of it is whole.
+    """Download the missing files of a data set to `root`, and check that all its files are intact.
 
-    Raises DataError naming the files to put there by hand where that fails, and one that is damaged.
+    Raises DataError where the download fails, with the files to put there by hand, and where a file is damaged.
     """
     missing = missing_files(name, root)
     if missing:

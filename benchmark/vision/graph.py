@@ -11,34 +11,33 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Steps of each batch size that run eagerly before it is captured, as torch's notes on CUDA graphs ask: libraries set
-themselves up and pick their algorithms in them. They are steps of the training, not extra ones."""
+"""Steps of each batch size that run eagerly before the capture, as torch's notes on CUDA graphs ask. Libraries
+initialise and choose their algorithms in these steps. They are ordinary training steps, not extra ones."""
 
 
 _failures: list[str] = []
-"""Why captures of this process failed. After one nothing is captured any more: what torch and CUDA keep of a broken
-capture can be ended, but no version promises that it is as if it had never been."""
+"""Why captures of this process failed. After one failure nothing is captured any more: a broken capture can be ended,
+but no version of torch or CUDA promises that it leaves no trace."""
 
 
 class Backend(Protocol):
-    """What capturing needs of CUDA; a test brings its own."""
+    """The CUDA functions that capturing needs; a test provides its own."""
 
     def stream(self) -> AbstractContextManager[Any]:
-        """Where all work of an epoch runs, captured or not."""
+        """The stream on which all steps of an epoch run, captured or not."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what `work` would do on the device, without doing it; returns the function that does it."""
+        """Record the device operations of `work` without executing them; returns the function that executes them."""
 
     def abandon(self) -> None:
-        """After a capture that raised: end whatever it left open, so that eager work goes on as if there had been
-        none."""
+        """After a failed capture: end everything it left open, so that eager steps run as if it had not happened."""
 
 
 class Cuda:
-    """The real thing: a side stream (the default one cannot be captured) and a memory pool shared by all graphs.
+    """CUDA itself: a side stream (the default stream cannot be captured) and a memory pool shared by all graphs.
 
-    Sharing is sound because no graph reads what another left in the pool: all that lives on between steps (weights,
-    momenta, sums) lies outside.
+    Sharing is safe because no graph reads what another graph left in the pool: everything that lasts from one step to
+    the next (weights, momenta, sums) lies outside the pool.
     """
 
     def __init__(self, device: str) -> None:
@@ -48,7 +47,7 @@ class Cuda:
 
     @property
     def side(self) -> torch.cuda.Stream:
-        """The side stream itself, for libraries that queue work on it by its address."""
+        """The side stream itself, for libraries that queue kernels on it by its address."""
         return self._stream
 
     def stream(self) -> AbstractContextManager[Any]:
@@ -66,18 +65,18 @@ class Cuda:
 
     def abandon(self) -> None:
         """See `Backend`. Torch up to 2.11 stops in the middle of ending a broken capture (pytorch pull 180395): its
-        allocator goes on filling the graph's pool, and its generator refuses to draw outside a capture.
+        allocator continues to fill the graph's pool, and its generator refuses to draw outside a capture.
 
-        The graph stays alive in this object, for what torch has not ended may still point to it.
+        The graph stays alive in this object because parts that torch has not ended may still point to it.
         """
         index = self._stream.device.index
         if self._latest is not None:
             with suppress(RuntimeError):
                 self._latest.reset()
-        with suppress(RuntimeError):  # where torch has ended it, it says so and there is nothing to release
+        with suppress(RuntimeError):  # torch raises if it has ended the capture itself; nothing to release then
             torch._C._cuda_endAllocateToPool(index, self._pool)
             torch._C._cuda_releasePool(index, self._pool)
-        # a copy has the seed and the place of the draws, and no memory of a capture
+        # a copy has the seed and the position of the draws, but not the capture state
         generator = torch.cuda.default_generators[index]
         generator.graphsafe_set_state(generator.clone_state())
 
@@ -90,9 +89,9 @@ def graph_backend(device: str) -> Backend | None:
 class Graphed:
     """`work(rows)` for int64 rows [b, k], replayed from a graph for each b once that size was seen `WARM_UP` times.
 
-    `reason` says why it runs eagerly, and is empty while nothing speaks against graphs. A failed capture gives such a
-    reason and training goes on eagerly, as does all later training of this process: a capture executes nothing, so
-    nothing is lost or done twice. `capturing` opens what is to hold during a capture.
+    `reason` says why the steps run eagerly; it is empty while graphs are possible. After a failed capture `reason` is
+    set, and this training and all later training of the process run eagerly. A capture executes nothing, so nothing is
+    lost or done twice. `capturing` makes a context that is active during each capture.
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class Graphed:
         return sorted(self._graphs)
 
     def renew(self, kind: Hashable) -> None:
-        """What the next steps do, by any name: graphs of another kind are dropped, and captured anew."""
+        """Name the kind of the next steps: graphs of another kind are dropped, and captured again."""
         if kind != self._kind:
             self._kind = kind
             self._seen.clear()
@@ -147,7 +146,7 @@ class Graphed:
         except BaseException as error:
             self._graphs.clear()  # one rule for the whole run: either every size may be replayed or none
             self._backend.abandon()
-            # ending a capture that broke raises an error of its own, which hides the one that tells why
+            # ending a broken capture raises an error of its own, which hides the real cause
             cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
             _failures.append(str(cause).partition("\n")[0])
             self.reason = f"capture failed: {_failures[-1]}"

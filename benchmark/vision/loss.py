@@ -1,4 +1,4 @@
-"""What a training loop asks of a loss, and the plain one."""
+"""What the training loop requires of a loss, and the plain cross-entropy loss."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ class Loss(Protocol):
 
     An implementation is an nn.Module and may own parameters, buffers and modules. What `fit` does with them:
 
-    * **Trained** is what requires a gradient when `fit` starts, and nothing else: it alone reaches the optimiser. The
-      same holds for the model. A parameter that model and loss share is trained once.
+    * **Trained** is every parameter that requires a gradient when `fit` starts, and nothing else: only these reach the
+      optimiser. The same holds for the model. A parameter that model and loss share is trained once.
     * **Modes**: before every epoch model and loss are put into train mode, except every part whose parameters are all
-      frozen, which is put into eval mode: its dropout is off and its running statistics stand still. Parts without
-      parameters follow what holds them. So a frozen teacher may be held as it is; `teacher.Teacher` is cheaper, and
-      answers without gradients.
-    * **Device and memory format** reach every registered part. Modules or parameters inside a plain list, tuple or
-      dict would be reached by nothing (not trained, not moved, in no checkpoint): they are refused; use nn.ModuleList
-      and its like, and `register_buffer` for tensors.
-    * **Checkpoints** hold the loss's state dict, frozen modules included. The weights of a `Teacher` are not in it:
-      whoever builds the loss again has them.
+      frozen, which is put into eval mode: its dropout is off and its running statistics do not change. Parts without
+      parameters take the mode of the module that holds them. So a loss may hold a frozen teacher as it is;
+      `teacher.Teacher` is cheaper, and answers without gradients.
+    * **Device and memory format** reach every registered part. Modules or parameters inside a plain list, tuple or dict
+      would be missed (not trained, not moved, in no checkpoint), so they are refused: use nn.ModuleList, nn.ModuleDict
+      or nn.ParameterList, and `register_buffer` for tensors.
+    * **Checkpoints** hold the loss's state dict, frozen modules included. The weights of a `Teacher` are not in it: the
+      code that builds the loss again provides them.
     * **`begin_epoch(epoch)`**, where a loss has it, is called before an epoch's first step with the number of the
-      epoch, counted from 0; after an interruption with that of the epoch that comes next, so what it sets must follow
-      from the number alone or lie in buffers. It runs outside captured steps: what it changes for them it must write
-      into a tensor in place (`self.weight.fill_(...)`), for a replay reads no Python value.
-    * **`capturable = True`**, a class attribute, may be declared by a loss whose every call does the same device work
-      on tensors that stay in place (no draws on the host, no `.item()`, no Python state that changes): only then is a
-      step with it replayed from a CUDA graph, which would freeze anything else without a word.
-    * **`kind_of_steps(epoch)`**, where a capturable loss has it, names (by any hashable value) what the steps of an
-      epoch do, for a loss that changes it between epochs: graphs are replayed only in epochs of their own name.
+      epoch, counted from 0. After an interruption the first call has the number of the next epoch, so everything it
+      sets must follow from the number alone or lie in buffers. It runs outside captured steps: to change a value for
+      them, it must write into a tensor in place (`self.weight.fill_(...)`), because a replay reads no Python value.
+    * **`capturable = True`**, a class attribute, may be declared by a loss whose every call runs the same operations on
+      the device, on tensors that stay in place (no draws on the host, no `.item()`, no Python state that changes). Only
+      then is a step with it replayed from a CUDA graph, because a graph would silently freeze anything else.
+    * **`kind_of_steps(epoch)`**, where a capturable loss has it, names (by any hashable value) the kind of an epoch's
+      steps. A loss whose steps change between epochs needs it: graphs are replayed only in epochs of the same kind.
     """
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -55,12 +55,12 @@ class CrossEntropy(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """`index` goes unused: it is there for losses that remember images."""
+        """`index` is not used here; losses that remember images need it."""
         del index
         logits = model(images)
         return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
 
 
 def loss_of(recipe: Recipe) -> CrossEntropy:
-    """The plain loss a recipe asks for."""
+    """The plain loss of a recipe."""
     return CrossEntropy(recipe.label_smoothing)

@@ -1,4 +1,4 @@
-"""What a network costs on paper: parameters and multiply-accumulates."""
+"""The size of a network: parameters and multiply-accumulates (MACs)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from benchmark.vision.modes import evaluating
 
 
 def count(model: nn.Module, size: int = 32) -> tuple[int, int]:
-    """Parameters, and MACs of convolution and linear layers for one image [3, size, size]. Works on the meta device
-    too; elsewhere it computes, so a stage calls it off the meter.
+    """Parameters, and MACs of convolution and linear layers for one image [3, size, size].
 
-    Biases, batch norm and pooling count as parameters where they have some, never as MACs: the convention of the
-    pruning literature.
+    Runs on the meta device too; on any other device it computes, so a stage calls it off the meter. Biases, batch norm
+    and pooling count as parameters where they have some, never as MACs: the convention of the pruning literature.
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)

@@ -1,4 +1,4 @@
-"""Train and eval mode of every part of a module: set by what is trained, and left as found."""
+"""Train and eval mode of every part of a module: set for training, or changed for a while and restored."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import nn
 def train_what_is_trained(module: nn.Module) -> None:
     """Put `module` into train mode, except every part whose parameters are all frozen, which goes to eval mode.
 
-    Parts without parameters follow what holds them; a module's own `train()` is honoured. The module itself is a part
-    like any other only where it holds parameters of its own: a loss that merely owns a frozen teacher is in train mode.
+    Parts without parameters take the mode of the module that holds them; a module's own `train()` is respected. The
+    module itself counts as a part only where it has parameters of its own, so a loss that only owns a frozen teacher is
+    in train mode.
     """
     module.train()
     own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
@@ -33,7 +34,7 @@ def _rest_frozen_parts(module: nn.Module) -> None:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every part has the mode it had."""
+    """Eval mode inside; afterwards every part has its old mode."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

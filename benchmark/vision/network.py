@@ -1,5 +1,4 @@
-"""Between modules and `Network` artifacts: freeze into tensors, load back, shrunk shapes included, and the proof that
-nothing was lost on the way."""
+"""Turns modules into `Network` artifacts and back, shrunk shapes included, and proves that nothing is lost."""
 
 from __future__ import annotations
 
@@ -18,15 +17,15 @@ from benchmark.vision.proof import agree
 __all__ = ["BuilderError", "build", "build_model", "freeze", "freeze_like", "load", "prove", "take_shapes", "trust"]
 
 LOADING_SEED = 7_340_033
-"""So that two loads of one file agree even where a builder draws what the file does not hold. No seed of a training."""
+"""A fixed seed, so that two loads of one file agree even where a builder draws values that the file does not hold. It
+is not the seed of a training."""
 
 
 def freeze(module: nn.Module, model: Model, classes: int, recipe: Recipe) -> Network:
-    """The module as data: its tensors (copied to host memory), its builder, and the normalisation its recipe trained
-    it with.
+    """The module as data: its tensors (copied to host memory), its builder, and the normalisation of its recipe.
 
-    Proved: loaded again it computes exactly what `module` computes, else ValueError; see `prove`. Two forward passes
-    and a build, so a stage calls it off the meter.
+    Raises ValueError unless the network, loaded again, computes exactly what `module` computes; see `prove`. This takes
+    two forward passes and a build, so a stage calls it off the meter.
     """
     network = _as_data(module, model, classes, recipe)
     _prove(module, network, model.name)
@@ -34,20 +33,20 @@ def freeze(module: nn.Module, model: Model, classes: int, recipe: Recipe) -> Net
 
 
 def freeze_like(module: nn.Module, like: Network) -> Network:
-    """As `freeze`, of a module that came from `like` and is built as that is, with the normalisation that it has."""
+    """As `freeze`, for a module that came from `like`: the result has the builder and the normalisation of `like`."""
     network = replace(like, tensors=_tensors_of(module, like.builder))
     _prove(module, network, like.builder)
     return network
 
 
 def prove(module: nn.Module, model: Model, classes: int) -> None:
-    """Raise ValueError unless the module, stored and loaded again, gives exactly the same answers; it names what got
-    lost, and the remedy.
+    """Raise ValueError unless the module, stored and loaded again, gives exactly the same answers.
 
-    On the module's device, in its memory and number format, in eval mode, without TF32 and autocast, for a few fixed
-    images of 32 x 32 pixels; generators, modes and switches are left as they were. What a later stage would train must
-    have its ties, too. To be tried before a long training, off the meter: `freeze` tries it again, for training can
-    change what is state. `model` is the present command's own, so its builder is trusted.
+    The message names what was lost, and the remedy. The check runs on the module's device, in its memory and number
+    format, in eval mode, without TF32 and autocast, for a few fixed images of 32 x 32 pixels. Generators, modes and
+    switches keep their state. Ties, and which parameters a later stage would train, must agree too. Call this before a
+    long training, off the meter; `freeze` checks again because training can change the state. `model` comes from the
+    present command, so its builder is trusted.
     """
     nothing = Recipe(name="proof", epochs=1, batch_size=1, lr=1, mean=(0, 0, 0), std=(1, 1, 1))
     _prove(module, _as_data(module, model, classes, nothing), model.name)
@@ -64,7 +63,7 @@ def _tensors_of(module: nn.Module, name: str) -> dict[str, Tensor]:
     state = module.state_dict()
     foreign = [field for field, value in state.items() if not isinstance(value, Tensor)]
     if foreign:
-        raise ValueError(f"{name} cannot be stored: {', '.join(foreign)} of its state dict are no tensors")
+        raise ValueError(f"{name} cannot be stored: {', '.join(foreign)} of its state dict are not tensors")
     return {field: tensor.detach().cpu().clone().contiguous() for field, tensor in state.items()}
 
 
@@ -75,16 +74,16 @@ def _prove(module: nn.Module, network: Network, name: str) -> None:
             agree(module, load(network))
     except (ValueError, RuntimeError) as error:
         words = " ".join(str(error).split())
-        raise ValueError(f"{name} would not come back from its artifact as it is: {words}") from error
+        raise ValueError(f"{name} cannot be restored exactly from its artifact: {words}") from error
 
 
 def load(network: Network) -> nn.Module:
-    """The module of a `Network`, in eval mode on the CPU; layers take the shapes and number formats of the tensors, so
-    shrunk networks load as they are.
+    """The module of a `Network`, in eval mode on the CPU.
 
-    It is built for real, so that all that the builder makes beside stored tensors (other buffers, ties, plain
-    attributes) is there; no global generator moves. Raises ValueError where tensors and module do not fit: a tensor
-    without a place, or a place without a tensor; BuilderError where the builder may not run.
+    Layers take the shapes and number formats of the tensors, so shrunk networks load as they are. The builder really
+    runs, so the module has everything that the builder makes beside the stored tensors (other buffers, ties, plain
+    attributes). No global generator moves. Raises ValueError where tensors and module do not fit (a tensor without a
+    place, or a place without a tensor), and BuilderError where the builder may not run.
     """
     with _generators_kept(), torch.device("cpu"):
         torch.default_generator.manual_seed(LOADING_SEED)
@@ -100,7 +99,7 @@ def load(network: Network) -> nn.Module:
 
 @contextmanager
 def _generators_kept() -> Iterator[None]:
-    """Torch's global generators draw inside, and afterwards stand where they stood."""
+    """Torch's global generators may draw inside; afterwards they have their old state."""
     ready = torch.cuda.is_initialized()  # type: ignore[no-untyped-call] # untyped in torch
     devices = range(torch.cuda.device_count()) if ready else ()
     with torch.random.fork_rng(devices=devices, device_type="cuda"):
@@ -108,13 +107,13 @@ def _generators_kept() -> Iterator[None]:
 
 
 def take_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give every layer the sizes and the number format of its stored tensors, in place, values left open; only widths
-    can differ, never the kind or number of layers.
+    """Give every layer the sizes and the number format of its stored tensors, in place; values are left undefined.
 
-    What was frozen stays frozen, and what was tied stays tied. Raises ValueError where tied tensors are to differ.
+    Only widths can differ, never the kind or number of layers. Frozen parameters stay frozen, and tied tensors stay
+    tied. Raises ValueError where tied tensors would get different shapes.
     """
     fresh: dict[int, Tensor] = {}
-    kept: list[Tensor] = []  # an identity names a tensor only while it lives
+    kept: list[Tensor] = []  # an id() is unique only while its tensor lives
     for name, layer in module.named_modules():
         known = _take_sizes(layer, tensors.get(f"{name}.weight"))
         for field, own in _own_tensors(layer):
@@ -135,7 +134,7 @@ def take_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _take_sizes(layer: nn.Module, weight: Tensor | None) -> bool:
-    """Note the sizes of the weight in a layer whose width may differ; whether it is one."""
+    """Set the sizes of a layer whose width may differ from its weight; returns whether it is such a layer."""
     if weight is None:
         return False
     if isinstance(layer, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""How the published training loops load, test and read back, read in their sources. Torch-free."""
+"""How the published training loops load, test and read back, according to their sources; needs no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmark.plan.task import OriginalName, Recipe
 class Original(NamedTuple):
     """How an original loop loads, tests and reads back.
 
-    With `every_step` it reads loss, top-1 and top-5 of every step; else the loss of every hundredth.
+    With `every_step` it reads loss, top-1 and top-5 of every step; otherwise the loss of every hundredth step.
     """
 
     workers: int
@@ -29,5 +29,5 @@ ORIGINALS: Mapping[OriginalName, Original] = {"nni": NNI, "repdistiller": REPDIS
 
 
 def original_of(recipe: Recipe) -> Original:
-    """The loop a recipe comes from."""
+    """The original training loop of a recipe."""
     return ORIGINALS[recipe.original]

@@ -15,16 +15,16 @@ from benchmark.vision.switches import switches
 IMAGES, SIZE, SEED = 4, 32, 2021
 
 REMEDY = (
-    "store what the network needs (register_buffer(name, tensor) without persistent=False), or have the builder make "
+    "store what the network needs (register_buffer(name, tensor) without persistent=False), or let the builder make "
     "it from its arguments"
 )
 
 
 def agree(module: nn.Module, twin: nn.Module) -> None:
-    """Raise ValueError, with what differs, unless `twin` (on the CPU) gives exactly the answers of `module`, with the
-    same tensors tied.
+    """Raise ValueError, with the differences, unless `twin` gives exactly the answers and has the ties of `module`.
 
-    `twin` is moved to the device and into the memory format of `module`. Moves generators: the caller keeps them.
+    `twin` (on the CPU) is moved to the device and into the memory format of `module`. The check moves the random
+    generators: the caller saves and restores them.
     """
     place = next((tensor for tensor in module.parameters()), torch.empty(0))
     twin.to(place.device)
@@ -35,26 +35,26 @@ def agree(module: nn.Module, twin: nn.Module) -> None:
         ours = _answers(module, images)
         try:
             theirs = _answers(twin, images)
-        except Exception as error:  # whatever a half-restored network may raise: it does not agree
+        except Exception as error:  # a half-restored network may raise anything: it does not agree
             raise ValueError(
-                f"loaded again it fails ({type(error).__name__}: {error}){_because(module, twin)}"
+                f"the loaded network fails ({type(error).__name__}: {error}){_because(module, twin)}"
             ) from error
     if not _same(ours, theirs):
-        raise ValueError(f"loaded again it gives other answers{_because(module, twin)}")
+        raise ValueError(f"the loaded network gives other answers{_because(module, twin)}")
     if _ties(module) != _ties(twin) or _trained(module) != _trained(twin) or _numbers(module) != _numbers(twin):
-        raise ValueError(f"loaded again it would train otherwise{_because(module, twin)}")
+        raise ValueError(f"the loaded network would train differently{_because(module, twin)}")
 
 
 def _answers(module: nn.Module, images: Tensor) -> list[Any]:
     torch.default_generator.manual_seed(SEED)
-    if images.is_cuda:  # not otherwise: before CUDA is there it would be queued, and seed what is computed later
+    if images.is_cuda:  # on CUDA only: before CUDA is initialised the seed would be queued, and seed later computations
         torch.cuda.manual_seed_all(SEED)
     with evaluating(module), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         return tree_leaves(module(images.clone()))
 
 
 def _lay_out_like(module: nn.Module, twin: nn.Module) -> None:
-    """Give every tensor of `twin` the strides of its counterpart: another layout may be summed in another order."""
+    """Give every tensor of `twin` the strides of its counterpart, because another layout may sum in another order."""
     counterparts = dict(_tensors(module))
     for name, tensor in _tensors(twin):
         other = counterparts.get(name)
@@ -69,8 +69,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two attributes are alike as far as they are data: tensors to the bit, numbers and texts; code is not
-    compared."""
+    """Whether the data in two attributes is the same: tensors to the bit, numbers and texts; code is not compared."""
     ours, theirs = tree_leaves(one), tree_leaves(other)
     return len(ours) == len(theirs) and all(_same_leaf(a, b) for a, b in zip(ours, theirs, strict=True))
 
@@ -89,7 +88,7 @@ def _same_leaf(one: Any, other: Any) -> bool:
 
 
 def _ties(module: nn.Module) -> set[frozenset[str]]:
-    """The groups of names that mean one tensor."""
+    """The groups of names that refer to one tensor."""
     names: dict[int, set[str]] = {}
     for name, tensor in _tensors(module):
         names.setdefault(id(tensor), set()).add(name)
@@ -102,7 +101,7 @@ def _trained(module: nn.Module) -> dict[str, bool]:
 
 
 def _numbers(module: nn.Module) -> dict[str, Any]:
-    """The numbers and texts that modules hold beside their tensors: a dropout's share, a batch norm's momentum."""
+    """The numbers and texts that modules hold beside their tensors, such as a dropout's share or a norm's momentum."""
     plain = set(vars(nn.Module()))
     return {
         f"{name}.{field}": value
@@ -113,23 +112,23 @@ def _numbers(module: nn.Module) -> dict[str, Any]:
 
 
 def _because(module: nn.Module, twin: nn.Module) -> str:
-    """What differs between the two, and the remedy; words for the end of a sentence."""
+    """The differences between the two, and the remedy, as the end of a sentence."""
     found = list(_differences(module, twin))
-    return f": {'; '.join(found)}. Remedy: {REMEDY}" if found else f", though nothing that is data differs. {REMEDY}"
+    return f": {'; '.join(found)}. Remedy: {REMEDY}" if found else f", though all data agrees. Remedy: {REMEDY}"
 
 
 def _differences(module: nn.Module, twin: nn.Module) -> Iterator[str]:
     parts, others = dict(module.named_modules()), dict(twin.named_modules())
     for name in [name for name in parts if name not in others] + [name for name in others if name not in parts]:
-        yield f"the part {name} is in one of them alone"
+        yield f"only one of them has the part {name}"
     for name, part in parts.items():
         if name in others:
             yield from _differing_attributes(name, part, others[name])
     ours, theirs = _trained(module), _trained(twin)
     for name in sorted(name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]):
-        yield f"{name} is {'trained' if ours[name] else 'frozen'} in the one and not in the other"
+        yield f"{name} is {'trained' if ours[name] else 'frozen'} in one of them and not in the other"
     for group in sorted(map(sorted, _ties(module) ^ _ties(twin))):
-        yield f"{' and '.join(group)} are tied in one of them alone"
+        yield f"{' and '.join(group)} are tied in only one of them"
 
 
 def _differing_attributes(name: str, part: nn.Module, other: nn.Module) -> Iterator[str]:

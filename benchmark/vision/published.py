@@ -1,7 +1,7 @@
-"""The originals' execution: worker processes that transform image by image, and metrics read back as they did.
+"""Execution as in the originals: worker processes transform image by image, and metrics are read back as there.
 
-Order and draws are those of the fast profile, so that losses can be compared step by step. What the originals did in
-PIL images is done here with the same tensor operations as everywhere, one image at a time.
+Order and draws are those of the fast profile, so that losses can be compared step by step. The originals transform PIL
+images; here the suite's usual tensor operations transform one image at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmark.vision.originals import Original
 
 
 class _Single(Dataset[tuple[Tensor, ...]]):
-    """The images of one epoch in their order, each transformed on its own when it is asked for."""
+    """The images of one epoch in their order; each is transformed separately when it is requested."""
 
     def __init__(self, loader: Loader, rows: Tensor) -> None:
         self._loader, self._rows = loader, rows
@@ -31,13 +31,13 @@ class _Single(Dataset[tuple[Tensor, ...]]):
 
 
 def worker_batches(loader: Loader, number: int, original: Original, device: str) -> Iterator[Batch]:
-    """The batches of epoch `number` on `device`, made by worker processes that are started anew for every epoch.
+    """The batches of epoch `number` on `device`, made by worker processes that are started again for every epoch.
 
     The loader's images must lie in host memory.
     """
     pinned = original.pinned and device.startswith("cuda")
     with warnings.catch_warnings():
-        # the originals' number of workers is meant, also where there are fewer cores
+        # the originals' number of workers is intended, even on fewer cores
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         batches = DataLoader(
             _Single(loader, loader.choices(number)),
@@ -52,7 +52,7 @@ def worker_batches(loader: Loader, number: int, original: Original, device: str)
 
 
 def read_back(value: Tensor, logits: Tensor, labels: Tensor) -> tuple[float, float, float]:
-    """Loss, top-1 and top-5 hits of a batch on the host: three waits, as the original's meters cost a step."""
+    """Loss, top-1 and top-5 hits of a batch on the host: three waits per step, as in the original's loop."""
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
     right = ranked.t().eq(labels[None])
     top1, top5 = right[:1].float().sum().item(), right.float().sum().item()

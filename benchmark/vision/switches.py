@@ -1,4 +1,4 @@
-"""The process-wide switches of numerics: TF32 and cudnn's choice of algorithms. Whoever sets them says for how long."""
+"""The process-wide switches of numerics: TF32 and cudnn's choice of algorithms, set for good or for a while."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from benchmark.plan.task import TrainPrecision
 
 
 def set_precision(precision: TrainPrecision) -> None:
-    """Set the process-wide switches of a precision, for good: TF32 in convolutions and matrix products only where it
-    is asked for."""
+    """Set the process-wide switches of a precision, permanently: TF32 is off for fp32, and on for all others."""
     _set_tf32(precision != "fp32")
 
 
 @contextmanager
 def switches(tf32: bool, cudnn_benchmark: bool, deterministic: bool = False) -> Iterator[None]:
-    """TF32, cudnn's trying-out of algorithms and its deterministic ones as asked for inside; as they were
-    afterwards."""
+    """Set TF32, cudnn's benchmarking and its deterministic algorithms inside; restore the old values afterwards."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic)
     _set_tf32(tf32)

@@ -1,4 +1,4 @@
-"""A frozen network that is asked for its answers while another one learns from it."""
+"""A frozen network that gives its answers while another network learns from them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Features = tuple[list[Tensor], Tensor]
 
 
 class Teacher(nn.Module):
-    """A copy of `module` for answers alone: always in eval mode, no gradients, batch normalisation folded into
-    convolutions (unless `fold` is off: then every layer stays in its place).
+    """A copy of `module` that only answers: always in eval mode, without gradients, with batch norms folded.
 
-    It has no parameters: its tensors are buffers that move with the module that holds it and are in no state dict, for
-    whoever builds it again has the network that it was made from. With `remember` the last answers are kept and given
-    again for the very same images, so that several students can share one forward. Not within a captured step: replays
-    run no Python, so nothing there would notice new images.
+    Batch norms are folded into convolutions unless `fold` is off; then every layer stays in its place. A teacher has no
+    parameters. Its tensors are buffers that move with the module that holds the teacher. They are in no state dict
+    because the code that builds the teacher again has its network. With `remember` the last answers are kept and given
+    again for the same image tensor, so that several students can share one forward pass. Do not use `remember` within a
+    captured step: a replay runs no Python, so it would not notice new images.
     """
 
     def __init__(self, module: nn.Module, remember: bool = False, fold: bool = True) -> None:
@@ -37,7 +37,7 @@ class Teacher(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode, whatever is asked."""
+        """Stay in eval mode, whatever `mode` says."""
         del mode
         return super().train(False)
 
@@ -51,7 +51,7 @@ class Teacher(nn.Module):
         def ask() -> Tensor:
             with torch.inference_mode():
                 logits: Tensor = self.module(images)
-            return logits.clone()  # what is made in inference mode may not enter a backward pass; a copy of it may
+            return logits.clone()  # a tensor made in inference mode may not enter a backward pass; its copy may
 
         answer: Tensor = self._ask("logits", images, ask)
         return answer
@@ -78,10 +78,10 @@ class Teacher(nn.Module):
 
 
 def folded(module: nn.Module, size: int = 32) -> nn.Module:
-    """A copy in eval mode in which every BatchNorm2d that alone sees a convolution's output is part of that
-    convolution: the same answers, features included, up to rounding.
+    """A copy in eval mode with batch norms folded into convolutions: the same answers and features, up to rounding.
 
-    Which ones these are is found by sending one image [1, 3, size, size] through.
+    A BatchNorm2d is folded where it is the only user of a convolution's output. One image [1, 3, size, size] sent
+    through the network shows where this is so.
     """
     twin = copy.deepcopy(module).eval()
     for conv, norm in _pairs(twin, size):
@@ -98,7 +98,7 @@ def folded(module: nn.Module, size: int = 32) -> nn.Module:
 
 
 def _without_parameters(module: nn.Module) -> nn.Module:
-    """The module, in place, with every parameter and buffer a buffer that no state dict holds."""
+    """Turn every parameter and buffer of the module, in place, into a buffer that no state dict holds."""
     for part in module.modules():
         for name, tensor in list(part.named_parameters(recurse=False, remove_duplicate=False)):
             delattr(part, name)

@@ -1,4 +1,4 @@
-"""The training loop every method shares: it knows a model, a loss and a recipe, and nothing of methods or meters."""
+"""The training loop of all methods: it knows a model, a loss and a recipe, and nothing about methods or meters."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ Epoch = Callable[[int], tuple[float, float, float]]
 
 
 def fit(bench: Bench, model: nn.Module, loaders: Loaders, loss: Loss, task: Task) -> History:
-    """Train `model` in place by `task.recipe`, resuming an interrupted run; evaluate on the test set after every
-    `test_every`-th epoch and the last, off the meter.
+    """Train `model` in place by `task.recipe`; continues an interrupted run.
 
-    What is trained, and in which modes, says `loss.Loss`. The model of the last epoch is the result; the history's
-    `execution` says how the steps were executed. Reads of the task: recipe, profile, compile, train_precision. Raises
-    TrainingError as soon as an epoch's loss is not a finite number, ValueError where there is nothing to train. TF32
-    and cudnn's switches are set for the training alone.
+    Evaluates on the test set after every `test_every`-th epoch and after the last, off the meter. `loss.Loss` says
+    which parameters are trained, and in which modes. The model of the last epoch is the result; the history's
+    `execution` says how the steps were executed. Of the task it reads recipe, profile, compile and train_precision.
+    Raises TrainingError as soon as an epoch's loss is not a finite number, ValueError where there is nothing to train.
+    TF32 and cudnn's switches are set only during the training.
     """
     benchmark = task.profile == "fast" or original_of(task.recipe).cudnn_benchmark
-    # for the training alone: what comes after, an inference say, must not depend on it
+    # only during the training: later code, such as an inference, must not depend on it
     with switches(tf32=task.train_precision != "fp32", cudnn_benchmark=benchmark):
         return _fit(bench, model, loaders, loss, task)
 
@@ -102,11 +102,11 @@ def _book(run: Run, task: Task, epoch: int, sums: tuple[float, float, float]) ->
 
 
 def fast_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
-    """Data and sums stay on the device, nothing waits for it within an epoch, and steps are replayed from graphs."""
+    """Epochs that never wait for the device: data and sums stay on it, and steps are replayed from graphs."""
     totals = torch.zeros(3, dtype=torch.float64, device=bench.device)
     backend = graph_backend(bench.device)
     work = partial(_counted_step, run, task, loader, totals)
-    # a compilation within a capture would run what must not run there, and leave its choice in the graph
+    # a compilation within a capture would run code that must not run there, and leave its choice in the graph
     capturing = partial(torch.compiler.set_stance, "fail_on_recompile") if task.compile else nullcontext
     graphed = Graphed(work, backend, _objection(run.loss, task), capturing)
 
@@ -119,7 +119,7 @@ def fast_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
         if seen != loader.count:
             raise TrainingError(
                 f"epoch {number + 1} was to train on {loader.count} images, but the device counted {seen:.0f}: "
-                "steps were not replayed from their graphs as they should"
+                "some steps were not replayed from their graphs: please report this"
             )
         run.history.execution = {
             "profile": "fast",
@@ -136,9 +136,9 @@ def fast_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
 
 
 def _counted_step(run: Run, task: Task, loader: Loader, totals: Tensor, rows: Tensor) -> None:
-    """Everything a graph holds: the batch out of its rows, the step, and sums of loss, hits and images.
+    """Everything in a graph: the batch made from its rows, the step, and the sums of loss, hits and images.
 
-    Because the images are counted in here, their sum tells whether every replay took place.
+    The images are counted inside the graph, so their sum shows whether every replay took place.
     """
     images, labels, index = loader.batch(rows)
     value, logits = step(run, task, (images, labels, index))
@@ -148,7 +148,7 @@ def _counted_step(run: Run, task: Task, loader: Loader, totals: Tensor, rows: Te
 
 
 class _Steps(NamedTuple):
-    """What the steps of an epoch are made of: the training, its recipe, its images, and what works their rows."""
+    """What the steps of an epoch need: the training, its recipe, its images, and the function that runs a batch."""
 
     run: Run
     recipe: Recipe
@@ -157,7 +157,7 @@ class _Steps(NamedTuple):
 
 
 def _run_steps(bench: Bench, steps: _Steps, number: int) -> None:
-    """The steps of epoch `number`. Never waits for the device once graphs are there."""
+    """The steps of epoch `number`. Never waits for the device once the graphs are captured."""
     loader, recipe, count = steps.loader, steps.recipe, len(steps.loader)
     for done, rows in enumerate(torch.split(loader.choices(number), loader.batch_size)):
         steps.run.set_rate(rate(recipe, number * count + done, count))
@@ -166,13 +166,13 @@ def _run_steps(bench: Bench, steps: _Steps, number: int) -> None:
 
 
 def _kind_of_steps(loss: Loss, epoch: int) -> Hashable:
-    """What a loss calls the steps of an epoch; None where all are alike."""
+    """The loss's name for the kind of an epoch's steps; None where all epochs are alike."""
     kind: Callable[[int], Hashable] | None = getattr(loss, "kind_of_steps", None)
     return None if kind is None else kind(epoch)
 
 
 def _objection(loss: Loss, task: Task) -> str:
-    """Why the steps must not be captured; empty where nothing is known against it."""
+    """Why the steps must not be captured; empty where no reason is known."""
     if task.train_precision == "fp16":
         return "the gradient scaler of fp16 is not captured"
     if not getattr(loss, "capturable", False):
@@ -181,7 +181,7 @@ def _objection(loss: Loss, task: Task) -> str:
 
 
 def published_epochs(bench: Bench, run: Run, loader: Loader, task: Task) -> Epoch:
-    """The originals' loop: batches from worker processes, a step in the ordinary way, metrics read back."""
+    """The originals' loop: batches from worker processes, eager steps, metrics read back."""
     original = original_of(task.recipe)
     told = {"profile": "published", "memory_format": "contiguous", **original._asdict()}
     run.history.execution = {**told, **autocast_told(task.train_precision, bench.device)}

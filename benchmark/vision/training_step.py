@@ -19,8 +19,8 @@ from benchmark.vision.loss import Loss
 from benchmark.vision.memory import keep_freed_memory
 from benchmark.vision.modes import train_what_is_trained
 
-# torch writes its own place, in the temporary folder, into the environment as soon as it makes an optimiser; compiled
-# kernels are to outlive a reboot
+# torch writes its own cache folder, under the temporary folder, into the environment as soon as it makes an optimiser;
+# but compiled kernels must survive a reboot
 os.environ.setdefault(
     "TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "full-cycle-energy-benchmark" / "inductor")
 )
@@ -34,12 +34,11 @@ class TrainingError(Exception):
 
 @dataclass
 class History:
-    """What training saw: mean training loss and training accuracy in percent of every epoch; test accuracy in percent
-    of the epochs in `test_epochs`, counted from 1.
+    """The course of a training: mean loss and accuracy of every epoch, and test accuracy of some.
 
-    `execution` says how the steps were executed: profile, memory format, graph or the reason against one.
-    `skipped_steps` counts the steps that fp16's gradient scaler left out, `loss_scale` is its scale at the end; None
-    without a scaler.
+    Accuracies are in percent. `test_epochs` holds the numbers of the tested epochs, counted from 1. `execution` says
+    how the steps were executed: profile, memory format, graph or the reason against one. `skipped_steps` counts the
+    steps that fp16's gradient scaler left out, and `loss_scale` is its final scale; both are None without a scaler.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -56,8 +55,10 @@ class History:
         self.test_acc_pct.append(acc_pct)
 
     def values(self) -> dict[str, float]:
-        """The last epoch, which is the result, and the best one that was tested beside it, named so (chosen on the
-        test set: never a result)."""
+        """The accuracies of the last epoch, which is the result, and of the best tested one.
+
+        The best one is chosen on the test set, so it is never a result; its name says `best`.
+        """
         best = max(range(len(self.test_acc_pct)), key=self.test_acc_pct.__getitem__)
         scaled = {"skipped_steps": self.skipped_steps, "loss_scale": self.loss_scale}
         return {
@@ -74,8 +75,8 @@ class History:
 def autocast(precision: TrainPrecision, device: str, cache: bool = True) -> AbstractContextManager[None]:
     """The autocast region of a precision; nothing for fp32 and tf32.
 
-    `cache=False` where one module runs both with and without gradients inside: a weight that was cast without them
-    would be taken from the cache, and get none.
+    Set `cache=False` where one module runs both with and without gradients inside. Otherwise a weight that was cast
+    without gradients would be taken from the cache, and would get no gradient.
     """
     if precision == "bf16":
         return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, cache_enabled=cache)
@@ -85,8 +86,10 @@ def autocast(precision: TrainPrecision, device: str, cache: bool = True) -> Abst
 
 
 def autocast_told(precision: TrainPrecision, device: str) -> dict[str, str]:
-    """What a record says of autocast: its number format and, on a CPU, the instructions it has for it, without which
-    half precision is slower than fp32. Nothing for fp32 and tf32."""
+    """What a record says about autocast: its number format and, on a CPU, the instructions for this format.
+
+    Without such instructions half precision is slower than fp32. Empty for fp32 and tf32.
+    """
     if precision not in ("bf16", "fp16"):
         return {}
     kind = torch.device(device).type
@@ -98,14 +101,19 @@ def autocast_told(precision: TrainPrecision, device: str) -> dict[str, str]:
 
 
 def seed_everything(seed: int, first_epoch: int = 0) -> None:
-    """Seed torch's global generators (CPU and GPU): initial weights, dropout. A stage that trains on, after
-    `first_epoch` epochs, draws anew."""
-    torch.manual_seed(mix(seed, -first_epoch) if first_epoch else seed)  # the loader's draws have the positive numbers
+    """Seed torch's global generators (CPU and GPU), which draw initial weights and dropout.
+
+    A stage that continues a training, after `first_epoch` epochs, makes new draws.
+    """
+    torch.manual_seed(mix(seed, -first_epoch) if first_epoch else seed)  # the loader uses the positive numbers
 
 
 class Scaler:
-    """fp16's gradient scaler, `amp`, and on the device a count of the steps that it `skipped`; neither does anything
-    unless `enabled`. torch's defaults: scale 65536, twice after 2000 good steps in a row, half after a bad one."""
+    """fp16's gradient scaler, `amp`, and a count of the steps that it `skipped`, kept on the device.
+
+    Neither does anything unless `enabled`. It has torch's defaults: scale 65536, doubled after 2000 good steps in a
+    row, halved after a bad one.
+    """
 
     def __init__(self, device: str, enabled: bool) -> None:
         self.amp = torch.amp.GradScaler(torch.device(device).type, enabled=enabled)
@@ -123,7 +131,7 @@ class Scaler:
         self.skipped += self.amp.scale(self._one) < before  # the scale falls where a step was skipped, and only there
 
     def told(self) -> dict[str, int | float]:
-        """How many steps were skipped so far, and the scale; nothing without a scaler. Waits for the device."""
+        """The number of skipped steps so far, and the scale; empty without a scaler. Waits for the device."""
         if not self.amp.is_enabled():
             return {}
         return {"skipped_steps": int(self.skipped), "loss_scale": float(self.amp.get_scale())}
@@ -131,10 +139,10 @@ class Scaler:
 
 @dataclass
 class Run:
-    """Everything that changes while training, and so everything a checkpoint holds; and how a step is executed.
+    """Everything that changes during training, which is what a checkpoint holds, and how a step is executed.
 
-    `rate` is the learning rate as a tensor on the device, which a captured step reads anew at every replay; None
-    where the optimiser takes a number.
+    `rate` is the learning rate as a tensor on the device, which a captured step reads again at every replay; None where
+    the optimiser takes a number.
     """
 
     model: nn.Module
@@ -148,8 +156,7 @@ class Run:
     epoch: int = 0
 
     def begin(self, epoch: int) -> None:
-        """Everything in the mode in which it trains, and the loss told that epoch number `epoch` comes; see
-        `loss.Loss`."""
+        """Set the training modes of model and loss, and tell the loss the number of the epoch; see `loss.Loss`."""
         train_what_is_trained(self.model)
         train_what_is_trained(cast(nn.Module, self.loss))
         begin_epoch = getattr(self.loss, "begin_epoch", None)
@@ -157,7 +164,7 @@ class Run:
             begin_epoch(epoch)
 
     def set_rate(self, value: float) -> None:
-        """The learning rate of the next step; queued on the device where it lives there."""
+        """Set the learning rate of the next step; the change is queued where the rate is a tensor on the device."""
         if self.rate is not None:
             self.rate.fill_(value)
             return
@@ -178,13 +185,14 @@ class Run:
         }
 
     def restore(self, state: Mapping[str, Any], device: str) -> None:
-        """Take a checkpoint's place. Must come before any step is captured: it replaces the optimiser's tensors."""
+        """Continue from a checkpoint. Call it before any step is captured, because it replaces the optimiser's
+        tensors."""
         self.model.load_state_dict(state["model"])
         self.loss.load_state_dict(state["loss"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.rate is not None:
             for group in self.optimiser.param_groups:
-                group["lr"] = self.rate  # loading put a copy there, which set_rate would not reach
+                group["lr"] = self.rate  # loading put a copy there, and set_rate would not change it
         self.scaler.amp.load_state_dict(state["scaler"])
         self.history = History(**state["history"])
         self.scaler.skipped.fill_(self.history.skipped_steps or 0)
@@ -195,11 +203,11 @@ class Run:
 
 
 def start(model: nn.Module, loss: Loss, task: Task, device: str) -> Run:
-    """A run at its beginning, model and loss moved to `device`.
+    """A run at its beginning, with model and loss moved to `device`.
 
-    Fast: channels_last and one fused optimiser call with the rate as a tensor; on a CPU also an allocator that keeps
-    what is freed. Published: contiguous, and a loop over the parameters, as in the year of the originals. Raises
-    ValueError where nothing requires a gradient, or the loss hides modules.
+    Fast: channels_last and one fused optimiser call with the learning rate as a tensor; on a CPU the allocator also
+    keeps freed memory. Published: contiguous, and a loop over the parameters, as when the originals were written.
+    Raises ValueError where nothing requires a gradient, or the loss hides modules.
     """
     _refuse_hidden(model, loss)
     fast = task.profile == "fast"
@@ -228,7 +236,7 @@ PLAIN = frozenset(vars(nn.Module()))
 
 
 def _refuse_hidden(model: nn.Module, loss: Loss) -> None:
-    """Raise ValueError where a loss holds modules or parameters, not the model's, in plain lists, tuples or dicts."""
+    """Raise ValueError where a loss holds modules or parameters of its own in plain lists, tuples or dicts."""
     known = {id(part) for part in (*model.modules(), *model.parameters(), *loss.modules(), *loss.parameters())}
     for part in loss.modules():
         for name, value in vars(part).items():
@@ -245,11 +253,12 @@ ONEDNN_BLOCK = 16
 
 
 def safe_in_channels_last(model: nn.Module | Loss, device: str) -> bool:
-    """Whether training in channels_last is sound on a device.
+    """Whether training in channels_last is safe on a device.
 
     On a CPU the backward pass of a strided 1 x 1 convolution with fewer input channels than oneDNN's block writes
     beyond its buffer in that layout (oneDNN issue 6035, seen with torch 2.13.0 as heap corruption); shortcuts of narrow
-    or pruned networks are such convolutions. One without parameters belongs to a `Teacher`, which has no backward pass.
+    or pruned networks are such convolutions. A convolution without parameters belongs to a `Teacher`, which has no
+    backward pass.
     """
     if torch.device(device).type != "cpu":
         return True
@@ -265,8 +274,10 @@ def _has_parameters(module: nn.Module) -> bool:
 
 
 def sgd(parameters: list[nn.Parameter], recipe: Recipe, rate: Tensor | None) -> torch.optim.Optimizer:
-    """A recipe's SGD: one fused call with the learning rate as a tensor where `rate` is one, else a loop over the
-    parameters. A parameter without a gradient is left alone, and neither decays."""
+    """A recipe's SGD: one fused call where `rate` is a tensor, the learning rate; otherwise a loop over the parameters.
+
+    A parameter without a gradient does not change: it does not decay either.
+    """
     optimiser = torch.optim.SGD(
         parameters,
         lr=recipe.lr if rate is None else rate,
@@ -278,8 +289,8 @@ def sgd(parameters: list[nn.Parameter], recipe: Recipe, rate: Tensor | None) -> 
     )
     if rate is not None and recipe.momentum:
         for parameter in parameters:
-            # zeros give the first step the same result; made in it, they would be left unwritten by a step that the
-            # gradient scaler skips, and a graph captured in it would make them anew at every replay
+            # zeros give the first step the same result. Made inside that step, they would stay unwritten where the
+            # gradient scaler skips it, and a graph captured there would make them again at every replay
             optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimiser
 

@@ -1,10 +1,10 @@
 """A method of your own, outside the tree: stochastic weight averaging after the base training (Izmailov et al. 2018).
 
-This file and `configs/method/your_method.yaml` are all of it:
+The method consists of this file and `configs/method/your_method.yaml`:
 
     PYTHONPATH=examples/your_method energy-benchmark run --config-dir examples/your_method/configs method=your_method
 
-Planning imports this file, and planning needs no torch: what computes is imported where it is used.
+Planning imports this file, and planning must not import torch, so torch is imported inside the functions that use it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class Epoch(Params):
 
 
 class Averaging(Epoch):
-    """Parameters of `your_method:average`; `first_epoch` says which draws of the images the batch norms see."""
+    """Parameters of `your_method:average`; `first_epoch` says which random draws of images the batch norms see."""
 
 
 class WeightAveraging(Config):
-    """Train as always, go on for `epochs` epochs at a constant rate, and deploy the mean of the networks after each."""
+    """Train as usual, train `epochs` more epochs at a constant rate, and deploy the mean of the networks after each."""
 
     epochs: int = Field(default=5, ge=2)
     lr: float = Field(default=0.02, gt=0)
 
     def plan(self, task: Task) -> Plan:
-        """The base training that every method shares, a stage an epoch, and their mean: each with its own energy."""
+        """The base training that every method shares, one stage per epoch, and their mean, each with its own energy."""
         base = base_training(task)
         plain: Task = base.params.task  # type: ignore[attr-defined] # a stage's params are of any kind
         recipe = plain.recipe.model_copy(update={"epochs": 1, "lr": self.lr, "schedule": "constant"})
@@ -60,7 +60,7 @@ class WeightAveraging(Config):
 
 
 def train_on(bench: Bench, params: Epoch, trained: Output) -> Output:
-    """Train a network for one more epoch; hands it on."""
+    """Train a network for one more epoch and return it."""
     from benchmark.vision.data import loaders
     from benchmark.vision.training import fit, loss_of, seed_everything
 
@@ -74,7 +74,7 @@ def train_on(bench: Bench, params: Epoch, trained: Output) -> Output:
 
 
 def average(bench: Bench, params: Averaging, **visited: Output) -> Output:
-    """The mean of some networks' weights, with batch norms that have seen the training images once under it."""
+    """The mean of some networks' weights; its batch norms have then seen the training images once."""
     import torch
     from torch.optim.swa_utils import update_bn
 
@@ -110,7 +110,7 @@ def _output(bench: Bench, model: nn.Module, task: Task, values: dict[str, Any]) 
     from benchmark.vision.macs import count
     from benchmark.vision.network import freeze
 
-    with bench.paused():  # proving and counting a network is the suite's work, not the method's
+    with bench.paused():  # the suite, not the method, pays for proving and counting a network
         parameters, macs = count(model)
         network = freeze(model, task.model, task.data.classes, task.recipe)
     return Output(network=network, values={**values, "params": parameters, "macs": macs})

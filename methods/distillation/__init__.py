@@ -1,1 +1,1 @@
-"""Knowledge distillation on CIFAR: one file per paper, each the term that the paper adds to the student's loss."""
+"""Knowledge distillation on CIFAR: one file per paper, with the term that the paper adds to the student's loss."""

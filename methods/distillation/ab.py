@@ -15,8 +15,10 @@ SCALE = 3 / 1000
 
 @full_precision
 def boundaries(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """The squared hinge that moves pre-activations [B, C, H, W] past `margin` on the teacher's side of zero, summed
-    over all elements and divided by B."""
+    """The squared hinge that moves pre-activations [B, C, H, W] past `margin` on the teacher's side of zero.
+
+    Summed over all elements and divided by B.
+    """
     inactive = ((student > -margin) & (teacher <= 0)) * (student + margin).pow(2)
     active = ((student <= margin) & (teacher > 0)) * (student - margin).pow(2)
     return (inactive + active).sum() / len(student)
@@ -28,7 +30,9 @@ def connector(student: Shape, teacher: Shape) -> nn.Module:
 
 
 class AB(Term):
-    """The initial term: `boundaries` of connected pre-activations, the last stage weighing 1, each before it half."""
+    """The initial term: `boundaries` of connected pre-activations; each stage has half the weight of the next, the last
+    1.
+    """
 
     class Settings(Config):
         """The hinge's `margin`."""
@@ -55,8 +59,8 @@ class AB(Term):
 class Afterwards(Term):
     """The main term: nothing.
 
-    As shipped the networks are still asked for pre-activations. A wide ResNet in train mode then runs three batch
-    normalisations twice a step and updates their statistics twice.
+    As shipped, the networks still compute pre-activations. A wide ResNet in train mode then runs three batch
+    normalisations twice per step and updates their statistics twice.
     """
 
     student_view = teacher_view = View.PREACTIVATIONS

@@ -23,7 +23,7 @@ def correlation(student: Tensor, teacher: Tensor) -> Tensor:
 class CC(Term):
     """`correlation` of two linear embeddings of the pooled vectors.
 
-    As shipped the teacher's embedding trains too, with nothing but this term.
+    As shipped, the teacher's embedding trains too, and only by this term.
     """
 
     class Settings(Config):

@@ -1,4 +1,4 @@
-"""Which images CRD compares with: the positive first, then negatives of other classes."""
+"""Draws the images that CRD compares with: the positive first, then negatives of other classes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Positive = Literal["exact", "relax"]
 
 
 class Draw(nn.Module):
-    """`draw(labels, position)` gives int64 [B, 1 + m]: `position` itself, or with `relax` any image of the same class,
-    then m images drawn uniformly from those of other classes.
+    """`draw(labels, position)` gives int64 [B, 1 + m]: a positive, then m images drawn uniformly from other classes.
 
-    Without replacement where every class has so many others, else with (only a small training set has so few). Draws
-    depend on torch's global generators alone. Raises ValueError for a training set of a single class.
+    The positive is `position` itself, or with `relax` any image of the same class. The draw is without replacement if
+    every class has at least m images of other classes, and otherwise with replacement (only in a small training set).
+    Draws depend only on torch's global generators. Raises ValueError for a training set of a single class.
     """
 
     labels: Tensor
@@ -46,7 +46,7 @@ class Draw(nn.Module):
 
 
 class DrawOnDevice(Draw):
-    """Drawn where the labels lie, in one go for the whole batch."""
+    """Draws on the device of the labels, at once for the whole batch."""
 
     def forward(self, labels: Tensor, position: Tensor) -> Tensor:
         """See `Draw`."""
@@ -54,7 +54,7 @@ class DrawOnDevice(Draw):
         return torch.cat([self.positives(labels, position)[:, None], negatives], 1)
 
     def _distinct(self, labels: Tensor) -> Tensor:
-        # the greatest of independent keys: every subset of the other classes' images is equally likely
+        # taking the largest of independent keys makes every subset of the other classes' images equally likely
         shape, most = (len(labels), len(self.labels)), torch.iinfo(torch.int32).max
         keys = torch.randint(0, most, shape, dtype=torch.int32, device=labels.device)
         keys.masked_fill_(self.labels[None] == labels[:, None], -1)
@@ -67,8 +67,10 @@ class DrawOnDevice(Draw):
 
 
 class DrawOnHost(Draw):
-    """Drawn image by image with numpy's legacy generator, and copied to the device: what the original does in its
-    loader's workers, here in the training process."""
+    """Draws image by image with numpy's legacy generator, and copies the draws to the device.
+
+    The original does this in its loader's workers; here the training process does it.
+    """
 
     def __init__(self, labels: Tensor, negatives: int, positive: Positive) -> None:
         super().__init__(labels, negatives, positive)
@@ -78,13 +80,13 @@ class DrawOnHost(Draw):
     def forward(self, labels: Tensor, position: Tensor) -> Tensor:
         """See `Draw`."""
         seed = int(torch.randint(2**32 - 1, ()))
-        legacy = np.random.RandomState(seed)  # the original's work, and its time, is meant
+        legacy = np.random.RandomState(seed)  # as slow as the original, on purpose
         rows = [legacy.choice(self._others[k], self.negatives, self.with_replacement) for k in labels.tolist()]
         negatives = torch.from_numpy(np.stack(rows)).to(labels.device)
         return torch.cat([self.positives(labels, position)[:, None], negatives], 1)
 
 
 def _below(bounds: Tensor) -> Tensor:
-    """Uniform integers from 0 to below each of `bounds`."""
+    """Uniform integers, each at least 0 and below its entry of `bounds`."""
     drawn = (torch.rand(bounds.shape, device=bounds.device, dtype=torch.float64) * bounds).long()
     return torch.minimum(drawn, bounds - 1)

@@ -1,5 +1,7 @@
-"""CRD. Tian, Krishnan, Isola: Contrastive Representation Distillation (ICLR 2020), equations 17 to 19, with memories of
-all training images as shipped. CRD+KD is this term beside a weighted `kd`."""
+"""CRD. Tian, Krishnan, Isola: Contrastive Representation Distillation (ICLR 2020), equations 17 to 19.
+
+It has memories of all training images, as shipped. CRD+KD is this term together with a weighted `kd`.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,10 @@ def nce(x: Tensor, images: int) -> Tensor:
 
 
 def gathered(anchor: Tensor, memory: Tensor, contrast: Tensor, z: Tensor, temperature: float) -> Tensor:
-    """`nce` of exp(<memory[contrast], anchor> / T) / Z the original's way: [B, 1 + m, D] rows are copied out of memory.
+    """`nce` of exp(<memory[contrast], anchor> / T) / Z as in the original: copies [B, 1 + m, D] rows out of memory.
 
-    anchor [B, D], memory [n, D] (a constant), contrast int64 [B, 1 + m]. `z` is a scalar buffer: below zero it is set
-    once to n times the mean score, and kept. Waits for the device, as the original.
+    anchor [B, D], memory [n, D] (a constant), contrast int64 [B, 1 + m]. `z` is a scalar buffer. Where it is below
+    zero, it is set once to n times the mean score, and kept. Waits for the device, as the original does.
     """
     rows = memory.index_select(0, contrast.flatten()).view(*contrast.shape, -1)
     scores = torch.bmm(rows, anchor[:, :, None]).squeeze(2).div(temperature).exp()
@@ -43,23 +45,23 @@ def gathered(anchor: Tensor, memory: Tensor, contrast: Tensor, z: Tensor, temper
 
 
 def dense(anchor: Tensor, memory: Tensor, contrast: Tensor, z: Tensor, temperature: float) -> Tensor:
-    """What `gathered` gives, by one matrix product with the whole memory and its gradient by another.
+    """The value of `gathered`, by one matrix product with the whole memory; a second product gives the gradient.
 
-    Reads the memory twice instead of B (1 + m) rows three times, makes nothing of B (1 + m) D elements, keeps nothing
-    for the backward pass but a [B, D] gradient, so the memory may be written to at once, and never waits.
+    Reads the whole memory twice instead of B (1 + m) rows three times, and makes no tensor of B (1 + m) D elements. For
+    the backward pass it keeps only a [B, D] gradient, so the memory may be changed at once. Never waits for the device.
     """
     with torch.no_grad():
-        scores = anchor @ memory.T  # [B, n]: with m a third of n, cheaper than picking rows
+        scores = anchor @ memory.T  # [B, n]: as m is a third of n, this is cheaper than picking rows
         chosen = scores.gather(1, contrast).div_(temperature).exp_()
         z.copy_(torch.where(z < 0, chosen.mean() * len(memory), z))
         x = chosen.div_(z)
         value = nce(x, len(memory))
         noise = (contrast.shape[1] - 1) / len(memory)
-        slope = x.div_(x + (noise + EPS))  # of -log(1/(x + P)) by log x; the positive's lacks its -1
+        slope = x.div_(x + (noise + EPS))  # of -log(1/(x + P)) with respect to log x; without the positive's -1
         slope[:, 0] -= 1
         slope.div_(temperature * len(anchor))
         gradient = scores.zero_().scatter_add_(1, contrast, slope) @ memory
-    # adds nothing to the value, and its gradient is the one above
+    # this adds zero to the value and has the gradient computed above
     return value + ((anchor - anchor.detach()) * gradient).sum()
 
 
@@ -70,11 +72,11 @@ def unit(x: Tensor) -> Tensor:
 
 
 class CRD(Term):
-    """Each network's embedding against the other's memory: of the same image (as stored, never the current one), and
-    of `negatives` images of other classes.
+    """Compares each network's embedding with the other's memory: of the same image, and of `negatives` other images.
 
-    As shipped: the student learns from its own half alone, the other trains the teacher's embedding; Z is fixed by the
-    first batch; memories start unnormalised, and are written after they were read.
+    The stored entry of the same image is used, never the current embedding; the other images are of other classes. As
+    shipped, the student learns only from its own half, and the other half trains the teacher's embedding. The first
+    batch fixes Z. Memories start unnormalised, and are written after they are read.
     """
 
     class Settings(Config):
@@ -98,7 +100,7 @@ class CRD(Term):
         super().__init__()
         self.embed_student = nn.Linear(scene.student[-1][0], settings.dimensions)
         self.embed_teacher = nn.Linear(scene.teacher[-1][0], settings.dimensions)
-        # the original keeps its constants in a float32 vector: this is what it computes with
+        # the original keeps its constants in a float32 vector, so it computes with this rounded value
         self.temperature = torch.tensor(settings.temperature, dtype=torch.float32, device="cpu").item()
         self.momentum = settings.momentum
         bound = 1 / math.sqrt(settings.dimensions / 3)
@@ -112,17 +114,17 @@ class CRD(Term):
         self.capturable = not scene.published
 
     def forward(self, student: Answers, teacher: Answers, batch: Batch) -> Tensor:
-        """See `compare`, with negatives drawn anew."""
+        """See `compare`; draws new negatives."""
         contrast = self.draw(batch.labels, batch.position)
         ours, theirs = unit(self.embed_student(student.pooled)), unit(self.embed_teacher(teacher.pooled))
         return self.compare(ours, theirs, batch.position, contrast)
 
     @full_precision
     def compare(self, student: Tensor, teacher: Tensor, position: Tensor, contrast: Tensor) -> Tensor:
-        """The sum of both halves of unit embeddings [B, D], `contrast` int64 [B, 1 + m] with the positives first; then
-        the memories move towards them.
+        """The sum of both halves for unit embeddings [B, D]; then the memories move towards the embeddings.
 
-        As shipped the value has shape [1]; here it is a scalar.
+        `contrast` is int64 [B, 1 + m] with the positives first. As shipped the value has shape [1]; here it is a
+        scalar.
         """
         value = self.score(student, self.memory_teacher, contrast, self.z_student, self.temperature)
         value = value + self.score(teacher, self.memory_student, contrast, self.z_teacher, self.temperature)

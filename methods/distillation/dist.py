@@ -15,8 +15,10 @@ EPS = 1e-8
 
 
 def pearson(x: Tensor, y: Tensor) -> Tensor:
-    """The mean over rows of x and y [n, d] of their correlation; a constant row counts 0, for 1e-8 is added to the
-    product of the norms."""
+    """The mean correlation of the rows of x and y [n, d].
+
+    A constant row counts 0, because 1e-8 is added to the product of the norms.
+    """
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     norms = torch.linalg.vector_norm(x, dim=1) * torch.linalg.vector_norm(y, dim=1)
     correlations: Tensor = (x * y).sum(1) / (norms + EPS)

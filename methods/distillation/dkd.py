@@ -12,11 +12,12 @@ from methods.distillation.layers import full_precision
 from methods.distillation.term import Answers, Batch, Scene, Term, View
 
 FAR = 1000.0
-"""What is taken from the target's softened logit: its probability is then exactly zero."""
+"""Subtracted from the target's softened logit, so that its probability is exactly zero."""
 
 
 def targets(labels: Tensor, classes: int) -> Tensor:
-    """Where the label is, bool [B, classes]. (`functional.one_hot` asks the device for the largest label.)"""
+    """True at the label, bool [B, classes]. (`functional.one_hot` would wait for the device to find the largest
+    label.)"""
     return labels[:, None] == torch.arange(classes, device=labels.device)
 
 
@@ -24,7 +25,7 @@ def targets(labels: Tensor, classes: int) -> Tensor:
 def target_class(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """TCKD: T^2/B times the divergence of (target, all others) of logits [B, K].
 
-    The second entry is the sum of the other probabilities: 1 - p would lose all digits of a sure teacher.
+    The second entry is the sum of the other probabilities: 1 - p would lose all digits where the teacher is certain.
     """
     chosen = targets(labels, student.shape[1])
     value = student.new_zeros(())

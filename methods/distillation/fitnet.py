@@ -18,7 +18,7 @@ def hint(regressed: Tensor, teacher: Tensor) -> Tensor:
 
 
 class FitNet(Term):
-    """A regressed map of the student's against the teacher's. The regressor trains along."""
+    """The `hint` of a regressed student map and the teacher's map. The regressor trains with the student."""
 
     class Settings(Config):
         """`layer` is the entry of the feature list (as shipped: 2)."""
@@ -30,7 +30,7 @@ class FitNet(Term):
         self.layer = settings.layer
         last = min(len(scene.student), len(scene.teacher)) - 2
         if self.layer > last:
-            raise ValueError(f"layer={self.layer}: the last map that both networks have is {last}")
+            raise ValueError(f"layer={self.layer}: choose at most {last}, the last map that both networks have")
         self.regressor = ConvReg(scene.student[self.layer], scene.teacher[self.layer])
 
     def forward(self, student: Answers, teacher: Answers, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ from methods.distillation.layers import full_precision, match, square_map
 from methods.distillation.term import Answers, Batch, Scene, Term, middle
 
 SLOPE = 0.1
-"""Of every leaky ReLU."""
+"""The slope of every leaky ReLU."""
 
 
 class FactorSettings(Config):
@@ -24,8 +24,7 @@ class FactorSettings(Config):
 
 
 def _leaky(kind: Callable[..., nn.Module], widths: tuple[int, ...], norm: bool) -> nn.Sequential:
-    """3x3 layers of a kind through `widths`, each with a bias, batch normalisation where asked for, and a leaky
-    ReLU."""
+    """3x3 layers of a kind through `widths`, each with a bias, a leaky ReLU, and batch normalisation where `norm`."""
     layers: list[nn.Module] = []
     for c_in, c_out in pairwise(widths):
         norms = [nn.BatchNorm2d(c_out)] if norm else []
@@ -34,10 +33,10 @@ def _leaky(kind: Callable[..., nn.Module], widths: tuple[int, ...], norm: bool) 
 
 
 def factors(channels: int, rate: float) -> int:
-    """The channels of a factor of a map with so many. Raises ValueError where none would be left."""
+    """The number of channels in the factor of a map with `channels`. Raises ValueError where it would be 0."""
     found = int(channels * rate)
     if not found:
-        raise ValueError(f"rate={rate} leaves none of {channels} channels to the factor")
+        raise ValueError(f"rate={rate} leaves none of {channels} channels in the factor: raise the rate")
     return found
 
 
@@ -55,7 +54,7 @@ def reconstruction(decoded: Tensor, teacher: Tensor) -> Tensor:
 
 @full_precision
 def transfer(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean absolute difference of two factors, reduced as attention maps.
+    """The mean absolute difference of two factors, after these are reduced to attention maps.
 
     As shipped: equation 2 normalises the factors themselves, element by element, without the mean over channels.
     """
@@ -66,7 +65,7 @@ def transfer(student: Tensor, teacher: Tensor) -> Tensor:
 class Paraphrasing(Term):
     """The initial term: an autoencoder of the teacher's last map.
 
-    As shipped it has no normalisation, and behind an untrained teacher its loss may run away.
+    As shipped it has no normalisation, and behind an untrained teacher its loss may diverge.
     """
 
     Settings = FactorSettings
@@ -86,9 +85,9 @@ class Paraphrasing(Term):
 
 
 class FT(Term):
-    """The main term: the translated student against the factor of the trained, now frozen, paraphraser.
+    """The main term: compares the translated student with the factor of the trained and frozen paraphraser.
 
-    `scene.prepared` must hold what `Paraphrasing` handed on.
+    `scene.prepared` must hold the tensors of the trained `Paraphrasing`.
     """
 
     Settings = FactorSettings
@@ -109,7 +108,7 @@ class FT(Term):
         shapes = {name: tensor.shape for name, tensor in self.encoder.state_dict().items()}
         if {name: tensor.shape for name, tensor in trained.items()} != shapes:
             raise ValueError(
-                "FT's initial and main stage have different rates: initial.settings.rate = term.settings.rate"
+                "FT's initial and main stage have different rates: set initial.settings.rate to term.settings.rate"
             )
         self.encoder.load_state_dict(trained)
         self.encoder.requires_grad_(False)

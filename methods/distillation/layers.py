@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 def full_precision(formula: Callable[P, R]) -> Callable[P, R]:
-    """Have a formula computed outside autocast, on float32 copies of half-precision tensors.
+    """Make a formula compute outside autocast, on float32 copies of half-precision tensors.
 
     Autocast would run the matrix products and means of SP, NST, CRD, DIST and standardised logits in half precision.
     """
@@ -42,7 +42,7 @@ def _widened(leaf: object) -> object:
 
 
 def match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps [B, C, H, W] at one size: the larger is average-pooled to the smaller."""
+    """Two maps [B, C, H, W] of the same size: the larger is average-pooled to the smaller."""
     ours, theirs = student.shape[2], teacher.shape[2]
     if ours > theirs:
         return functional.adaptive_avg_pool2d(student, (theirs, theirs)), teacher
@@ -59,7 +59,8 @@ def square_map(maps: Tensor) -> Tensor:
 def inner_products(x: Tensor, y: Tensor, broadcast: bool) -> Tensor:
     """All <x_i, y_j> of vectors x [B, n, d] and y [B, m, d]: [B, n, m].
 
-    `broadcast` makes the tensor of [B, n, m, d] elements that the original makes; else a batched matrix product.
+    With `broadcast` it makes the tensor of [B, n, m, d] elements as in the original; otherwise it uses a batched matrix
+    product.
     """
     if broadcast:
         return (x.unsqueeze(2) * y.unsqueeze(1)).sum(-1)
@@ -67,11 +68,11 @@ def inner_products(x: Tensor, y: Tensor, broadcast: bool) -> Tensor:
 
 
 class ConvReg(nn.Sequential):
-    """A convolution (with bias) that brings a student's map to the teacher's shape, then batch normalisation and, with
-    `relu`, a ReLU.
+    """A convolution (with bias) from a student's map to the teacher's shape, then batch norm and, with `relu`, a ReLU.
 
-    Twice the size: 3x3 with stride 2; half: transposed 4x4 with stride 2; at least the size: a plain convolution just
-    large enough. Raises ValueError for any other pair of sizes. Source: RepDistiller's regressor of FitNets.
+    If the student's map is twice as large, it is a 3x3 convolution with stride 2; if half as large, a transposed 4x4
+    with stride 2; if at least as large, a plain convolution with a kernel just large enough. Raises ValueError for any
+    other pair of sizes. Source: RepDistiller's regressor of FitNets.
     """
 
     def __init__(self, student: Shape, teacher: Shape, relu: bool = True) -> None:
@@ -83,5 +84,7 @@ class ConvReg(nn.Sequential):
         elif ours >= theirs:
             conv = nn.Conv2d(c_in, c_out, 1 + ours - theirs)
         else:
-            raise ValueError(f"no convolution brings a {ours}x{ours} map to {theirs}x{theirs}")
+            raise ValueError(
+                f"no convolution turns a {ours}x{ours} map into a {theirs}x{theirs} map: choose another pair"
+            )
         super().__init__(conv, nn.BatchNorm2d(c_out), *([nn.ReLU()] if relu else []))

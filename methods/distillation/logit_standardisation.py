@@ -24,7 +24,7 @@ def standardised(answers: Answers) -> Answers:
 
 
 class StandardisedKD(KD):
-    """KD of standardised logits. T^2 knows the base temperature alone; a sample's own is T times its deviation."""
+    """KD of standardised logits. T^2 uses the base temperature only; a sample's own one is T times its deviation."""
 
     def forward(self, student: Answers, teacher: Answers, batch: Batch) -> Tensor:
         """See `kd.divergence`."""

@@ -12,8 +12,8 @@ from methods.distillation.term import Answers, Batch, NoSettings, Scene, Term
 def kernel(x: Tensor, y: Tensor, broadcast: bool) -> Tensor:
     """The mean of <x_i, y_j>^2 over B, i and j of vectors x [B, n, d] and y [B, m, d]: degree two, no constant.
 
-    `broadcast` takes the original's way, a tensor of B n m d elements. Else a batched product of the smaller kind:
-    sum_ij <x_i, y_j>^2 = <X^T X, Y^T Y> with two d x d matrices where d is less than n and m.
+    With `broadcast` it computes as the original does, with a tensor of B n m d elements. Otherwise it uses the smaller
+    batched product: where d is less than n and m, sum_ij <x_i, y_j>^2 = <X^T X, Y^T Y> with two d x d matrices.
     """
     batch, n, d = x.shape
     m = y.shape[1]
@@ -24,8 +24,10 @@ def kernel(x: Tensor, y: Tensor, broadcast: bool) -> Tensor:
 
 @full_precision
 def selectivity(student: Tensor, teacher: Tensor, broadcast: bool) -> Tensor:
-    """k(T, T) + k(S, S) - 2 k(S, T) of maps [B, C, H, W], each channel a vector of unit norm over HW; the larger map is
-    pooled."""
+    """k(T, T) + k(S, S) - 2 k(S, T) of maps [B, C, H, W].
+
+    Each channel is a vector of unit norm over HW; the larger map is pooled.
+    """
     student, teacher = match(student, teacher)
     s, t = functional.normalize(student.flatten(2), dim=2), functional.normalize(teacher.flatten(2), dim=2)
     return kernel(t, t, broadcast) + kernel(s, s, broadcast) - 2 * kernel(s, t, broadcast)

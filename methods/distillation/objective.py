@@ -1,4 +1,4 @@
-"""The student's whole loss: weighted cross-entropy, softened divergence and a paper's term."""
+"""The student's whole loss: weighted cross-entropy, softened divergence and the term of a paper."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from methods.distillation.params import Weights
 from methods.distillation.term import Answers, Batch, Term, View
 
 INITIAL = Weights(ce=None)
-"""An initial stage trains with its term alone."""
+"""The weights of an initial stage, which trains only with its term."""
 
 
 class AnsweringTeacher(Protocol):
-    """A frozen network that is asked without a gradient: `benchmark.vision.teacher.Teacher`."""
+    """A frozen network that answers without gradients: `benchmark.vision.teacher.Teacher`."""
 
     def logits(self, images: Tensor) -> Tensor: ...
     def features(self, images: Tensor, preact: bool = False) -> tuple[list[Tensor], Tensor]: ...
@@ -27,11 +27,11 @@ NOTHING = Answers([], torch.empty(0))
 
 
 class Objective(nn.Module):
-    """The loss of distillation, as the training loop takes it.
+    """The loss of distillation, in the form that the training loop needs.
 
-    `no_waste` leaves out what the original computes and does not use: a divergence of weight zero, and answers of a
-    network that nothing else needs. Training goes on alike, but the logits returned are the teacher's where the student
-    was not asked (the initial stage of FT).
+    `no_waste` leaves out what the original computes but does not use: a divergence of weight zero, and answers of a
+    network that no part needs. The training is the same, but where the student does not run (the initial stage of FT)
+    the returned logits are the teacher's.
     """
 
     ramp: Tensor
@@ -51,7 +51,7 @@ class Objective(nn.Module):
 
     @property
     def capturable(self) -> bool:
-        """Whether the term is."""
+        """Whether the term is capturable."""
         return self.term.capturable
 
     def begin_epoch(self, epoch: int) -> None:
@@ -78,7 +78,7 @@ class Objective(nn.Module):
 
 
 def look(network: nn.Module, images: Tensor, view: View) -> Answers:
-    """What a network in training shows of images [B, 3, 32, 32]."""
+    """The answers of a network in training to images [B, 3, 32, 32], as `view` asks."""
     if view is View.LOGITS:
         return Answers([], network(images))
     features = cast(Any, network).features

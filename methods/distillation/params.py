@@ -1,4 +1,4 @@
-"""What distillation is told: which terms, how they are set and how they weigh. Torch-free."""
+"""The parameters of distillation: the terms, their settings and their weights. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from benchmark.plan.task import Config, Params, Task
 
 
 def _one_spelling(value: Any) -> Any:
-    """4.0 is 4: one setting must not have two keys."""
+    """Turn 4.0 into 4, because one setting must not have two keys."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 Value = Annotated[StrictInt | StrictFloat | StrictStr, BeforeValidator(_one_spelling)]
-"""A number or a text as the YAML means it; True and '4' are no numbers."""
+"""A number or a text, as written in the YAML; True and '4' are not numbers."""
 
 OTHERS = "others"
-"""In `Choice.tuned`: what all pairs get that have no entry of their own."""
+"""The entry of `Choice.tuned` for all pairs without an entry of their own."""
 
 
 class Weights(Config):
-    """gamma CE + alpha KL + beta term, as RepDistiller has it; without CE or KL (None) the method has no such part.
+    """gamma CE + alpha KL + beta term, as in RepDistiller; None for CE or KL means that the method has no such part.
 
-    A weight of zero is another thing: RepDistiller computes the divergence of every method and then weighs it with
-    zero. The term's own weight may be None in a YAML: tuned for the pair. `ramp_epochs` lets it grow linearly from 1/n
-    in the first epoch to the whole in the n-th.
+    A weight of zero is different: RepDistiller computes the divergence of every method and multiplies it by zero. The
+    term's weight may be None in a YAML: it is then the one tuned for the pair. With `ramp_epochs` = n the term's weight
+    grows linearly, from 1/n of its value in the first epoch to the full value in the n-th.
     """
 
     ce: float | None = Field(default=1, ge=0)
@@ -38,23 +38,25 @@ class Weights(Config):
 
 
 class TermChoice(Config):
-    """A paper's term: its class as `module:Class`, and the values of that class's own `Settings`; None: tuned for the
-    pair."""
+    """A paper's term: its class as `module:Class`, and values for this class's `Settings` (None: tuned for the
+    pair)."""
 
     kind: str = Field(pattern=r"^[\w.]+:\w+$")
     settings: dict[str, Value | None] = Field(default_factory=dict)
 
 
 class Tuned(Config):
-    """What a paper's authors tuned for a pair: the term's weight, and settings of the term."""
+    """The values that a paper's authors tuned for a pair: the term's weight, and settings of the term."""
 
     weight: float | None = Field(default=None, ge=0)
     settings: dict[str, Value] = Field(default_factory=dict)
 
 
 class Choice(Config):
-    """A method as its YAML has it: the main term, its weights, the initial term where the method has one, and what was
-    tuned by pair (`teacher__student`, or `others`)."""
+    """A method as in its YAML: the main term, its weights, the initial term (if any), and values tuned for pairs.
+
+    The tuned values are named by pair (`teacher__student`, or `others`).
+    """
 
     term: TermChoice
     weights: Weights
@@ -62,9 +64,10 @@ class Choice(Config):
     tuned: dict[str, Tuned] = Field(default_factory=dict)
 
     def for_pair(self, teacher: str, student: str) -> Self:
-        """The same method for two networks of the zoo, named as in `vgg13`, with nothing left open.
+        """The same method for two networks of the zoo, named as in `vgg13`, with a value for everything.
 
-        What is left open takes the pair's own value, else that of `others`. Raises ValueError where neither has one.
+        A value of None is replaced by the pair's tuned value, or by that of `others`. Raises ValueError where neither
+        exists.
         """
         pair, rest = (self.tuned.get(name, Tuned()) for name in (f"{teacher}__{student}", OTHERS))
         weight = self.weights.term
@@ -87,11 +90,11 @@ def _filled(settings: Mapping[str, Value | None], tuned: Mapping[str, Value]) ->
 
 
 class Learning(Params):
-    """What the stages of distillation share. `task` is the student's, its recipe that of the stage; `no_waste` leaves
-    out what changes nothing.
+    """The common parameters of distillation's stages.
 
-    A stage goes on after the `first_epoch` epochs of an initial one: its draws (order of the images, crops, flips) are
-    theirs continued, as from the one loader of the original.
+    `task` is the student's, with the recipe of the stage; `no_waste` leaves out unused computations. A stage comes
+    after the `first_epoch` epochs of an initial stage, if any. Its random draws (order of the images, crops, flips)
+    continue those of the initial stage, as with the single loader of the original.
     """
 
     task: Task

@@ -13,7 +13,7 @@ EPS = 1e-7
 
 def affinities(x: Tensor) -> Tensor:
     """The conditional probabilities [B, B] of rows x [B, D]: cosines shifted to [0, 1], each row divided by its sum."""
-    # the norm's gradient at a vector of zeros is 0 here; spelled out as in the original it would be NaN
+    # the norm's gradient at a vector of zeros is 0 here; written out as in the original it would be NaN
     unit = x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + EPS)
     unit = torch.where(unit.isnan(), 0.0, unit)
     cosines = (unit @ unit.mT + 1) / 2

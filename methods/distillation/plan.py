@@ -1,5 +1,4 @@
-"""Distillation as a plan: a teacher, an initial stage where the method has one, and the student's training. No
-torch."""
+"""Distillation as a plan: a teacher, an initial stage (if any), and the student's training. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,12 +14,12 @@ from methods.distillation.params import Choice, Distilling, Preparing
 
 
 class Distillation(Choice):
-    """Train a teacher, then its student by the labels and by what the teacher shows; deploy the student.
+    """Train a teacher, then its student by the labels and the teacher's answers; deploy the student.
 
-    `variant=as_shipped` computes what RepDistiller computes; `no_waste` leaves out what changes nothing. The initial
-    stage takes a share `initial_epochs` of the student's epochs, at least one, at a constant rate: the first of
-    `initial_lr` whose pattern fits the student's name, else that of its recipe; at smoke scale `initial_lr_smoke`,
-    where that is given, for there the teacher is untrained.
+    `variant=as_shipped` computes what RepDistiller computes; `no_waste` leaves out unused computations. The initial
+    stage takes a share `initial_epochs` of the student's epochs, at least one, at a constant rate. This rate is the
+    first of `initial_lr` whose pattern fits the student's name, or else the rate of the student's recipe. At smoke
+    scale it is `initial_lr_smoke`, where given, because the teacher is untrained there.
     """
 
     variant: Literal["as_shipped", "no_waste"] = "as_shipped"
@@ -29,8 +28,11 @@ class Distillation(Choice):
     initial_lr_smoke: float | None = Field(default=None, gt=0)
 
     def plan(self, task: Task) -> Plan:
-        """The teacher's training, which is that of its baseline; the initial stage; distillation, whose student starts
-        from the weights of its own baseline, or from the initial stage's."""
+        """The teacher's training, the initial stage (if any), and distillation.
+
+        The teacher's training is that of its baseline. The student starts from the first weights of its own baseline,
+        or from the initial stage's network.
+        """
         teacher = teacher_training(task)
         inputs, steps = {"teacher": teacher}, [(Phase.BASE, teacher)]
         choice, student, no_waste = self._for(task), plain(task), self.variant == "no_waste"
@@ -51,11 +53,13 @@ class Distillation(Choice):
         return Plan(steps=tuple(steps), network=distilled, deploy=Precision(task.deploy_precision))
 
     def check(self, task: Task) -> None:
-        """Raise ValueError where a network cannot be built, the method does not exist for this pair, or the recipe
-        does not suit it: rehearsed on the meta device."""
+        """Raise ValueError where a network cannot be built, or the method does not fit the pair or the recipe.
+
+        A rehearsal on the meta device shows this.
+        """
         if task.recipe.label_smoothing:
             raise ValueError(
-                f"recipe.label_smoothing={task.recipe.label_smoothing:g}: distillation has its own soft labels beside "
+                f"recipe.label_smoothing={task.recipe.label_smoothing:g}: distillation already adds soft labels to "
                 "the plain ones: use recipe.label_smoothing=0"
             )
         for network in (task, teacher_task(task)):
@@ -69,7 +73,7 @@ class Distillation(Choice):
         return self.for_pair(_short(task.teacher.name), _short(task.model.name))
 
     def _initial_recipe(self, task: Task) -> Recipe:
-        """The student's recipe at a constant rate, a share as long; nobody looks at its tests but the last."""
+        """The student's recipe at a constant rate and a share of its length; it is tested only at the end."""
         recipe = task.recipe
         epochs = max(1, round(self.initial_epochs * recipe.epochs))
         update = {
@@ -90,7 +94,9 @@ class Distillation(Choice):
 
 
 def _short(model: str) -> str:
-    """`vgg13` of `repdistiller/vgg13`: what pairs are named by. Another family's network of that name is another one,
-    and nobody tuned anything for it."""
+    """`vgg13` from `repdistiller/vgg13`, as in the names of pairs.
+
+    A network of another family keeps its full name: it is a different network, and nothing was tuned for it.
+    """
     family, _, name = model.rpartition("/")
     return name if family == "repdistiller" else model

@@ -10,14 +10,14 @@ from methods.distillation.layers import full_precision
 from methods.distillation.term import Answers, Batch, NoSettings, Scene, Shape, Term, View, same_length
 
 WIDEST = 512
-"""Channels of a fusion, at most; fixed in the code."""
+"""The largest number of channels of a fusion; a constant in the authors' code."""
 
 
 class ABF(nn.Module):
-    """Attention-based fusion of a level with what the coarser level hands down.
+    """Attention-based fusion of a level with the residual of the coarser level.
 
-    student [C_s, h, h] goes to `mid` channels, is fused by two sigmoids (no softmax) with the residual, resized to the
-    teacher's size and convolved to its channels. Every resize takes the nearest element.
+    The student's map [C_s, h, h] is convolved to `mid` channels, fused with the residual by two sigmoids (no softmax),
+    resized to the teacher's size and convolved to its channels. Every resize takes the nearest element.
     """
 
     def __init__(self, student: Shape, teacher: Shape, mid: int, fuse: bool) -> None:
@@ -30,10 +30,10 @@ class ABF(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type] # a sequence gives plain modules
 
     def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The level's output in the teacher's shape, and what it hands to the finer level."""
+        """The level's output in the teacher's shape, and the residual for the finer level."""
         fused: Tensor = self.reduce(x)
         if self.attention is not None:
-            assert residual is not None, "only the coarsest level goes without"
+            assert residual is not None, "only the coarsest level has no residual"
             residual = functional.interpolate(residual, size=x.shape[2:], mode="nearest")
             weights = torch.sigmoid(self.attention(torch.cat([fused, residual], 1)))
             fused = fused * weights[:, :1] + residual * weights[:, 1:]
@@ -44,8 +44,11 @@ class ABF(nn.Module):
 
 @full_precision
 def hierarchical(student: Tensor, teacher: Tensor) -> Tensor:
-    """HCL: the mean squared differences of maps [B, C, h, h] as they are and pooled to 4, 2 and 1 (below h), each
-    weighing half of the one before, over the sum of the weights."""
+    """HCL: a weighted mean of the mean squared differences of maps [B, C, h, h], unpooled and pooled to 4, 2 and 1.
+
+    Only sizes below h are used. Each weight is half of the one before, and the sum is divided by the sum of the
+    weights.
+    """
     value, weight, total = functional.mse_loss(student, teacher), 1.0, 1.0
     for size in (4, 2, 1):
         if size >= student.shape[2]:
@@ -63,10 +66,10 @@ def levels(features: list[Tensor]) -> list[Tensor]:
 
 
 class ReviewKD(Term):
-    """The sum of `hierarchical` over the levels, the student's after fusion, the teacher's before activation."""
+    """The sum of `hierarchical` over the levels: the student's maps after fusion, the teacher's before activation."""
 
     student_view, teacher_view = View.FEATURES, View.PREACTIVATIONS
-    least_images = 2  # batch normalisation of a single pixel
+    least_images = 2  # because of batch normalisation of a single pixel
 
     def __init__(self, scene: Scene, settings: NoSettings) -> None:
         super().__init__()

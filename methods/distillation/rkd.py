@@ -15,8 +15,9 @@ from methods.distillation.term import Answers, Batch, Scene, Term
 def distances(x: Tensor) -> Tensor:
     """The Euclidean distances of rows x [B, D], in units of their mean over distinct rows: [B, B], zero diagonal.
 
-    Squares are at least 1e-12, so every distinct pair counts in the mean, even of equal rows. From differences, as
-    `angles` needs them anyway: a matrix product would cancel, and in TF32 lose a tenth of the distance of like rows.
+    Squares are at least 1e-12, so every distinct pair counts in the mean, even a pair of equal rows. Distances are
+    computed from differences, which `angles` needs anyway. A matrix product would suffer from cancellation, and in TF32
+    would lose a tenth of the distance of similar rows.
     """
     apart = (x[:, None] - x[None]).pow(2).sum(2).clamp(min=1e-12).sqrt()
     apart = apart.masked_fill(torch.eye(len(x), dtype=torch.bool, device=x.device), 0)
@@ -24,7 +25,7 @@ def distances(x: Tensor) -> Tensor:
 
 
 def angles(x: Tensor) -> Tensor:
-    """The cosines <e_ij, e_ik>, e_ij the unit vector from row i of x [B, D] to row j: [B, B, B]."""
+    """The cosines <e_ij, e_ik>, where e_ij is the unit vector from row i of x [B, D] to row j: [B, B, B]."""
     directions = functional.normalize(x[None] - x[:, None], dim=2)
     return directions @ directions.mT
 

@@ -11,9 +11,9 @@ from methods.distillation.term import Answers, Batch, NoSettings, Scene, Term
 
 @full_precision
 def similarity(student: Tensor, teacher: Tensor) -> Tensor:
-    """||G_t - G_s||_F^2 / B^2 of maps [B, ...], G the inner products of the images, its rows of unit norm.
+    """||G_t - G_s||_F^2 / B^2 of maps [B, ...], where G holds the inner products of the images, with rows of unit norm.
 
-    The two may have any shapes. As shipped the value has shape [1]; here it is a scalar.
+    The two maps may have any shapes. As shipped the value has shape [1]; here it is a scalar.
     """
     ours, theirs = (functional.normalize(x @ x.mT) for x in (student.flatten(1), teacher.flatten(1)))
     return (theirs - ours).pow(2).mean()

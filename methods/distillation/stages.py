@@ -19,7 +19,7 @@ from methods.distillation.wiring import build_term, freeze_but, handed_on, shape
 
 
 class Ready(NamedTuple):
-    """What a stage begins with."""
+    """The student, the batches and the teacher at the beginning of a stage."""
 
     student: nn.Module
     teacher: AnsweringTeacher
@@ -28,8 +28,11 @@ class Ready(NamedTuple):
 
 
 def initial(bench: Bench, params: Preparing, teacher: Output) -> Output:
-    """Train what a method trains before the student learns from labels: the student's stem and stages (AB, FSP), or
-    modules of its own (FT). Hands on the student, and the tensors that the main stage needs."""
+    """Train what a method trains before the student learns from labels.
+
+    These are the student's stem and stages (AB, FSP), or the method's own modules (FT). Returns the student, and the
+    tensors that the main stage needs.
+    """
     task = params.task
     student, asked, batches, scene = _ready(bench, params, teacher)
     term = build_term(params.term, scene)
@@ -38,11 +41,13 @@ def initial(bench: Bench, params: Preparing, teacher: Output) -> Output:
     try:
         history = fit(bench, student, batches, objective, task)
     except TrainingError as error:
-        raise TrainingError(f"initial stage: {error}; its rate is method.initial_lr, where a name fits") from error
+        raise TrainingError(
+            f"initial stage: {error}; its rate is method.initial_lr, if that has an entry for the student"
+        ) from error
     values = {"loss_first_epoch": history.loss[0], "loss": history.loss[-1], "epochs": len(history.loss)}
     with bench.paused():
         values |= {"trained_params": _trained(student, objective)}
-        student.requires_grad_(True)  # the classifier was held for this stage alone
+        student.requires_grad_(True)  # the classifier was frozen only for this stage
         network = freeze(student, task.model, task.data.classes, task.recipe)
     # no accuracies: the classifier is untrained, and without waste the logits may be the teacher's
     details = {"loss": history.loss, "execution": history.execution}
@@ -50,7 +55,8 @@ def initial(bench: Bench, params: Preparing, teacher: Output) -> Output:
 
 
 def distil(bench: Bench, params: Distilling, teacher: Output, initial: Output | None = None) -> Output:
-    """Train a fresh student, or that of an initial stage, by labels and teacher; hands on that of the last epoch."""
+    """Train a new student, or that of an initial stage, by labels and teacher; returns the student of the last
+    epoch."""
     task = params.task
     student, asked, batches, scene = _ready(bench, params, teacher, initial)
     objective = Objective(asked, build_term(params.term, scene), params.weights, params.no_waste)
@@ -66,13 +72,16 @@ def distil(bench: Bench, params: Distilling, teacher: Output, initial: Output | 
 
 
 def _ready(bench: Bench, params: Learning, teacher: Output, earlier: Output | None = None) -> Ready:
-    """A fresh student (that of its own baseline: the same seed draws the same weights), or that of an earlier stage;
-    its batches, drawn on after `first_epoch` epochs; and the teacher."""
+    """A new student or that of an earlier stage, its batches, and the teacher.
+
+    A new student has the first weights of its own baseline, because the same seed draws the same weights. The random
+    draws of the batches continue after `first_epoch` epochs.
+    """
     task, classes = params.task, params.task.data.classes
     seed_everything(task.seed, params.first_epoch)
     student = build_model(task.model, classes) if earlier is None else load(_network(earlier))
     taught, asked = teacher_of(_network(teacher), task)
-    with bench.paused():  # neither is training; the image set lies in memory from here on
+    with bench.paused():  # neither line is training; the images are in memory from here on
         prove(student, task.model, classes)  # a network that cannot be stored is refused before it is trained
         batches = loaders(task, bench.data_dir, bench.device, params.first_epoch)
     scene = Scene(
@@ -91,5 +100,5 @@ def _network(given: Output) -> Network:
 
 
 def _trained(*owners: nn.Module) -> int:
-    """How many numbers the optimiser moved."""
+    """The number of scalars that the optimiser changed."""
     return sum(p.numel() for owner in owners for p in owner.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""The teacher of a stage: the network that its own stage trained, given images as it knows them."""
+"""The teacher of a stage, which sees images normalised as in its own training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from methods.distillation.objective import AnsweringTeacher
 
 
 class Renormalised(nn.Module):
-    """A teacher that is given images as its student's recipe normalises them (`mean`, `std`), and sees them as its own
-    network's recipe does."""
+    """A teacher that takes images normalised by its student's recipe (`mean`, `std`), and normalises them by its
+    own."""
 
     factor: Tensor
     shift: Tensor
@@ -36,9 +36,9 @@ class Renormalised(nn.Module):
 
 
 def teacher_of(network: Network, task: Task) -> tuple[nn.Module, AnsweringTeacher]:
-    """The teacher's network as it was trained, and its frozen copy to ask about the student's images.
+    """The teacher's network as it was trained, and its frozen copy that answers to the student's images.
 
-    The published profile keeps every layer in its place, the fast one folds batch norms.
+    The published profile keeps every layer in its place; the fast profile folds batch norms.
     """
     module = load(network)
     teacher = Teacher(module, fold=task.profile == "fast")
@@ -47,6 +47,6 @@ def teacher_of(network: Network, task: Task) -> tuple[nn.Module, AnsweringTeache
         return module, teacher
     if task.recipe.cutout:
         raise ValueError(
-            "recipe.cutout: the teacher normalises images otherwise, and would see no zeros where they are cut"
+            "set recipe.cutout=0: the teacher normalises images differently, and would see no zeros where they are cut"
         )
     return module, Renormalised(teacher, network, mean, std)

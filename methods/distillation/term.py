@@ -1,4 +1,4 @@
-"""What a paper's file is written against: what it may see of both networks, and what it gives back."""
+"""The interface of a paper's term: what it may see of both networks, and what it returns."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ Shape = tuple[int, ...]
 
 
 class View(Enum):
-    """What a network is asked for: its logits, its features too, or these with the maps of the stages before their
-    last ReLU."""
+    """What a network must return: its logits; also its features; or features with stage maps before their last ReLU."""
 
     LOGITS = "logits"
     FEATURES = "features"
@@ -25,15 +24,17 @@ class View(Enum):
 
 
 class Answers(NamedTuple):
-    """What a network shows of a batch: logits [B, K], and the list f[0], ..., f[-1] of
-    `benchmark.vision.models.repdistiller.interface.FeatureNetwork` where it was asked for features (else empty)."""
+    """A network's answers to a batch: logits [B, K], and its feature list where features were asked for (else empty).
+
+    The list is f[0], ..., f[-1] of `benchmark.vision.models.repdistiller.interface.FeatureNetwork`.
+    """
 
     features: list[Tensor]
     logits: Tensor
 
     @property
     def middle(self) -> list[Tensor]:
-        """f[1..-2]: the maps of the stages, stem and pooled vector left out."""
+        """f[1..-2]: the maps of the stages, without stem and pooled vector."""
         return self.features[1:-1]
 
     @property
@@ -43,7 +44,7 @@ class Answers(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What else a term may know of a batch: labels, and each image's position in the training set, both int64 [B]."""
+    """Further data of a batch: labels, and each image's position in the training set, both int64 [B]."""
 
     labels: Tensor
     position: Tensor
@@ -51,11 +52,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """What a term is built for.
+    """The networks and data that a term is built for.
 
-    `student` and `teacher` are the shapes of their features (empty for a network that shows none), `labels` int64 [n]
-    those of all training images in the order of their positions, on the CPU. `published` asks for the original's own
-    way to the same numbers. `prepared` holds the tensors that the initial term handed on.
+    `student` and `teacher` are the shapes of their features (empty for a network that exposes none). `labels`, int64
+    [n] on the CPU, are those of all training images in the order of their positions. With `published` the term computes
+    the same numbers in the way of the original code. `prepared` holds the tensors of the trained initial term.
     """
 
     student: tuple[Shape, ...]
@@ -66,32 +67,32 @@ class Scene:
 
 
 class NoSettings(Config):
-    """The settings of a paper that has none."""
+    """The settings of a paper without settings."""
 
 
 class Term(nn.Module):
     """One paper's term of the loss, unweighted: `forward(student, teacher, batch)` gives a scalar.
 
-    A term is built as `Kind(scene, settings)` with `settings` of its class's own `Settings`, and raises ValueError,
-    with the reason, for a pair of networks that it cannot serve. Its parameters that require a gradient train beside
-    the student's. Teacher tensors never carry a gradient.
+    A term is built as `Kind(scene, settings)`, where `settings` are an instance of its class's `Settings`. It raises
+    ValueError, with the reason, for a pair of networks that it cannot compare. Its parameters that require a gradient
+    train together with the student's. Teacher tensors never carry a gradient.
     """
 
     Settings: ClassVar[type[Config]] = NoSettings
     student_view: ClassVar[View] = View.FEATURES
     teacher_view: ClassVar[View] = View.FEATURES
     uses_student: ClassVar[bool] = True
-    """Whether the value depends on the student at all (as the original calls it anyway, that is only waste)."""
+    """Whether the value depends on the student at all; where not, the original still runs the student, without use."""
     uses_teacher: ClassVar[bool] = True
     least_images: ClassVar[int] = 1
-    """What a batch must hold, the last one of an epoch too."""
+    """The smallest number of images in a batch, also in the last batch of an epoch."""
     hands_on: ClassVar[bool] = False
-    """Of an initial term: whether the main term needs its trained tensors (`Scene.prepared`)."""
+    """For an initial term: whether the main term needs its trained tensors (`Scene.prepared`)."""
     capturable = True
-    """Whether every call does the same device work on tensors that stay in place."""
+    """Whether every call runs the same operations on the device, on tensors that stay in place."""
 
     def forward(self, student: Answers, teacher: Answers, batch: Batch) -> Tensor:
-        """The value for a batch, mean over its images as the paper has it."""
+        """The value for a batch, averaged over its images as in the paper."""
         raise NotImplementedError
 
 
@@ -105,5 +106,5 @@ def same_length(scene: Scene) -> None:
     if len(scene.student) != len(scene.teacher):
         raise ValueError(
             f"student and teacher have {len(scene.student) - 2} and {len(scene.teacher) - 2} stages, "
-            "which this method cannot pair: choose networks with equally many"
+            "which this method cannot pair: choose networks with the same number of stages"
         )

@@ -25,7 +25,8 @@ def negative_log_likelihood(mean: Tensor, log_scale: Tensor, teacher: Tensor) ->
 
 
 class Regressor(nn.Module):
-    """The Gaussian of a teacher's map given a student's: its mean by three 1x1 convolutions, a variance per channel."""
+    """The Gaussian of a teacher's map given a student's: three 1x1 convolutions give its mean; a variance per
+    channel."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()

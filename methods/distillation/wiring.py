@@ -1,4 +1,4 @@
-"""From a method's words to its modules, and its rehearsal: does this method exist for this pair of networks?"""
+"""Builds a method's modules from its settings, and rehearses whether the method fits a pair of networks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from methods.distillation.params import Choice, TermChoice
 from methods.distillation.term import Answers, Batch, Scene, Shape, Term, View
 
 IMAGES = 2
-"""In a rehearsal; batch normalisation of 1x1 maps and the relations within a batch need two."""
+"""Images of a rehearsal; batch normalisation of 1x1 maps, and relations within a batch, need two."""
 
 
 def shapes_of(network: nn.Module) -> tuple[Shape, ...]:
-    """The shapes of a network's features of a 32x32 image, found on the meta device; none where it shows none."""
+    """The shapes of a network's features for a 32x32 image, from the meta device; empty where it exposes none."""
     if not isinstance(network, FeatureNetwork):
         return ()
     twin: Any = copy.deepcopy(network).to("meta", torch.float32).eval()
@@ -32,7 +32,7 @@ def shapes_of(network: nn.Module) -> tuple[Shape, ...]:
 
 
 def kind_of(name: str) -> type[Term]:
-    """The term class that `module:Class` names. Raises ValueError where there is none."""
+    """The term class named `module:Class`. Raises ValueError where it does not exist."""
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute, None)
@@ -44,9 +44,9 @@ def kind_of(name: str) -> type[Term]:
 
 
 def build_term(choice: TermChoice, scene: Scene) -> Term:
-    """The chosen term for a scene, its modules fresh from torch's global generator.
+    """The chosen term for a scene, with new modules from torch's global generator.
 
-    Raises ValueError for settings that it does not know, and for a pair of networks that it cannot serve.
+    Raises ValueError for settings that it does not know, and for a pair of networks that it cannot compare.
     """
     kind = kind_of(choice.kind)
     try:
@@ -57,7 +57,7 @@ def build_term(choice: TermChoice, scene: Scene) -> Term:
     views = {"student": (kind.student_view, scene.student), "teacher": (kind.teacher_view, scene.teacher)}
     for side, (view, shapes) in views.items():
         if view is not View.LOGITS and not shapes:
-            raise ValueError(f"{choice.kind} needs features, and the {side} shows none: choose one of repdistiller/")
+            raise ValueError(f"{choice.kind} needs features, but the {side} exposes none: choose one of repdistiller/")
     return cast(Any, kind)(scene, settings)  # type: ignore[no-any-return] # every term is built alike
 
 
@@ -69,21 +69,20 @@ def freeze_but(network: nn.Module, trained: list[nn.Module]) -> None:
 
 
 def trained_at_first(term: Term, student: nn.Module) -> list[nn.Module]:
-    """The modules of the student that an initial term trains: stem and stages, or none for a term that does not look
-    at it."""
+    """The student's modules that an initial term trains: stem and stages, or none where it does not use the student."""
     return cast(FeatureNetwork, student).feature_modules() if term.uses_student else []
 
 
 def handed_on(term: Term) -> Mapping[str, torch.Tensor]:
-    """What the main term needs of an initial one, on the CPU."""
+    """The tensors of an initial term that the main term needs, on the CPU."""
     return {name: tensor.detach().cpu() for name, tensor in term.state_dict().items()} if term.hands_on else {}
 
 
 def rehearse(choice: Choice, scene: Scene, classes: int) -> None:
-    """Build a method's terms for a scene and have each look at features of its shapes, all on the meta device. Raises
-    ValueError with the reason where the method does not exist for this pair.
+    """Build a method's terms for a scene and run each on features of its shapes, all on the meta device.
 
-    `scene` must not be `published`, whose draws need real numbers.
+    Raises ValueError with the reason where the method does not fit this pair. `scene` must not be `published`, because
+    its draws need real numbers.
     """
     if choice.initial is not None:
         initial = _try(choice.initial, scene, classes)
@@ -101,14 +100,17 @@ def _try(choice: TermChoice, scene: Scene, classes: int) -> Term:
         numbers = torch.zeros(IMAGES, dtype=torch.long)
         try:
             term(student, teacher, Batch(numbers, numbers))
-        except RuntimeError as error:  # what no constructor foresaw; torch's words are all there is
+        except RuntimeError as error:  # no constructor has checked this case, so torch's message is the only reason
             raise ValueError(f"{choice.kind} cannot compare these networks: {error}") from error
     return term
 
 
 def rehearse_pair(choice: Choice, task: Task, images: int) -> None:
-    """Rehearse a method for a task's own student and teacher, whose classes have about equally many of the training
-    `images`. Raises ValueError with the reason, also where the last batch of an epoch would be too small."""
+    """Rehearse a method for a task's own student and teacher.
+
+    The classes share the training `images` about equally. Raises ValueError with the reason, also where the last batch
+    of an epoch would be too small.
+    """
     assert task.teacher is not None, "a plan without a teacher was refused"
     classes = task.data.classes
     with torch.device("meta"):
@@ -120,6 +122,6 @@ def rehearse_pair(choice: Choice, task: Task, images: int) -> None:
         least = kind_of(part.kind).least_images
         if last < least:
             raise ValueError(
-                f"{part.kind} compares images with each other and needs {least} in a batch, but the last of an epoch "
-                f"would hold {last}: choose another recipe.batch_size than {task.recipe.batch_size}"
+                f"{part.kind} compares images with each other and needs {least} in a batch, but the last batch "
+                f"of an epoch would hold {last}: choose another recipe.batch_size than {task.recipe.batch_size}"
             )

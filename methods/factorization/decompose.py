@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 ITERATIONS, TOLERANCE = 100, 1e-4
-"""Of the orthogonal iteration: at most so many, until the relative error changes by less."""
+"""Limits of the orthogonal iteration: the largest number of rounds, and the change of the relative error that ends
+it."""
 
 
 def rank_for(singular: Tensor, energy: float) -> int:
@@ -48,8 +49,8 @@ def tucker(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Tucker-2 of a kernel [out, in, h, w]: core [r_out, r_in, h, w], and orthonormal factors [out, r_out], [in, r_in].
 
-    Begins with the leading singular vectors of both unfoldings (HOSVD, which is all with `iterations` = 0), then
-    improves each factor in turn; the error is looked at from the third iteration on.
+    Begins with the leading singular vectors of both unfoldings (HOSVD; with `iterations` = 0 this is the result), then
+    improves each factor in turn. The error is checked from the third iteration on.
     """
     kernel = kernel.double()
     r_out, r_in = ranks

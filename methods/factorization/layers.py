@@ -21,9 +21,9 @@ Ranks = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layer that has factors: linear and 1x1 (one rank) or a larger kernel (ranks out and in).
+    """A layer that can be factored: linear or 1x1 (one rank), or a larger kernel (ranks out and in).
 
-    `taken` and `given` are the positions of its input and output maps (1 for a linear layer).
+    `taken` and `given` are the numbers of positions of its input and output maps (1 for a linear layer).
     """
 
     name: str
@@ -42,12 +42,12 @@ class Candidate:
         return 1 if isinstance(self.layer, nn.Linear) else math.prod(self.layer.kernel_size)
 
     def macs(self, ranks: Ranks | None = None) -> int:
-        """Multiply-accumulates for one image: dense, or of its factors."""
+        """Multiply-accumulates for one image: of the dense layer, or of its factors where `ranks` is given."""
         rows, columns = self.layer.weight.shape[:2]
         if ranks is None:
             return self.given * rows * columns * self.area
         if len(ranks) == 1:
-            return self.given * ranks[0] * (rows + columns)  # a stride is the first factor's
+            return self.given * ranks[0] * (rows + columns)  # the first factor has the stride
         r_out, r_in = ranks
         return self.taken * columns * r_in + self.given * (r_in * r_out * self.area + r_out * rows)
 
@@ -67,9 +67,10 @@ class Candidate:
 
 
 def candidates(model: nn.Module, size: int = 32) -> list[Candidate]:
-    """Every layer of a model that factors could replace, in the order of the forward pass; on the meta device too.
+    """Every layer of a model that factors could replace, in the order of the forward pass.
 
-    Left out are grouped convolutions, weights that several layers share, and parametrised layers.
+    Grouped convolutions, weights that several layers share, and parametrised layers are left out. Runs on the meta
+    device too.
     """
     shapes: dict[str, tuple[int, int]] = {}
 
@@ -99,7 +100,7 @@ def candidates(model: nn.Module, size: int = 32) -> list[Candidate]:
 def _has_factors(module: nn.Module) -> bool:
     if type(module) is nn.Conv2d:
         return module.groups == 1 and module.padding_mode == "zeros"
-    return type(module) is nn.Linear  # a subclass (a parametrised layer) may compute otherwise
+    return type(module) is nn.Linear  # a subclass (a parametrised layer) may compute something else
 
 
 def _positions(module: nn.Module, tensor: Tensor) -> int:
@@ -107,10 +108,10 @@ def _positions(module: nn.Module, tensor: Tensor) -> int:
 
 
 def choose(model: nn.Module, energy: float | None, macs: float | None) -> tuple[dict[str, Ranks], float]:
-    """The ranks of every layer whose factors cost less MACs than itself, and the share of energy that they keep.
+    """The ranks of every layer whose factors cost fewer MACs than the layer, and the share of energy that they keep.
 
-    By `energy`, or by `macs`: the largest energy with which the network costs at most that share of what it does.
-    Raises ValueError where nothing shrinks, or the target is out of reach.
+    Chosen by `energy`, or by `macs`: then by the largest energy at which the network costs at most that share of its
+    MACs. Raises ValueError where nothing shrinks, or the target is out of reach.
     """
     found = candidates(model)
     spectra_of = {each.name: each.singular() for each in found}
@@ -122,7 +123,7 @@ def choose(model: nn.Module, energy: float | None, macs: float | None) -> tuple[
     smaller = {each.name: ranks[each.name] for each in found if each.macs(ranks[each.name]) < each.macs()}
     if not smaller:
         raise ValueError(
-            f"no layer's factors cost less than itself at energy={energy:g}: the network stays as it is; lower "
+            f"at energy={energy:g} no layer's factors cost less than the layer, so nothing would shrink: lower "
             "method.energy, or set method.macs"
         )
     return smaller, energy
@@ -133,7 +134,7 @@ def check_target(model: nn.Module, macs: float | None) -> None:
     found = candidates(model)
     saved = [each.macs() - each.smallest() for each in found if each.smallest() < each.macs()]
     if not saved:
-        raise ValueError("no layer's factors cost less than itself at any rank: there is nothing to factor")
+        raise ValueError("no layer's factors cost less than the layer at any rank: there is nothing to factor")
     total = count(model)[1]
     least = (total - sum(saved)) / total
     if macs is not None and macs < least:
@@ -143,7 +144,7 @@ def check_target(model: nn.Module, macs: float | None) -> None:
 def _energy_for(
     found: Sequence[Candidate], spectra_of: Mapping[str, Sequence[Tensor]], total: int, macs: float
 ) -> float:
-    """The largest energy, to 2^-30, with which the whole costs at most a share `macs` of its `total`."""
+    """The largest energy, to 2^-30, at which the whole network costs at most a share `macs` of its `total`."""
     fixed = total - sum(each.macs() for each in found)
 
     def cost(energy: float) -> int:
@@ -159,7 +160,7 @@ def _energy_for(
 
 @torch.no_grad()
 def factor(model: nn.Module, ranks: Mapping[str, Ranks]) -> nn.Module:
-    """A copy of a model with the layers of `ranks` as their factors: SVD, or Tucker-2 of a larger kernel."""
+    """A copy of a model in which factors replace the layers of `ranks`: by SVD, or Tucker-2 for a larger kernel."""
     made = copy.deepcopy(model)
     for name, rank in ranks.items():
         layer = made.get_submodule(name)
@@ -171,7 +172,7 @@ def factor(model: nn.Module, ranks: Mapping[str, Ranks]) -> nn.Module:
 
 
 def _fill(parts: nn.Sequential, layer: nn.Linear | nn.Conv2d, rank: Ranks) -> None:
-    """Write the factors of a layer's weight into its parts."""
+    """Write the factors of a layer's weight into the layers that replace it."""
     if len(rank) == 1:
         left, right = svd(layer.weight.flatten(1), rank[0])
         weights = [right, left]

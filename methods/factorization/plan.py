@@ -1,4 +1,4 @@
-"""Low-rank factorization as a plan: base training, factors in the place of layers, fine-tuning. Torch-free."""
+"""Low-rank factorization as a plan: base training, factors in place of layers, fine-tuning. Needs no torch."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Factoring(Params):
 class LowRank(Config):
     """Train, replace layers by products of smaller ones, fine-tune, deploy the factored network.
 
-    `energy` is the share of the squared singular values that every unfolding of a weight keeps; `macs`, where given,
-    the share of the network's multiply-accumulates that may be left, and energy follows from it. Layers whose factors
-    would cost more stay as they are. `start` is the block of another method whose network is factored.
+    `energy` is the share of the squared singular values that every unfolding of a weight keeps. `macs`, where given, is
+    the share of the network's multiply-accumulates that may be left, and decides `energy`. Layers whose factors would
+    cost more stay as they are. `start` is the block of another method whose network is factored.
     """
 
     energy: float = Field(default=0.9, gt=0, lt=1)
@@ -38,7 +38,7 @@ class LowRank(Config):
     start: Mapping[str, Any] | None = None
 
     def plan(self, task: Task) -> Plan:
-        """Base training (or what `start` has instead), the factors, fine-tuning."""
+        """Base training (or the steps of `start`), the factors, fine-tuning."""
         way, own = Way.after(start_of(self.start).plan(task)), plain(task)
         params = Factoring(task=own, energy=self.energy if self.macs is None else None, macs=self.macs)
         way.go(Phase.COMPRESS, Stage("methods.factorization.stages:factor", params, {"trained": way.network}))
@@ -49,7 +49,7 @@ class LowRank(Config):
         return Plan(steps=tuple(way.steps), network=way.network, deploy=Precision(task.deploy_precision))
 
     def check(self, task: Task) -> None:
-        """Raise ValueError where what it starts from cannot be worked, or nothing of the model could shrink so far."""
+        """Raise ValueError where the start cannot be run, or the model could not shrink that far."""
         start_of(self.start).check(task)
         import torch  # here, not above: planning must not pay for torch
 
@@ -61,4 +61,4 @@ class LowRank(Config):
         try:
             check_target(network, self.macs)
         except ValueError as error:
-            raise ValueError(f"model {task.model.name} cannot be factored so: {error}") from error
+            raise ValueError(f"model {task.model.name} cannot be factored with these settings: {error}") from error

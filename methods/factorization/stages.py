@@ -15,7 +15,7 @@ FACTORED = "benchmark.vision.models.factored:factored"
 
 
 def factor(bench: Bench, params: Factoring, trained: Output) -> Output:
-    """Replace layers of a trained network by their factors; its accuracy falls by what the ranks leave out."""
+    """Replace layers of a trained network by their factors; its accuracy falls because the ranks leave out a part."""
     model, batches = ready(bench, params.task, trained)
     ranks, energy = choose(model, params.energy, params.macs)
     smaller = factor_layers(model, ranks)
@@ -28,6 +28,6 @@ def factor(bench: Bench, params: Factoring, trained: Output) -> Output:
 
 
 def _like(network: Network, ranks: object) -> Network:
-    """How the factored network is built: by the builder of factored ones, from what built this one."""
+    """The factored network's builder: the one of factored networks, with this network's builder as its argument."""
     arguments = {"builder": network.builder, "arguments": dict(network.kwargs), "ranks": ranks}
     return replace(network, builder=FACTORED, kwargs=arguments)

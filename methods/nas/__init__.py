@@ -1,1 +1,1 @@
-"""Architecture search: a network is found, then trained from scratch; both on the meter."""
+"""Architecture search: finds a network, then trains it from scratch; both are metered."""

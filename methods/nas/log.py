@@ -1,4 +1,4 @@
-"""What a search saw, epoch by epoch: its losses, and how its architecture parameters moved."""
+"""The log of a search, epoch by epoch: its losses and its architecture parameters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from torch import Tensor
 from benchmark.vision.training import TrainingError
 
 KEPT_NUMBERS = 50_000
-"""A record holds at most that many architecture parameters, of epochs evenly spaced; the artifact holds all."""
+"""The largest number of architecture parameters in a record, from evenly spaced epochs; the artifact holds all."""
 
 
 def entropy(tables: Sequence[Tensor]) -> float:
-    """Mean over the edges of - sum p ln(p + 1e-8), p the softmax of an edge's parameters. Waits for the device."""
+    """The mean over the edges of - sum p ln(p + 1e-8), with p the softmax of an edge's parameters. Waits for the
+    device.
+    """
     edges = [row.double() for table in tables for row in (table if table.ndim == 2 else table[None])]
     own = [-(p * (p + 1e-8).log()).sum() for p in (row.detach().softmax(0) for row in edges)]
     return float(torch.stack(own).mean())
@@ -25,14 +27,17 @@ def entropy(tables: Sequence[Tensor]) -> float:
 
 @dataclass
 class Log:
-    """One entry an epoch, the first from before the search; `alphas` has the parameters of every edge, by epoch."""
+    """One entry per epoch, and a first one from before the search; `alphas` has each epoch's parameters of every
+    edge."""
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
     alphas: list[list[list[float]]] = field(default_factory=list)
 
     def add(self, tables: Sequence[Tensor], architecture: Mapping[str, Any], **seen: float) -> None:
-        """Note an epoch: the parameters as they are at its end (a table [edges, ops], or one row an edge), what would
-        be derived from them, and numbers. Raises TrainingError where a loss is no finite number."""
+        """Note an epoch: its final parameters, the architecture that would be derived from them, and numbers.
+
+        The parameters are tables [edges, ops], or one row per edge. Raises TrainingError where a loss is not finite.
+        """
         number = len(self.epochs)
         for name, value in seen.items():
             if name in ("train_loss", "valid_loss") and not math.isfinite(value):
@@ -42,8 +47,10 @@ class Log:
         self.alphas.append([[float(value) for value in row.detach().tolist()] for row in rows])
 
     def details(self) -> dict[str, Any]:
-        """For a record: every epoch, and as many tables of parameters as it may hold, the first and the last among
-        them, to four decimals."""
+        """For a record: every epoch, and as many tables of parameters as it may hold, to four decimals.
+
+        The first and the last table are always among them.
+        """
         numbers = sum(map(len, self.alphas[-1])) if self.alphas else 0
         most = max(2, KEPT_NUMBERS // max(1, numbers))
         count = len(self.alphas)
@@ -52,7 +59,7 @@ class Log:
         return {"history": self.epochs, "alphas": tables}
 
     def arrays(self) -> dict[str, Tensor]:
-        """For the artifact: all parameters, an array [edges, widest] an epoch, NaN where an edge has fewer."""
+        """For the artifact: all parameters, one array [edges, widest] per epoch, NaN where an edge has fewer."""
         widest = max((len(row) for row in self.alphas[-1]), default=0) if self.alphas else 0
         padded = [[[*row, *[math.nan] * (widest - len(row))] for row in table] for table in self.alphas]
         return {"alphas": torch.tensor(padded, dtype=torch.float64)}

@@ -1,4 +1,4 @@
-"""Parameters of the stages of architecture search. Torch-free."""
+"""Parameters of the stages of architecture search. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ Order = Literal["first", "second"]
 
 
 class Searching(Params):
-    """What every search is told. Of `task`: the data that is searched on, the recipe of the weights that are trained
-    meanwhile, and the space, by the builder of its networks and all of their arguments but the architecture."""
+    """The common parameters of all searches.
 
-    trains: ClassVar[bool] = False  # its epochs are no training of the network that comes of it
+    `task` holds the data of the search, the recipe of the weights that are trained during it, and the space: the
+    builder of its networks and all arguments except the architecture.
+    """
+
+    trains: ClassVar[bool] = False  # its epochs do not train the network that is found
     task: Task
 
 
@@ -40,9 +43,9 @@ class DartsSearch(Searching):
 class Costs(Config):
     """How the cost of an architecture enters a search: what is counted, and how it joins the cross-entropy.
 
-    add: loss = CE + weight (E - E_ref) / E_ref; multiply: loss = factor CE (ln E / ln E_ref)^weight. E_ref is the cost
-    of an architecture drawn at random, on average, or `reference`, in the unit of E: MACs, microseconds or microjoules
-    an image.
+    add: loss = CE + weight (E - E_ref) / E_ref; multiply: loss = factor CE (ln E / ln E_ref)^weight. E_ref is the mean
+    cost of random architectures, or `reference`. The unit of E and E_ref is MACs, microseconds or microjoules per
+    image.
     """
 
     kind: CostKind
@@ -53,9 +56,9 @@ class Costs(Config):
 
 
 class CostTable(Params):
-    """Parameters of `methods.nas.proxyless.costs:table`: every operation of a space, measured at its own place.
+    """Parameters of `methods.nas.proxyless.costs:table`, which measures every operation of a space at its own place.
 
-    A batch of `batch_size` images, for at least `seconds` each.
+    Each operation runs on batches of `batch_size` images, for at least `seconds`.
     """
 
     task: Task
@@ -67,9 +70,9 @@ class CostTable(Params):
 class ProxylessSearch(Searching):
     """Parameters of `methods.nas.proxyless.search:search`.
 
-    The epochs of the recipe search; before them the weights alone are trained for `weights_only_epochs`, at
-    `weights_only_lr`. In the first searching epoch, too, no architecture step is taken. `samples` are the paths that a
-    step of mode reinforce compares.
+    The search takes the recipe's epochs. Before them only the weights are trained, for `weights_only_epochs` at
+    `weights_only_lr`. In the first epoch of the search there is no architecture step either. `samples` is the number of
+    paths that a step of mode reinforce compares.
     """
 
     space: Space
@@ -84,8 +87,7 @@ class ProxylessSearch(Searching):
 
 
 class ZeroCostSearch(Searching):
-    """Parameters of `methods.nas.training_free.search:score`: how many architectures are drawn, and of how many images
-    naswot compares the answers."""
+    """Parameters of `methods.nas.training_free.search:score`: the number of architectures, and of naswot's images."""
 
     space: Space
     candidates: int = Field(default=1000, gt=0)
@@ -94,8 +96,10 @@ class ZeroCostSearch(Searching):
 
 
 class RandomSearch(Searching):
-    """Parameters of `methods.nas.training_free.search:try_out`: how many architectures are drawn, and the share of the
-    training images that the best is chosen on."""
+    """Parameters of `methods.nas.training_free.search:try_out`.
+
+    The number of architectures, and the share of the training images on which the best one is chosen.
+    """
 
     space: Space
     candidates: int = Field(default=8, gt=0)
@@ -103,10 +107,10 @@ class RandomSearch(Searching):
 
 
 class Retraining(Params):
-    """Parameters of `methods.nas.stages:retrain`: what is built is `task.model` with `architecture`, or, without one,
-    with what the search handed on.
+    """Parameters of `methods.nas.stages:retrain`, which builds `task.model` with `architecture`.
 
-    `auxiliary_weight` and `drop_path` are DARTS's regularisation, for its networks alone.
+    Without `architecture` it takes the one that the search found. `auxiliary_weight` and `drop_path` are DARTS's
+    regularisation, only for its networks.
     """
 
     task: Task

@@ -1,6 +1,6 @@
-"""Architecture searches as plans: search (compress), train what was found from scratch (retrain). Torch-free.
+"""Architecture searches as plans: search (compress), then train the found network from scratch (retrain). No torch.
 
-A method here brings the space its network comes from (`own_model`), so a command names no model beside it.
+Each method here provides the space of its network (`own_model`), so a command names no model with it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ class Regularised(Config):
     drop_path: float = Field(default=0.2, ge=0, lt=1)
 
     def model(self) -> Model:
-        """What all networks of this size share."""
+        """The builder and the arguments that all networks of this size share."""
         return spaces.darts(self.channels, self.cells)
 
     def check(self, task: Task) -> None:
-        """Raise ValueError where the last batch of an epoch would be one image: the auxiliary head's batch norm, on
-        maps of one pixel, cannot train on it."""
+        """Raise ValueError where the last batch of an epoch would be a single image.
+
+        The auxiliary head has a batch norm on maps of one pixel, which cannot train on one image.
+        """
         images, batch = task.scale.train_images or TRAIN_IMAGES, task.recipe.batch_size
         if self.auxiliary_weight and images % batch == 1:
             raise ValueError(
@@ -54,7 +56,7 @@ class Regularised(Config):
             )
 
     def retraining(self, task: Task, architecture: Mapping[str, Any] | None = None) -> Retraining:
-        """The parameters of the training; without an architecture it takes the search's."""
+        """The parameters of the training; without an architecture it takes the one that the search found."""
         return Retraining(
             task=plain(task),
             architecture=architecture,
@@ -64,10 +66,10 @@ class Regularised(Config):
 
 
 class Darts(Config):
-    """Search the cells of a network by gradients, train a larger network of the cells found.
+    """Search the cells of a network by gradients, then train a larger network of these cells.
 
-    `search` is how the weights of the search network are trained, `search_channels` and `search_cells` its size;
-    `order` of the architecture's gradient, `alphas` its Adam.
+    `search` says how the weights of the search network are trained; `search_channels` and `search_cells` are its size.
+    `order` is the order of the architecture's gradient, and `alphas` holds the settings of its Adam.
     """
 
     backend: Backend = "native"
@@ -81,11 +83,13 @@ class Darts(Config):
     @model_validator(mode="after")
     def _nni_has_first_order(self) -> Darts:
         if self.backend == "nni" and self.order == "second":
-            raise ValueError("backend=nni: NNI 3.0 has first-order DARTS alone")
+            raise ValueError(
+                "backend=nni: NNI 3.0 has only first-order DARTS: leave order=second out, or use backend=native"
+            )
         return self
 
     def own_model(self) -> Model:
-        """The size of the network that is trained in the end."""
+        """The size of the final network."""
         return self.retrain.model()
 
     def plan(self, task: Task) -> Plan:
@@ -103,7 +107,7 @@ class Darts(Config):
         check_searchable(task, share=0.5)
         self.retrain.check(task)
         if self.backend == "nni":
-            from methods.nni_bridge.nas import why_unavailable  # torch, and so is what it imports
+            from methods.nni_bridge.nas import why_unavailable  # imports torch
 
             why = why_unavailable()
             if why:
@@ -112,10 +116,10 @@ class Darts(Config):
 
 
 class Given(Config):
-    """Train a network of a published architecture: nothing is searched here, and what the search cost is not known.
+    """Train a network of a published architecture: nothing is searched here, and the cost of its search is unknown.
 
-    `genotype` names cells of DARTS (trained as `retrain` says), or `space`, `size` and `architecture` (the builder's
-    further arguments) a network of another space. `found` says where it comes from.
+    Either `genotype` names cells of DARTS (trained as `retrain` says), or `space`, `size` and `architecture` (the
+    builder's further arguments) name a network of another space. `found` says where the architecture comes from.
     """
 
     genotype: Literal["DARTS_V1", "DARTS_V2"] | None = None
@@ -134,7 +138,7 @@ class Given(Config):
         return self
 
     def own_model(self) -> Model:
-        """The network's space and size; cells with the name of their genotype."""
+        """The network's space and size; a network of cells also has the name of its genotype."""
         if self.genotype is not None:
             model = self.retrain.model()
             return model.model_copy(update={"name": f"{model.name}-{self.genotype}"})
@@ -148,7 +152,7 @@ class Given(Config):
         return self.architecture
 
     def plan(self, task: Task) -> Plan:
-        """Training alone; the search is declared as not measured."""
+        """Only the training; the search is declared as not measured."""
         architecture = self._architecture()
         if self.genotype is not None:
             params = self.retrain.retraining(task, architecture)
@@ -157,14 +161,14 @@ class Given(Config):
         return _ends([], params, task, {Phase.COMPRESS: f"the search was not measured: {self.found}"})
 
     def check(self, task: Task) -> None:
-        """Raise ValueError where the network cannot be built, or not be trained on what there is."""
+        """Raise ValueError where the network cannot be built, or cannot be trained on the task's images."""
         if self.genotype is not None:
             self.retrain.check(task)
         _check_builds(self.own_model(), self._architecture(), task)
 
 
 class InSpace(Config):
-    """What searches in a space of edges share: which space (see `spaces.space_of`), and its size."""
+    """The common fields of searches in a space of edges: the space (see `spaces.space_of`), and its size."""
 
     space: str = "pmb"
     size: str = "s"
@@ -185,12 +189,12 @@ class InSpace(Config):
 
 
 class Proxyless(InSpace):
-    """Search one operation an edge by gradients, few paths at a time, and train the network found.
+    """Search one operation per edge by gradients, few paths at a time, and train the network that is found.
 
-    `search` trains the weights, for its epochs after `weights_only_epochs`; every `every`-th step the architecture
-    takes one, by `mode`: the gates of two paths, of all (full), or the rewards of `samples` paths (reinforce); on the
-    share `held_out` of the images. `costs` is what an architecture costs beside its errors: null, or MACs, measured
-    latency or measured energy.
+    `search` trains the weights, for its epochs after `weights_only_epochs`. After every `every`-th step the
+    architecture takes a step on the share `held_out` of the images. `mode` says how: by the gates of two paths, by
+    those of all paths (full), or by the rewards of `samples` paths (reinforce). `costs` adds the cost of an
+    architecture to its loss: null, or MACs, measured latency or measured energy.
     """
 
     search: Recipe
@@ -208,13 +212,13 @@ class Proxyless(InSpace):
     @model_validator(mode="after")
     def _settings_are_used(self) -> Proxyless:
         if self.mode != "reinforce" and self.samples != type(self).model_fields["samples"].default:
-            raise ValueError("samples goes with mode=reinforce")
+            raise ValueError("samples is only for mode=reinforce: leave it out")
         if self.mode == "reinforce" and self.costs is not None and self.costs.rule != "add":
-            raise ValueError("mode=reinforce has a rule of its own (reward times (E_ref / E)^weight): leave rule out")
+            raise ValueError("mode=reinforce has its own rule (reward times (E_ref / E)^weight): leave rule out")
         return self
 
     def plan(self, task: Task) -> Plan:
-        """A table of costs where they are measured, search, training."""
+        """A table of costs where these are measured, the search, and the training."""
         space = spaces.space_of(self.space, self.size)
         own = searching(task, self.search, space.model)
         steps, inputs = [], {}
@@ -238,7 +242,8 @@ class Proxyless(InSpace):
         return _ends(steps, Retraining(task=plain(task)), task)
 
     def _table(self, task: Task, space: spaces.Space) -> CostTable:
-        """What is measured depends on no image and on no recipe: one table serves every search of a space."""
+        """The parameters of the table; they hold no images and no recipe, so one table serves every search of a
+        space."""
         bare = searching(task, self.search, space.model)
         nothing = Recipe(name="none", epochs=1, batch_size=1, lr=1, mean=(0, 0, 0), std=(1, 1, 1))
         scale = type(task.scale)(name="none")
@@ -247,15 +252,15 @@ class Proxyless(InSpace):
         return CostTable(task=own, space=space, batch_size=self.table_batch, seconds=self.table_seconds)
 
     def check(self, task: Task) -> None:
-        """As `InSpace`, and raise ValueError where the images are too few to hold some out."""
+        """As `InSpace`; also raise ValueError where there are too few images to hold some out."""
         super().check(task)
         check_searchable(task, share=self.held_out)
 
 
 class ZeroCost(InSpace):
-    """Score untrained networks, train the best: the search costs seconds.
+    """Score untrained networks and train the best one: the search needs no training.
 
-    `candidates` architectures are drawn; with two proxies the winner has the best sum of the logarithms of its ranks.
+    `candidates` architectures are drawn. With two proxies the winner has the best sum of the logarithms of its ranks.
     """
 
     candidates: int = Field(default=1000, gt=0)
@@ -267,7 +272,7 @@ class ZeroCost(InSpace):
         space = spaces.space_of(self.space, self.size)
         own = searching(task, _only_constants(task.recipe), space.model)
         params = ZeroCostSearch(
-            task=own.model_copy(update={"train_precision": "fp32"}),  # scores are computed in it, or finer
+            task=own.model_copy(update={"train_precision": "fp32"}),  # scores are computed in fp32 or finer
             candidates=self.candidates,
             images=self.images,
             proxies=self.proxies,
@@ -277,7 +282,7 @@ class ZeroCost(InSpace):
         return _ends([(Phase.COMPRESS, searched)], Retraining(task=plain(task)), task)
 
     def check(self, task: Task) -> None:
-        """As `InSpace`, and raise ValueError where there are fewer images than naswot is to compare."""
+        """As `InSpace`; also raise ValueError where there are fewer images than naswot must compare."""
         super().check(task)
         there = task.scale.train_images
         if "naswot" in self.proxies and there is not None and there < self.images:
@@ -285,14 +290,14 @@ class ZeroCost(InSpace):
 
 
 def _only_constants(recipe: Recipe) -> Recipe:
-    """How images are normalised, and nothing of the training: scores do not depend on it, nor may their key."""
+    """The recipe with its normalisation only: scores do not depend on the training, so their key must not either."""
     return Recipe(name="none", epochs=1, batch_size=1, lr=1, mean=recipe.mean, std=recipe.std)
 
 
 class RandomChoice(InSpace):
-    """Train some random networks briefly, train the best of them in full: the yardstick of every search.
+    """Train some random networks briefly, then train the best one in full: the reference for every search.
 
-    The best by images held out of training, never by the test set. `search` is the brief training.
+    The best one is chosen on images held out of training, never on the test set. `search` is the brief training.
     """
 
     search: Recipe
@@ -308,7 +313,7 @@ class RandomChoice(InSpace):
         return _ends([(Phase.COMPRESS, searched)], Retraining(task=plain(task)), task)
 
     def check(self, task: Task) -> None:
-        """As `InSpace`, and raise ValueError where the images are too few to hold some out."""
+        """As `InSpace`; also raise ValueError where there are too few images to hold some out."""
         super().check(task)
         check_searchable(task, share=self.held_out)
 
@@ -317,12 +322,14 @@ class RandomChoice(InSpace):
 
 
 def searching(task: Task, recipe: Recipe, space: Model) -> Task:
-    """The task of a search: its own data, recipe and space, and nothing of the network that is trained in the end.
-    Raises ValueError for what a search's own loop does not have."""
+    """The task of a search: its own data, recipe and space, and nothing about the final network.
+
+    Raises ValueError for settings that a search's own loop does not support.
+    """
     if task.train_precision == "fp16":
         raise ValueError("train_precision=fp16: a search has no gradient scaler; use bf16, tf32 or fp32")
     if task.profile == "published":
-        raise ValueError("profile=published: no search repeats its original's loop; leave it out")
+        raise ValueError("profile=published: searches do not reproduce the original's loop; leave it out")
     classes = {"cifar10": 10, "cifar100": 100}.get(task.data.search, task.data.classes)
     data = Data(name=task.data.search, classes=classes)
     short = recipe.model_copy(update={"epochs": _at_most(recipe.epochs, task)})
@@ -338,7 +345,7 @@ def _at_most(epochs: int, task: Task) -> int:
 def _ends(
     steps: list[tuple[Phase, Stage]], params: Retraining, task: Task, unmeasured: Mapping[Phase, str] | None = None
 ) -> Plan:
-    """The plan that ends in the training of what the last step found, or of what the parameters say."""
+    """The plan that ends in the training of the architecture from the last step, or from the parameters."""
     inputs = {"searched": steps[-1][1]} if steps else {}
     trained = Stage("methods.nas.stages:retrain", params, inputs)
     return Plan(
@@ -350,7 +357,7 @@ def _ends(
 
 
 def check_searchable(task: Task, share: float) -> None:
-    """Raise ValueError where the images of a search are too few to be parted."""
+    """Raise ValueError where a search has too few images to split."""
     images = task.scale.train_images
     if images is not None and round(images * share) < 2:
         raise ValueError(f"scale.train_images={images}: a share of {share:g} leaves too few to search on: use more")
@@ -358,7 +365,7 @@ def check_searchable(task: Task, share: float) -> None:
 
 def _check_builds(space: Model, architecture: Mapping[str, Any], task: Task) -> None:
     """Build a network of the space on the meta device. Raises ValueError with the cause."""
-    from methods.baseline import check_builds  # torch, and so is what it imports
+    from methods.baseline import check_builds  # imports torch
 
     model = space.model_copy(update={"kwargs": {**space.kwargs, **architecture}})
     check_builds(task.model_copy(update={"model": model}))

@@ -1,5 +1,4 @@
-"""Spaces of networks to search in, as data: how many edges, which operations on each, and who builds a network from a
-choice of them. Torch-free."""
+"""Search spaces as data: their edges, the operations of each edge, and the builder of a network. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,9 +15,12 @@ TREE_EDGES = 12
 
 
 class Space(Config):
-    """A space: `model` is what all of its networks share (builder and arguments), `edges` the operations that each edge
-    chooses from, in the order of the builder's `ops`; `group` edges at a time make one list there. `supernet` names the
-    function (`module:function`) that builds the network with all of them."""
+    """A search space.
+
+    `model` is the builder and the arguments that all its networks share. `edges` holds the operations that each edge
+    chooses from, in the order of the builder's `ops`; each `group` edges make one list in `ops`. `supernet` names the
+    function (`module:function`) that builds the network with all operations.
+    """
 
     model: Model
     edges: tuple[tuple[str, ...], ...]
@@ -26,24 +28,26 @@ class Space(Config):
     supernet: str
 
     def architecture(self, ops: Sequence[str]) -> dict[str, Any]:
-        """The builder's further arguments for one operation an edge."""
+        """The builder's further arguments, given one operation per edge."""
         if self.group == 1:
             return {"ops": list(ops)}
         return {"ops": [list(ops[first : first + self.group]) for first in range(0, len(ops), self.group)]}
 
     def draw(self, seed: int, number: int) -> list[str]:
-        """Architecture `number` of those that a seed draws: on every edge any operation, all alike."""
+        """Architecture `number` of those that a seed draws: on every edge each operation is equally likely."""
         generator = random.Random(f"architecture/{seed}/{number}")
         return [generator.choice(ops) for ops in self.edges]
 
 
 PMB_SIZES = {"xs": (24, 2, 8), "s": (84, 6, 16), "m": (112, 6, 16)}
-"""Of P-MB: what is added to the stem's width over all blocks, blocks a stage, and the stem's width."""
+"""Sizes of P-MB: the width added to the stem's over all blocks, the blocks per stage, and the stem's width."""
 
 
 def pmb(size: str) -> Space:
-    """P-MB: three stages of MBConv blocks, each wider than the last by PyramidNet's rule, to multiples of 4. Sizes s
-    and m are the benchmark's, xs is for CPUs. Raises ValueError for another."""
+    """P-MB: three stages of MBConv blocks, each block wider than the last by PyramidNet's rule, in multiples of 4.
+
+    Sizes s and m are the benchmark's, xs is for CPUs. Raises ValueError for another size.
+    """
     alpha, blocks, stem = _size(size, PMB_SIZES, "pmb")
     count = 3 * blocks
     widths = [4 * round((stem + alpha * number / count) / 4) for number in range(1, count + 1)]
@@ -56,12 +60,14 @@ def pmb(size: str) -> Space:
 
 
 TREE_SIZES = {"b2": (24, 2), "b6": (84, 6), "b18": (84, 18)}
-"""Of P-Tree: what is added to the width over all blocks, and blocks a stage."""
+"""Sizes of P-Tree: the width added over all blocks, and the blocks per stage."""
 
 
 def tree(size: str) -> Space:
-    """P-Tree: PyramidNet with a tree of operations in every block. Size b18 is the original's, b6 a third of its depth,
-    b2 is for CPUs. Raises ValueError for another."""
+    """P-Tree: PyramidNet with a tree of operations in every block.
+
+    Size b18 is the original's, b6 has a third of its depth, b2 is for CPUs. Raises ValueError for another size.
+    """
     alpha, blocks = _size(size, TREE_SIZES, "tree")
     count = 3 * blocks
     rounded = [round(16 + alpha * number / count) for number in range(1, count + 1)]
@@ -82,24 +88,26 @@ OURS = ("pmb", "tree")
 
 
 def space_of(name: str, size: str) -> Space:
-    """The space that a command names: one of `OURS`, or, as `module:function`, a function of one's own that makes a
-    `Space` of a size. Raises ValueError."""
+    """The space that a command names: one of `OURS`, or a function `module:function` that makes a `Space` of a size.
+
+    Raises ValueError where there is no such space or size.
+    """
     if name in OURS:
         return {"pmb": pmb, "tree": tree}[name](size)
     module, colon, function = name.partition(":")
     if not colon:
-        raise ValueError(f"space={name}: there are {', '.join(OURS)}, and module:function for one of your own")
+        raise ValueError(f"space={name} is unknown: choose {', '.join(OURS)}, or module:function for your own space")
     try:
         found = getattr(importlib.import_module(module), function)(size)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"space={name}: {error}") from error
     if not isinstance(found, Space):
-        raise ValueError(f"space={name} makes a {type(found).__name__} and no Space")
+        raise ValueError(f"space={name} must return a Space, not a {type(found).__name__}")
     return found
 
 
 def darts(channels: int, cells: int) -> Model:
-    """What all networks of cells of one size share."""
+    """The builder and the arguments that all networks of cells of one size share."""
     builder = "benchmark.vision.models.nas.darts:darts"
     kwargs = {"channels": channels, "cells": cells}
     return Model(name=f"darts-c{channels}-{cells}", builder=builder, kwargs=kwargs)

@@ -1,4 +1,4 @@
-"""How the training images of a search are parted: weights learn from one part, the architecture from the other."""
+"""Splits the training images of a search: weights learn from one part, the architecture from the other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def halves(count: int) -> tuple[Tensor, Tensor]:
 
 
 def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the images to train on, and of the `share` held out, drawn by `seed`: as many of each class as of
-    every other, as far as that divides, and never the last of a class.
+    """Indices of the images to train on, and of the `share` held out, drawn by `seed`.
 
-    Raises ValueError where fewer than two would be held out.
+    The same number of each class is held out, as far as that divides, and never the last image of a class. Raises
+    ValueError where fewer than two images would be held out.
     """
     labels = labels.cpu()
     generator = torch.Generator().manual_seed(mix(seed, 0, "held out"))
@@ -30,9 +30,9 @@ def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     order = order[torch.argsort(labels[order], stable=True)]  # class by class, shuffled within
     sizes = torch.bincount(labels)
     ends = torch.cumsum(sizes, 0)
-    rank = torch.arange(len(order)) - torch.repeat_interleave(ends - sizes, sizes)  # place within its class
+    rank = torch.arange(len(order)) - torch.repeat_interleave(ends - sizes, sizes)  # position within its class
     last = torch.repeat_interleave(sizes, sizes) - 1
-    # the first of every class, then the second of every class and so on: any beginning of this order is balanced
+    # the first of every class, then the second of every class and so on: any prefix of this order is balanced
     shuffled = torch.randperm(len(sizes), generator=generator)[labels[order]]
     turn = torch.where(rank == last, len(order), rank) * len(sizes) + shuffled
     chosen = order[torch.argsort(turn, stable=True)[:wanted]]

@@ -1,4 +1,4 @@
-"""Training what a search found: the stage that all searches end in."""
+"""Trains the network that a search found: the last training stage of all searches."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from methods.nas.params import Retraining
 
 
 def retrain(bench: Bench, params: Retraining, searched: Output | None = None) -> Output:
-    """Train the network of an architecture from scratch by the task's recipe; hands on that of the last epoch.
+    """Train the network of an architecture from scratch by the task's recipe; returns the network of the last epoch.
 
-    The architecture is the one that the search handed on, or, without a search, that of the parameters.
+    The architecture is the one that the search found, or, without a search, that of the parameters.
     """
     task = params.task
     architecture = params.architecture if searched is None else searched.details["architecture"]
@@ -30,7 +30,7 @@ def retrain(bench: Bench, params: Retraining, searched: Output | None = None) ->
     model, classes = derived(task.model, architecture), task.data.classes
     seed_everything(task.seed)
     network = build_model(model, classes)
-    with bench.paused():  # neither is training; the image set lies in memory from here on
+    with bench.paused():  # neither line is training; the images are in memory from here on
         prove(network, model, classes)
         batches = loaders(task, bench.data_dir, bench.device)
     history = fit(bench, network, batches, _loss(network, params, task), task)
@@ -45,7 +45,7 @@ def retrain(bench: Bench, params: Retraining, searched: Output | None = None) ->
 
 
 def derived(space: Model, architecture: Mapping[str, Any]) -> Model:
-    """The network of an architecture, of a space's model: what its builder takes beside the classes."""
+    """The model of an architecture in a space: the builder and all its arguments except the classes."""
     return space.model_copy(update={"kwargs": {**space.kwargs, **architecture}})
 
 

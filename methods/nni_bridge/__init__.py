@@ -1,1 +1,1 @@
-"""The only package that imports nni, which is archived: everything else works without it."""
+"""The only package that imports nni, which is archived: everything else runs without it."""

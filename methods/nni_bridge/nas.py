@@ -1,7 +1,7 @@
 """One-shot search of cells by NNI 3.0's own code: its DARTS space, its mixed operations, its derivation, on our loop.
 
-NNI's trainer (Lightning, NasExperiment) is left out: it writes files of its own, and its weights' rate never falls.
-What differs from the original in its space and in its derivation, docs/nas.md says.
+NNI's trainer (Lightning, NasExperiment) is not used: it writes files of its own, and its learning rate of the weights
+never falls. docs/nas.md says how its space and its derivation differ from the original.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from methods.nas.params import DartsSearch
 from methods.nni_bridge.quiet import quiet
 
 NEEDED = ("pytorch_lightning", "torchmetrics")
-"""What `nni.nas` imports, and NNI's distribution does not ask for."""
+"""Packages that `nni.nas` imports, but that NNI's distribution does not require."""
 
 MODULES = ("nni.nas.hub.pytorch", "nni.nas.strategy", "nni.nas.oneshot.pytorch.supermodule.base")
 
@@ -39,33 +39,33 @@ def why_unavailable() -> str:
 
 
 def search(bench: Bench, params: DartsSearch) -> Output:
-    """As `methods.nas.darts.search.search`, of NNI's network; hands on the genotype that NNI derives.
+    """As `methods.nas.darts.search.search`, with NNI's network; returns the genotype that NNI derives.
 
-    `details["original_rule"]` is what DARTS's own rule makes of the same parameters: NNI compares edges by raw
-    parameters, and so may choose others. Raises TrainingError where NNI's searches cannot run.
+    `details["original_rule"]` is the genotype that DARTS's own rule derives from the same parameters. NNI compares
+    edges by raw parameters, so it may choose other edges. Raises TrainingError where NNI's searches cannot run.
     """
     why = why_unavailable()
     if why:
         raise TrainingError(why)
     size = params.task.model.kwargs
     seed_everything(params.task.seed)
-    with bench.paused():  # imports: seconds, once in a process
+    with bench.paused():  # imports: some seconds, once per process
         prepare()
     network = NniCells(size["channels"], size["cells"], params.task.data.classes)
-    made = search_with(bench, params, cast(SearchNetwork, network))  # it has what the loop asks for
+    made = search_with(bench, params, cast(SearchNetwork, network))  # it has what the loop needs
     tables = {kind: table.tolist() for kind, table in network.tables().items()}
     original = derive(tables["normal"], tables["reduce"], PRIMITIVES)
     return Output(arrays=made.arrays, values=made.values, details={**made.details, "original_rule": original})
 
 
 def prepare() -> None:
-    """Import all of NNI that is needed here."""
+    """Import all NNI modules that this module needs."""
     with quiet(MODULES):
         pass
 
 
 class NniCells(nn.Module):
-    """NNI's search network of cells (its hub's DARTS, mutated by its DARTS strategy), as our loop wants one."""
+    """NNI's search network of cells (its hub's DARTS, mutated by its DARTS strategy), in the form our loop needs."""
 
     def __init__(self, channels: int, cells: int, classes: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class NniCells(nn.Module):
             layers = importlib.import_module("nni.nas.nn.pytorch")
 
             class Space(hub.DARTS):  # type: ignore[misc,name-defined] # NNI ships no types
-                """Its CIFAR network, which has ten classes and no way to ask for others."""
+                """NNI's CIFAR network, which has ten classes and no setting for another number."""
 
                 def __init__(self) -> None:
                     super().__init__(width=channels, num_cells=cells, dataset="cifar", auxiliary_loss=False)
@@ -93,7 +93,7 @@ class NniCells(nn.Module):
         return self.space(images)  # type: ignore[no-any-return] # NNI ships no types
 
     def architecture(self) -> list[nn.Parameter]:
-        """The architecture parameters, an edge each: normal, reduce."""
+        """The architecture parameters, one tensor per edge: normal, then reduce."""
         return [*self._alphas["normal"], *self._alphas["reduce"]]
 
     def weights(self) -> dict[str, nn.Parameter]:
@@ -101,7 +101,7 @@ class NniCells(nn.Module):
         return {name: own for name, own in self.named_parameters() if "._arch_alpha." not in name}
 
     def genotype(self) -> dict[str, Any]:
-        """What NNI derives now, in our words. Waits for the device."""
+        """The genotype that NNI derives now, in our words. Waits for the device."""
         with quiet(MODULES):
             base = importlib.import_module(MODULES[2]).BaseSuperNetModule
             exported: dict[str, Any] = {}
@@ -112,7 +112,7 @@ class NniCells(nn.Module):
 
     def tables(self) -> Mapping[str, Tensor]:
         """The architecture parameters [14, 8] by the kind of cell, on the host."""
-        # NNI has `none` in the last column, and as no operation but as a row of zeros
+        # NNI has `none` in the last column, as a row of zeros instead of an operation
         return {kind: torch.stack(list(own)).detach().cpu().roll(1, 1) for kind, own in self._alphas.items()}
 
 

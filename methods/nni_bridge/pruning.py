@@ -1,11 +1,11 @@
 """Masks and speed-up by NNI 3.0, for networks without grouped convolutions.
 
-NNI 3.0 has no APoZ and no mean-activation pruner, and its Taylor pruner multiplies before the optimiser step: small
-subclasses give all three the rules of 2.3. Scores of activations are `methods.pruning.criteria`'s; granularity,
+NNI 3.0 has no APoZ and no mean-activation pruner, and its Taylor pruner multiplies before the optimiser step. Small
+subclasses give all three the rules of 2.3. Scores of activations come from `methods.pruning.criteria`; granularity,
 ranking, dependency groups and speed-up are NNI's.
 
-The YAML of a criterion names the function that makes its pruner (`nni_pruner`): one of those here, or another that
-takes a `Job`. `ranked` serves any criterion.
+The YAML of a criterion names the function that makes its pruner (`nni_pruner`): a function of this module, or another
+one that takes a `Job`. `ranked` can be used for any criterion.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ MODULES = ("nni.compression.pruning", "nni.compression.speedup", "nni.compressio
 
 
 def prepare() -> None:
-    """Import all of NNI that the functions below need: seconds, once in a process."""
+    """Import all NNI modules that the functions below need; takes some seconds, once per process."""
     with quiet(MODULES):
         importlib.import_module("torch.fx.passes.shape_prop")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a pruner of NNI is made from: the network that it will wrap, NNI's configuration (which convolutions, which
-    share), and what scores it."""
+    """What an NNI pruner is made from.
+
+    The network that it will wrap, NNI's configuration (which convolutions, which share), and what scores the filters.
+    """
 
     model: nn.Module
     config: list[dict[str, Any]]
@@ -52,10 +54,10 @@ class Job:
 
 
 def masks(subject: Subject, choice: Choice) -> dict[str, Tensor]:
-    """NNI's masks (bool [filters] on the CPU, True stays) of the subject's convolutions; its model stays as it is.
+    """NNI's masks (bool [filters] on the CPU, True stays) of the subject's convolutions; its model does not change.
 
-    A layer that loses nothing has no mask. Of filters that tie at the cut NNI's choice is its own. Raises ValueError
-    where `choice` names no pruner of NNI's.
+    A layer that loses no filter has no mask. Among filters that tie at the cut, NNI chooses by its own rule. Raises
+    ValueError where `choice` names no NNI pruner.
     """
     if choice.nni_pruner is None:
         raise ValueError(f"NNI has no pruner for {choice.scoring.criterion}: use backend=native")
@@ -78,8 +80,8 @@ def masks(subject: Subject, choice: Choice) -> dict[str, Tensor]:
 def speed_up(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """A physically smaller copy of `model` by NNI's ModelSpeedup, on the model's device.
 
-    Done on the CPU and in eval mode: its constructor runs the model, which in train mode would change batch norms. The
-    graph is torch.fx's, for NNI's own tracer does not know today's torch.
+    Runs on the CPU and in eval mode: the constructor runs the model, which in train mode would change batch norms. The
+    graph is torch.fx's because NNI's own tracer does not support today's torch.
     """
     with quiet(MODULES):
         from nni.compression.speedup import ModelSpeedup
@@ -116,8 +118,10 @@ def _grouped(model: nn.Module, config: list[dict[str, Any]], batches: Batches) -
 
 
 def _of_whole_groups(model: nn.Module, layers: Sequence[str]) -> list[str]:
-    """The layers whose group is chosen wholly: of the others NNI would mask filters that its speed-up then restores,
-    dead."""
+    """The layers whose whole group is chosen.
+
+    In other groups NNI would mask filters that its speed-up then restores with zero weights.
+    """
     groups = [group for group in follow(model).groups() if set(group) <= set(layers)]
     return [name for name in layers if any(name in group for group in groups)]
 
@@ -144,7 +148,7 @@ def fpgm(job: Job) -> Any:
 
 
 def taylor(job: Job) -> Any:
-    """NNI's Taylor pruner, as 3.0 has it (`taylor_weights` pre) or with the rule of 2.3 (post)."""
+    """NNI's Taylor pruner: that of 3.0 (`taylor_weights` pre), or with the rule of 2.3 (post)."""
     from nni.compression.pruning import TaylorPruner
 
     weights = find(job.scoring).settings["taylor_weights"]
@@ -153,14 +157,14 @@ def taylor(job: Job) -> Any:
 
 
 def ranked(job: Job) -> Any:
-    """NNI's ranking of our scores: for the criteria that NNI 3.0 does not have."""
+    """NNI's ranking of our scores, for criteria that NNI 3.0 does not have."""
     from nni.compression.pruning import L1NormPruner
 
     return _ranked(L1NormPruner)(job.model, job.config, partial(score, job.subject, job.scoring))
 
 
 def _evaluator(job: Job) -> Any:
-    """NNI's description of a training, cut down to the steps that are looked at."""
+    """NNI's description of a training, reduced to the steps that the criterion looks at."""
     import nni
     from nni.compression import TorchEvaluator
 
@@ -202,7 +206,7 @@ def _ranked(kind: type[Any]) -> type[Any]:
 
 
 def _after_step(kind: type[Any]) -> type[Any]:
-    """The Taylor pruner of NNI 2.3: the gradient meets the weights that it has already changed."""
+    """The Taylor pruner of NNI 2.3: the gradient is multiplied by the weights that it has already changed."""
 
     class AfterStepTaylorPruner(kind):  # type: ignore[misc] # nni is untyped
         def _register_hooks(self, evaluator: Any) -> None:

@@ -1,6 +1,6 @@
-"""Which filters stand and fall together: the layers of a network, and the channels that each takes and gives.
+"""Which filters must be removed together: the layers of a network, and the channels that each takes and gives.
 
-A channel is known by a number: equal numbers are one channel, wherever they appear.
+Each channel has a number: equal numbers mean one channel, wherever they appear.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Layer:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each filter sees one channel, its own."""
+        """Whether each filter sees only one channel, its own."""
         return isinstance(self.module, nn.Conv2d) and 1 < self.module.groups == len(self.takes) == len(self.gives)
 
 
 @dataclass(frozen=True)
 class Channels:
-    """All layers of a network by name, in the order of the forward pass; equal numbers are one channel.
+    """All layers of a network by name, in the order of the forward pass; equal numbers mean one channel.
 
-    `locked` channels cannot be removed; of `balanced` blocks each must keep as many channels as its siblings.
+    `locked` channels cannot be removed. Each of the `balanced` blocks must keep as many channels as its siblings.
     `normalised` names the batch norm that directly follows a convolution.
     """
 
@@ -51,12 +51,12 @@ class Channels:
         return self.locked.isdisjoint(self.layers[name].gives)
 
     def pieces(self, families: Sequence[Sequence[int]]) -> list[list[tuple[Block, int]]]:
-        """Each family in pieces (channels, unit): of every `unit` channels of a piece equally many must go, so that
-        balanced blocks stay balanced.
+        """Each family in pieces (channels, unit), so that balanced blocks stay balanced.
 
-        Where the blocks of every grouped convolution cover a family evenly: as many equal runs as the least common
-        multiple of the groups (NNI's rule). Where blocks cut through families: the channels that lie in the same
-        blocks, and one unit, the greatest common divisor of their numbers, for all that hang together so.
+        From every `unit` channels of a piece the same number must be removed. If the blocks of every grouped
+        convolution cover a family evenly, the pieces are as many equal runs as the least common multiple of the groups
+        (NNI's rule). If blocks cut through families, a piece holds the channels that lie in the same blocks. All pieces
+        that are connected in this way have one unit, the greatest common divisor of their sizes.
         """
         found, cut = [], []
         for number, family in enumerate(families):
@@ -77,7 +77,7 @@ class Channels:
         return found
 
     def _cells(self, family: Sequence[int], over: set[int]) -> list[Block]:
-        """The channels of a family by the blocks, of the balanced sets `over`, that they lie in."""
+        """The channels of a family, grouped by the blocks that hold them, for the balanced sets `over`."""
         places = [{channel: k for k, block in enumerate(self.balanced[s]) for channel in block} for s in sorted(over)]
         cells: dict[tuple[int, ...], list[int]] = {}
         for channel in family:
@@ -85,7 +85,8 @@ class Channels:
         return [tuple(cell) for cell in cells.values()]
 
     def groups(self) -> list[list[str]]:
-        """Convolutions that share channels, largest sets that hang together; those that share none stand alone."""
+        """The largest connected sets of convolutions that share channels; a convolution that shares none is a set
+        alone."""
         found: list[tuple[set[int], list[str]]] = []
         for name in self.convolutions():
             gives = set(self.layers[name].gives)
@@ -97,7 +98,7 @@ class Channels:
 
 
 def _knots(cut: Sequence[tuple[int, set[int]]]) -> list[list[int]]:
-    """Families (by number) that the same balanced sets, or a chain of them, cut through."""
+    """Sets of families (by number) that the same balanced sets, or a chain of them, cut through."""
     knots: list[tuple[set[int], list[int]]] = []
     for number, over in cut:
         tied = [knot for knot in knots if knot[0] & over]

@@ -1,4 +1,4 @@
-"""From scores to masks: which filters of which layers go, and how a masked network is held while it trains."""
+"""From scores to masks: which filters are removed, and how the masks stay in force while a network trains."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NNI_CONV = tuple(f"feature.{number}" for number in (0, 24, 27, 30, 34, 37))
 def chosen_layers(channels: Channels, layers: LayerSet) -> list[str]:
     """The convolutions of a set whose filters can be removed; ValueError where there are none.
 
-    `nni` are the six names of NNI's example, `nni_conv13` adds feature.40 (Li et al.'s VGG-16-pruned-A), `nni_resnet`
-    is every convolution but the two of layer1.0 (the example of v2.4), `all` is all.
+    `nni` is the six names of NNI's example, `nni_conv13` adds feature.40 (Li et al.'s VGG-16-pruned-A), `nni_resnet` is
+    every convolution except the two of layer1.0 (the example of v2.4), `all` is every convolution.
     """
     named = {"nni": NNI_CONV, "nni_conv13": (*NNI_CONV, "feature.40")}.get(layers)
     left_out = ("layer1.0.conv1", "layer1.0.conv2") if layers == "nni_resnet" else ()
@@ -43,12 +43,13 @@ def choose(
     mode: Mode = "independent",
     earlier: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Masks (bool [filters] on the CPU, True stays): of n filters the int(sparsity x n) lowest go, ties by index.
+    """Masks (bool [filters] on the CPU, True stays) that remove the int(sparsity x n) lowest of n filters, ties by
+    index.
 
-    `scores` and `sparsity` name the same convolutions. `independent`: each layer by its own scores. `dependency_aware`:
-    layers that share channels remove the same ones, by the sum of their scores, as many as the smallest of their
-    sparsities says, and none where one of them has no score. What `earlier` masks removed goes first. A layer that
-    loses nothing has no mask.
+    `scores` and `sparsity` name the same convolutions. `independent`: each layer decides by its own scores.
+    `dependency_aware`: layers that share channels remove the same channels, by the sum of their scores. They remove as
+    many as the smallest of their sparsities says, and none where one of the layers has no score. Filters that `earlier`
+    masks removed are removed first. A layer that loses no filter has no mask.
     """
     known = {name: _with_earlier(score, (earlier or {}).get(name)) for name, score in scores.items()}
     for name, share in sparsity.items():
@@ -62,7 +63,7 @@ def choose(
 
 
 def lowest_removed(scores: Tensor, count: int) -> Tensor:
-    """A mask that is False for the `count` lowest scores, of equals the first ones; exactly `count` go."""
+    """A mask that is False for exactly `count` filters: those with the lowest scores, on a tie the first ones."""
     mask = torch.ones(len(scores), dtype=torch.bool)
     mask[scores.cpu().argsort(stable=True)[:count]] = False
     return mask
@@ -74,8 +75,11 @@ def _with_earlier(score: Tensor, earlier: Tensor | None) -> Tensor:
 
 
 def _jointly(channels: Channels, scores: Mapping[str, Tensor], sparsity: Mapping[str, float]) -> dict[str, Tensor]:
-    """One decision per family of channels, a family being those that the same convolutions give; within it one per
-    piece, where grouped convolutions need their blocks balanced."""
+    """Masks with one decision per family of channels, or per piece of a family.
+
+    A family is the channels that the same convolutions give. Pieces are needed where grouped convolutions need balanced
+    blocks.
+    """
     members: dict[int, list[str]] = {}
     worth: dict[int, float] = {}
     for name in channels.convolutions():
@@ -88,7 +92,7 @@ def _jointly(channels: Channels, scores: Mapping[str, Tensor], sparsity: Mapping
         families.setdefault(tuple(names), []).append(channel)
     removed: set[int] = set()
     for owners, pieces in zip(families, channels.pieces(list(families.values())), strict=True):
-        if all(name in scores for name in owners):  # else the union would restore what the others remove, but dead
+        if all(name in scores for name in owners):  # else the union would restore removed filters, with zero weights
             share = min(sparsity[name] for name in owners)
             for piece, unit in pieces:
                 joint = torch.tensor([worth[channel] for channel in piece], dtype=torch.float64)
@@ -103,7 +107,7 @@ def _mask(channels: Channels, name: str, removed: set[int]) -> Tensor:
 
 
 class Held(nn.Module):
-    """A parametrisation that multiplies by a mask, so that whatever the optimiser does the filter stays zero."""
+    """A parametrisation that multiplies by a mask, so that the filter stays zero whatever the optimiser does."""
 
     mask: Tensor
 

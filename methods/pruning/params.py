@@ -1,4 +1,4 @@
-"""What the stages of pruning take: how filters are scored and chosen, and the stages' parameters. Torch-free."""
+"""The parameters of pruning's stages, and how filters are scored and chosen. Needs no torch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ FunctionName = Annotated[str, AfterValidator(_is_function_name)]
 
 
 class Scoring(Config):
-    """How filters are scored: the criterion's function, the settings it takes beside its subject, and how many training
-    steps it looks at."""
+    """How filters are scored: the criterion's function, its settings, and the number of training steps it looks at."""
 
     criterion: FunctionName
     settings: dict[str, bool | int | float | str] = Field(default={})
@@ -35,8 +34,10 @@ class Scoring(Config):
 
 
 class Choice(Config):
-    """Which filters go: how they are scored, in which layers, which share of each, and who decides: we, or NNI's pruner
-    that the function `nni_pruner` makes."""
+    """Which filters are removed: how they are scored, in which layers, which share of each layer, and who decides.
+
+    We decide, or NNI's pruner, which the function `nni_pruner` makes.
+    """
 
     scoring: Scoring
     sparsity: float = Field(ge=0, lt=1)
@@ -46,17 +47,17 @@ class Choice(Config):
 
 
 class Masking(Continued):
-    """Parameters of `methods.pruning.stages:mask`. The recipe of `task` is that of the steps looked at, if any."""
+    """Parameters of `methods.pruning.stages:mask`. The recipe of `task` is that of the steps to look at, if any."""
 
     trains: ClassVar[bool] = False
-    version: int = 2  # balanced pieces; the import of NNI and the extra epoch left this stage
+    version: int = 2  # balanced pieces; this stage no longer imports NNI or trains the extra epoch
     choice: Choice
 
 
 class ExtraTraining(Continued):
     """Parameters of `methods.pruning.stages:extra_epochs`. The recipe of `task` is that of the extra epochs.
 
-    `masked`: the masks hold while it trains; else the network trains dense and is masked at the end.
+    `masked`: the masks hold during the training. Otherwise the dense network trains and is masked at the end.
     """
 
     masked: bool
@@ -66,6 +67,6 @@ class Shrinking(Params):
     """Parameters of `methods.pruning.stages:shrink`."""
 
     trains: ClassVar[bool] = False
-    version: int = 2  # the import of NNI left this stage
+    version: int = 2  # this stage no longer imports NNI
     task: Task
     backend: Backend = "native"

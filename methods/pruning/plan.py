@@ -1,4 +1,4 @@
-"""Filter pruning as a plan: base training, masks, fine-tuning and a physically smaller network. Torch-free."""
+"""Filter pruning as a plan: base training, masks, fine-tuning and a physically smaller network. Needs no torch."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ from methods.way import FineTuning, Way, finetuning, with_recipe
 class Pruning(Config):
     """Train, remove a share of the filters of every chosen convolution, fine-tune, deploy the smaller network.
 
-    `criterion` is a function `module:function` of `methods.pruning.criteria`'s kind, and `settings` are its own. Two
-    facts of it are stated beside its name, since planning imports no criterion: whether it looks at
+    `criterion` is a function `module:function` like those in `methods.pruning.criteria`, and `settings` are its
+    settings. Planning imports no criterion, so two facts are stated beside its name: whether it looks at
     `statistics_batches` training steps, and what its `extra_epochs` train (the masked network, the dense one, nothing).
     `nni_pruner` makes NNI's pruner of the same rule, where there is one.
 
-    `finetune=masked` trains the dense network with its filters masked and shrinks it afterwards, at full training cost;
-    `shrink_first` trains what is left. `schedule=agp` reaches the sparsity in steps, training after each.
+    `finetune=masked` trains the dense network with its filters masked, at full training cost, and shrinks it
+    afterwards; `shrink_first` trains the smaller network. `schedule=agp` reaches the sparsity in steps, training after
+    each.
 
-    `start` is the block of another method whose network is pruned in the place of the base training's; fine-tuning is
-    plain training whatever went before.
+    `start` is the block of another method whose network is pruned instead of the base training's. Fine-tuning is always
+    plain training.
     """
 
     criterion: FunctionName
@@ -71,8 +72,10 @@ class Pruning(Config):
         return self
 
     def plan(self, task: Task) -> Plan:
-        """Base training (or what `start` has instead), masks (with one extra epoch for the criteria that look at data),
-        then fine-tuning and shrinking in the chosen order."""
+        """Base training (or the steps of `start`), masks, then fine-tuning and shrinking in the chosen order.
+
+        Criteria that look at data also have an extra epoch.
+        """
         way = Way.after(start_of(self.start).plan(task))
         own = plain(task)
         if self.schedule == "one_shot":
@@ -88,7 +91,8 @@ class Pruning(Config):
         return Plan(steps=tuple(way.steps), network=way.network, deploy=Precision(task.deploy_precision))
 
     def check(self, task: Task) -> None:
-        """Raise ValueError where the model cannot be built, or cannot be pruned so: rehearsed on the meta device."""
+        """Raise ValueError where the model cannot be built, or a rehearsal on the meta device shows it cannot be
+        pruned."""
         start_of(self.start).check(task)
         if self.looks_at_data:
             batches = math.ceil((task.scale.train_images or TRAIN_IMAGES) / task.recipe.batch_size)
@@ -99,8 +103,10 @@ class Pruning(Config):
         rehearse(task.model, task.data.classes, self.choice(self.sparsity))
 
     def choice(self, sparsity: float) -> Choice:
-        """Which filters go at a sparsity. What the criterion or the backend does not read stays out, and so out of
-        keys."""
+        """Which filters are removed at a sparsity.
+
+        Settings that the criterion or the backend does not read are left out, so that they are in no key.
+        """
         batches = self.statistics_batches if self.looks_at_data else 0
         return Choice(
             scoring=Scoring(criterion=self.criterion, settings=self.settings, batches=batches),
@@ -131,7 +137,7 @@ class Pruning(Config):
 
     def _mask(self, task: Task, way: Way, sparsity: float) -> None:
         trained, epochs = way.network, 0
-        if self.looks_at_data:  # the others take no training step: their masks do not depend on its rate
+        if self.looks_at_data:  # other criteria take no training step, so their masks do not depend on the rate
             task, epochs = with_recipe(task, self._constant(task, 1)), way.epochs()
         params = Masking(task=task, choice=self.choice(sparsity), first_epoch=epochs)
         way.go(Phase.COMPRESS, Stage("methods.pruning.stages:mask", params, {"trained": trained}))
@@ -149,7 +155,7 @@ class Pruning(Config):
 
 
 def _unscheduled(task: Task) -> dict[str, Any]:
-    """A constant rate; what no constant rate reads stays as the task's recipe has it, and so as keys know it."""
+    """A constant rate; settings that it does not read stay as in the task's recipe, so that keys do not change."""
     recipe = task.recipe
     return {"schedule": "constant", "milestones": recipe.milestones, "gamma": recipe.gamma}
 

@@ -1,4 +1,4 @@
-"""Whether a network can be pruned as asked: tried on the meta device, before any training."""
+"""Checks on the meta device, before any training, whether a network can be pruned as asked."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from methods.pruning.scores import named, try_out
 from methods.pruning.trace import follow
 
 LEAST_SHARE = 0.1
-"""Of the filters that the sparsity asks for, the share that must really go: with less, it is not that method."""
+"""The share of the filters asked for by the sparsity that must really be removed: with fewer, it is another method."""
 
 
 def rehearse(model: Model, classes: int, choice: Choice) -> None:
     """Prune the model by random scores, without weights, and try the criterion on a small network.
 
-    Raises ValueError, with the cause, where the criterion fails, channels cannot be followed, hardly a filter would go,
-    the smaller network would not run or could not be stored, or the backend cannot do it.
+    Raises ValueError, with the cause, where the criterion fails, channels cannot be followed, hardly any filter would
+    be removed, the smaller network would not run or could not be stored, or the backend cannot prune it.
     """
     try_out(choice.scoring)
     with torch.device("meta"):
         network, stored = build_model(model, classes), build_model(model, classes)
     try:
         smaller = _rehearse(network, choice)
-        take_shapes(stored, smaller.state_dict())  # as an artifact, which knows shapes alone
+        take_shapes(stored, smaller.state_dict())  # as an artifact, which holds only shapes
         try:
             sizes = count(smaller), count(stored)
-        except RuntimeError as error:  # torch's word for shapes that do not fit
+        except RuntimeError as error:  # torch raises this for shapes that do not fit
             raise ValueError(f"the smaller network does not run: {error}") from error
         if sizes[0] != sizes[1]:
-            raise ValueError("the smaller network's shapes do not say what network it is")
+            raise ValueError("the smaller network cannot be rebuilt from the shapes of its tensors")
     except ValueError as error:
-        raise ValueError(f"model {model.name} cannot be pruned so: {error}") from error
+        raise ValueError(f"model {model.name} cannot be pruned with these settings: {error}") from error
 
 
 def _rehearse(network: nn.Module, choice: Choice) -> nn.Module:
@@ -50,7 +50,7 @@ def _rehearse(network: nn.Module, choice: Choice) -> nn.Module:
         named(choice.nni_pruner)
         grouped = [name for name in channels.convolutions() if channels.layers[name].module.groups != 1]
         if grouped:
-            raise ValueError(f"backend=nni shrinks no grouped convolutions ({grouped[0]}, ...): use backend=native")
+            raise ValueError(f"backend=nni cannot shrink grouped convolutions ({grouped[0]}, ...): use backend=native")
     layers = chosen_layers(channels, choice.layers)
     generator = torch.Generator().manual_seed(0)
     scores = {name: torch.rand(len(channels.layers[name].gives), generator=generator) for name in layers}
@@ -62,5 +62,7 @@ def _rehearse(network: nn.Module, choice: Choice) -> nn.Module:
         raise ValueError(f"a sparsity of {choice.sparsity} ({choice.mode}) removes no filter of layers={choice.layers}")
     if gone < LEAST_SHARE * asked:
         other = "mode=dependency_aware" if choice.mode == "independent" else "another sparsity"
-        raise ValueError(f"of {asked} filters to go only about {gone} can, for other layers need the rest: try {other}")
+        raise ValueError(
+            f"only about {gone} of {asked} filters can be removed, because other layers need the rest: try {other}"
+        )
     return shrink(network, masks)

@@ -14,12 +14,12 @@ from methods.pruning.trace import follow
 
 
 def shrink(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of `model` without the filters that `masks` (convolution -> bool [filters], True stays) take away.
+    """A copy of `model` without the filters that `masks` (convolution -> bool [filters], True stays) remove.
 
-    A channel survives if any of the convolutions that share it keeps it; one without a mask keeps all its filters. A
-    filter that survives so against its own mask comes back with zero weights, as in NNI, and its batch norm lives on.
-    Raises ValueError where the channels cannot be followed, a mask fits no convolution, nothing of a layer would be
-    left, or masks still hold the network.
+    A channel survives if any of the convolutions that share it keeps it; a convolution without a mask keeps all its
+    filters. A filter that survives against its own mask comes back with zero weights, as in NNI, and keeps its batch
+    norm. Raises ValueError where the channels cannot be followed, a mask fits no convolution, a layer would lose
+    everything, or the network still has its masks as parametrisations.
     """
     if any(parametrize.is_parametrized(module) for module in model.modules()):
         raise ValueError(
@@ -48,10 +48,10 @@ def zero(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 def surviving(
     channels: Channels, masks: Mapping[str, Tensor], worth: Mapping[int, float] | None = None
 ) -> frozenset[int]:
-    """The channels that stay: those any member keeps, the locked ones, and as many more as balanced blocks need.
+    """The channels that stay: those that any member keeps, the locked ones, and as many more as balanced blocks need.
 
-    Blocks that are to keep equally many get back the removed channels of most `worth` first; without `worth`, or among
-    equals, the lowest in order.
+    Balanced blocks must keep the same number of channels. They get back the removed channels with the largest `worth`
+    first; without `worth`, or on a tie, the first ones in the block's order.
     """
     stay = set(channels.locked)
     for name in channels.convolutions():
@@ -67,12 +67,12 @@ def surviving(
     if unknown:
         raise ValueError(f"no such convolution: {', '.join(sorted(unknown))}")
     while any(_balance(blocks, stay, worth or {}) for blocks in channels.balanced):
-        pass  # what one set of blocks gets back may unbalance another; it ends, for channels only come back
+        pass  # giving channels back to one set may unbalance another; it ends because channels only come back
     return frozenset(stay)
 
 
 def _balance(blocks: tuple[Block, ...], stay: set[int], worth: Mapping[int, float]) -> bool:
-    """Give channels back until every block keeps as many as the fullest; whether any came back."""
+    """Give channels back until every block keeps as many as the fullest; returns whether any came back."""
     most = max(sum(channel in stay for channel in block) for block in blocks)
     back: list[int] = []
     for block in blocks:
@@ -84,7 +84,7 @@ def _balance(blocks: tuple[Block, ...], stay: set[int], worth: Mapping[int, floa
 
 
 def _cut(name: str, layer: Layer, stay: frozenset[int]) -> None:
-    """Give a layer the sizes of what stays of its channels, in place."""
+    """Reduce a layer, in place, to the channels that stay."""
     module = layer.module
     rows = [position for position, channel in enumerate(layer.gives) if channel in stay]
     columns = [position for position, channel in enumerate(layer.takes) if channel in stay]
@@ -116,7 +116,7 @@ def _cut_convolution(module: nn.Conv2d, layer: Layer, rows: list[int], columns: 
 
 
 def _cut_grouped(module: nn.Conv2d, rows: list[int], columns: list[int]) -> None:
-    """Every group has columns of its own: the kept ones of its block of input channels, counted from its start."""
+    """Reduce a grouped convolution: each group's columns are the kept ones of its own block of input channels."""
     tall, wide = module.out_channels // module.groups, module.in_channels // module.groups
     blocks = []
     for group in range(module.groups):

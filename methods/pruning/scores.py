@@ -1,4 +1,4 @@
-"""From the dotted name of a criterion to scores: found, called with its settings, and its answer looked at."""
+"""From the dotted name of a criterion to scores: finds it, calls it with its settings, and checks its answer."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Criterion:
 
 
 def score(subject: Subject, scoring: Scoring) -> Scores:
-    """The scores of the subject's convolutions by a criterion; `subject.model` stays as it is.
+    """The scores of the subject's convolutions by a criterion; `subject.model` does not change.
 
-    Raises ValueError where the criterion cannot be called so, or does not give each filter a finite number.
+    Raises ValueError where the criterion does not take the settings, or does not give each filter a finite number.
     """
     criterion = find(scoring)
     own = replace(subject, model=copy.deepcopy(subject.model)) if subject.batches else subject
@@ -38,16 +38,16 @@ def score(subject: Subject, scoring: Scoring) -> Scores:
     for name in subject.layers:
         filters = cast(nn.Conv2d, subject.model.get_submodule(name)).out_channels
         if name not in scores or list(scores[name].shape) != [filters]:
-            raise ValueError(f"{scoring.criterion} gives {name} no number for each of its {filters} filters")
+            raise ValueError(f"{scoring.criterion} must return one number for each of the {filters} filters of {name}")
         if not torch.isfinite(scores[name]).all():
-            raise ValueError(f"{scoring.criterion} gives filters of {name} a score that is no number")
+            raise ValueError(f"{scoring.criterion} returns a score for {name} that is not a finite number")
     return {name: scores[name].detach() for name in subject.layers}
 
 
 def find(scoring: Scoring) -> Criterion:
     """The criterion that the command's configuration names, its settings checked against the function's signature.
 
-    Raises ValueError where there is no such function, or where it does not take a setting or its value.
+    Raises ValueError where the function does not exist, or does not take a setting or its value.
     """
     function = named(scoring.criterion)
     taken = list(inspect.signature(function).parameters.values())[1:]
@@ -77,7 +77,7 @@ def named(dotted: str) -> Callable[..., Any]:
 
 
 def try_out(scoring: Scoring) -> None:
-    """Score a network of two convolutions: what is wrong with a criterion shows in milliseconds, not after training.
+    """Score a network of two convolutions, so that a faulty criterion fails in milliseconds, not after training.
 
     Raises ValueError with the cause.
     """
@@ -86,7 +86,7 @@ def try_out(scoring: Scoring) -> None:
             score(_small(scoring.batches), scoring)
     except ValueError as error:
         raise ValueError(f"criterion {error}") from error
-    except Exception as error:  # a criterion may be anybody's function and fail in any way
+    except Exception as error:  # a criterion may be any user's function and may fail in any way
         what = f"{type(error).__name__}: {error}"
         raise ValueError(f"criterion {scoring.criterion} fails on a small network: {what}") from error
 

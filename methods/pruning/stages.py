@@ -24,8 +24,10 @@ from methods.way import FineTuning
 
 
 def mask(bench: Bench, params: Masking, trained: Output) -> Output:
-    """Score the filters of a trained network and mask the lowest. Hands on the network with these at zero, and the
-    masks."""
+    """Score the filters of a trained network and mask the lowest.
+
+    Returns the network with these filters set to zero, and the masks.
+    """
     task = params.task
     model, batches = ready(bench, task, trained, params.first_epoch)
     masks = _choose(bench, model, batches, params, trained.arrays)
@@ -38,8 +40,10 @@ def mask(bench: Bench, params: Masking, trained: Output) -> Output:
 
 
 def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: Output | None = None) -> Output:
-    """The training that NNI's 'iterative' pruners do themselves: of the masked network, or of the dense one
-    (`trained`), which is then masked at the end (NNI 2.3's taylorfo)."""
+    """The training that NNI's 'iterative' pruners do themselves.
+
+    It trains the masked network, or the dense one (`trained`), which is then masked at the end (NNI 2.3's taylorfo).
+    """
     task, masks = params.task, masked.arrays or {}
     given = masked if trained is None else trained
     model, batches = ready(bench, task, given, params.first_epoch)
@@ -56,8 +60,10 @@ def extra_epochs(bench: Bench, params: ExtraTraining, masked: Output, trained: O
 
 
 def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
-    """Make a masked network physically smaller; its accuracy may change, for what dead filters' batch norms added is
-    gone."""
+    """Make a masked network physically smaller.
+
+    Its accuracy may change, because the shifts of the removed filters' batch norms are gone.
+    """
     model, batches = ready(bench, params.task, masked)
     masks = masked.arrays or {}
     shrinking = _bridge(bench).speed_up if params.backend == "nni" else removal.shrink
@@ -69,7 +75,10 @@ def shrink(bench: Bench, params: Shrinking, masked: Output) -> Output:
 
 
 def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
-    """Train a pruned network on, with a new optimiser; masked filters stay zero. Hands on the last epoch, and masks."""
+    """Train a pruned network further, with a new optimiser; masked filters stay zero.
+
+    Returns the network of the last epoch, and the masks.
+    """
     task = params.task
     model, batches = ready(bench, task, pruned, params.first_epoch)
     masks = pruned.arrays or {}
@@ -84,11 +93,11 @@ def finetune(bench: Bench, params: FineTuning, pruned: Output) -> Output:
 def _choose(
     bench: Bench, model: nn.Module, batches: Loaders, params: Masking, earlier: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
-    """The masks, with training steps for the criteria that look at data taken on a copy."""
+    """The masks; criteria that look at data take their training steps on a copy."""
     choice = params.choice
     bridge = _bridge(bench) if choice.nni_pruner else None
     with bench.paused():
-        find(choice.scoring)  # its import may be anybody's
+        find(choice.scoring)  # this imports the criterion's module, which may be any user's
     channels = follow(model)
     layers = chosen_layers(channels, choice.layers)
     subject = Subject(model, layers, _first(batches, choice.scoring.batches, bench.device), params.task.recipe)
@@ -99,9 +108,9 @@ def _choose(
 
 
 def _bridge(bench: Bench) -> Any:
-    """The bridge to NNI, imported off the meter: a process pays that once, whichever pruner comes first.
+    """The bridge to NNI, imported off the meter, because a process pays for it only once, in whichever pruner is first.
 
-    Here and not above, so that the suite works without nni.
+    The import is here and not at the top, so that the suite runs without nni.
     """
     with bench.paused():
         from methods.nni_bridge import pruning
@@ -111,8 +120,10 @@ def _bridge(bench: Bench) -> Any:
 
 
 def _first(batches: Loaders, wanted: int, device: str) -> list[Batch]:
-    """The training batches to look at, the first of the next epoch, on the device (the published profile keeps its
-    images in host memory)."""
+    """The training batches to look at: the first of the next epoch, on the device.
+
+    They are copied there because the published profile keeps its images in host memory.
+    """
     if wanted > len(batches.train):
         raise ValueError(f"statistics_batches={wanted}: an epoch has {len(batches.train)} batches")
     if not wanted:

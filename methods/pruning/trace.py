@@ -1,9 +1,8 @@
-"""From a network to its channels: the torch.fx graph is walked once, from the layer that makes a channel to all that
-take it.
+"""Finds the channels of a network: walks its torch.fx graph once, from the layer that makes a channel to all users.
 
-Each layer notes the numbers of the channels it takes and gives. Adding two tensors makes one channel of each pair; what
-cannot be removed (an input pixel's colour, a logit, a channel on its way through a shuffle) is locked. What could move
-channels against each other, or make a value of their number, is refused.
+Each layer notes the numbers of the channels that it takes and gives. Adding two tensors makes one channel of each pair.
+Channels that cannot be removed (an input pixel's colour, a logit, a channel that goes through a shuffle) are locked. An
+operation is refused where it could move channels against each other, or use their number as a value.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from methods.pruning.channels import Channels, Layer
 
 PASSING = (
     nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
-)  # fmt: skip  # one kind a line would hide the list
+)  # fmt: skip # one type per line would hide the list
 POOLING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 PASSING_FUNCTIONS = (
     functional.relu, functional.relu6, torch.relu, functional.dropout, functional.max_pool2d, functional.avg_pool2d,
@@ -37,10 +36,10 @@ FULL = slice(None)
 
 @dataclass(frozen=True)
 class Flow:
-    """A tensor on its way: its channels along axis 1, and its number of axes.
+    """A tensor in the graph: its channels along axis 1, and its number of axes.
 
-    `point`: every axis behind the channels has length 1. `loose`: each channel has become equally many features, and
-    nobody knows how many.
+    `point`: every axis behind the channels has length 1. `loose`: each channel has become the same number of features,
+    and this number is unknown.
     """
 
     channels: list[int]
@@ -51,26 +50,26 @@ class Flow:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The shape of a tensor with so many axes."""
+    """The shape of a tensor, of which only the number of axes is known."""
 
     rank: int
 
 
 @dataclass(frozen=True)
 class Length:
-    """The length of an axis that is no channels': of the batch, or of a map."""
+    """The length of an axis without channels: of the batch, or of a map."""
 
     batch: bool
 
 
 def follow(model: nn.Module) -> Channels:
-    """The channels of a network. Works on the meta device too.
+    """The channels of a network. Runs on the meta device too.
 
     Raises ValueError where the network cannot be traced, or holds an operation whose channels cannot be followed.
     """
     try:
         graph = torch.fx.symbolic_trace(model)
-    except Exception as error:  # tracing fails in as many ways as forward functions can be written
+    except Exception as error:  # tracing can fail in any way, depending on the forward function
         raise ValueError(f"the network cannot be traced: {type(error).__name__}: {error}") from error
     walk = _Walk(graph)
     for node in graph.graph.nodes:
@@ -80,7 +79,7 @@ def follow(model: nn.Module) -> Channels:
 
 @dataclass
 class _Walk:
-    """The state of one walk: a union-find over channels, and what every node of the graph hands on."""
+    """The state of one walk: a union-find over channels, and the result of every node of the graph."""
 
     graph: torch.fx.GraphModule
     parent: list[int] = field(default_factory=list)
@@ -91,7 +90,7 @@ class _Walk:
     normalised: dict[str, str] = field(default_factory=dict)
 
     def visit(self, node: torch.fx.Node) -> None:
-        """Note what a node hands on: a Flow, a tuple of them, Sizes, a Length, or None for a default argument."""
+        """Note the result of a node: a Flow, a tuple of them, Sizes, a Length, or None for a default argument."""
         rules: dict[str, Callable[[torch.fx.Node], Any]] = {
             "placeholder": self._images,
             "call_module": self._module,
@@ -104,7 +103,7 @@ class _Walk:
         self.values[node] = rules[node.op](node)
 
     def result(self) -> Channels:
-        """What was found, every channel by the number of all that were joined with it."""
+        """The result; all channels that were joined have one number."""
         layers = {
             name: Layer(layer.module, self._roots(layer.takes), self._roots(layer.gives))
             for name, layer in self.layers.items()
@@ -130,13 +129,13 @@ class _Walk:
 
     def _balance(self, channels: list[int], count: int) -> None:
         width = len(channels) // count
-        if width == 1:  # none can go and leave its group without any
+        if width == 1:  # removing one would leave its group empty
             self.locks += channels
             return
         self.blocks.append([channels[start : start + width] for start in range(0, len(channels), width)])
 
     def _of(self, node: torch.fx.Node) -> Flow:
-        """What a node's first operand hands on."""
+        """The result of a node's first operand."""
         value = self.values.get(node.args[0]) if node.args and isinstance(node.args[0], torch.fx.Node) else None
         if not isinstance(value, Flow):
             raise _lost(node, "its input has none")
@@ -178,7 +177,9 @@ class _Walk:
             given = Flow(self._convolve(module, takes))
         elif isinstance(module, nn.Linear):
             if value.rank != 2 or module.in_features % len(takes):
-                raise ValueError(f"{name} takes {module.in_features} features, no multiple of {len(takes)} channels")
+                raise ValueError(
+                    f"{name} takes {module.in_features} features, which is not a multiple of {len(takes)} channels"
+                )
             given = Flow(self._new(module.out_features), rank=2)
             self.locks += given.channels
         elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
@@ -244,7 +245,7 @@ class _Walk:
         return rules[node.target](node)
 
     def _join(self, node: torch.fx.Node) -> Flow:
-        """Two tensors channel by channel, or one with a number."""
+        """An operation on two tensors, channel by channel, or on a tensor and a number."""
         operands = [self.values[each] for each in node.all_input_nodes]
         flows: list[Flow] = [each for each in operands if isinstance(each, Flow)]
         if not flows or len(flows) != len(node.all_input_nodes):
@@ -261,7 +262,7 @@ class _Walk:
         return self._flatten(node, _argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1))
 
     def _flatten(self, node: torch.fx.Node, start: Any, end: Any) -> Flow:
-        """[n, c, h, w] to [n, c h w]: each channel becomes equally many features; or to [n, c, h w]."""
+        """[n, c, h, w] to [n, c h w], where each channel becomes the same number of features; or to [n, c, h w]."""
         value = self._of(node)
         first = start % value.rank
         if first == 0 or end % value.rank != value.rank - 1:
@@ -298,7 +299,7 @@ class _Walk:
         return Length(batch=axes == 0)
 
     def _item(self, node: torch.fx.Node) -> Any:
-        """A part of a tuple, a length of a shape, or a part of a tensor whose channels are all taken."""
+        """A part of a tuple, a length of a shape, or a part of a tensor that keeps all channels."""
         value, index = self.values[node.all_input_nodes[0]], node.args[1]
         if isinstance(value, tuple):
             return value[index]  # type: ignore[index] # an int
@@ -315,7 +316,7 @@ class _Walk:
         parts = [self.values.get(each) for each in operands] if isinstance(operands, list | tuple) else []
         flows = [part for part in parts if isinstance(part, Flow)]
         if not flows or len(flows) != len(parts):
-            raise _lost(node, "of what it joins one has none")
+            raise _lost(node, "one of the tensors that it joins has none")
         axis, rank = _argument(node, 1, "dim", 0), flows[0].rank
         if axis % rank != 1:
             raise _lost(node, f"it joins along axis {axis}")
@@ -324,7 +325,7 @@ class _Walk:
         return Flow([channel for flow in flows for channel in flow.channels], rank, all(flow.point for flow in flows))
 
     def _chunk(self, node: torch.fx.Node) -> tuple[Flow, ...]:
-        """Chunks are cut by position, so a removed channel would move others to the wrong side: all are locked."""
+        """Lock all channels: chunks are cut by position, so a removed channel would move others to the wrong side."""
         value = self._of(node)
         channels = value.channels
         self.locks += channels
@@ -336,7 +337,7 @@ class _Walk:
         return tuple(replace(value, channels=part) for part in parts)
 
     def _shuffle(self, node: torch.fx.Node) -> Flow:
-        """A shuffle permutes by position: all its channels are locked."""
+        """Lock all channels, because a shuffle permutes by position."""
         value = self._of(node)
         self.locks += value.channels
         groups, count = int(_argument(node, 1, "groups", 1)), len(value.channels)

@@ -1,1 +1,1 @@
-"""Quantization: post-training, and aware of it while training."""
+"""Post-training quantization and quantization-aware training."""

@@ -15,7 +15,7 @@ from methods.way import Continued, Way, with_recipe
 
 
 class Simulating(Config):
-    """How INT8 is simulated in training: whose scales, where, and how long ranges and statistics move."""
+    """How training simulates INT8: which scales, in which layout, and how long ranges and statistics move."""
 
     scales: Literal["observed", "learned"] = "observed"
     layout: Literal["trt", "ort"] = "trt"
@@ -31,11 +31,12 @@ class Aware(Continued):
 
 
 class QuantizationAware(Simulating):
-    """Train, train on under fake quantization, deploy in INT8 by the scales of that training.
+    """Train, train further under fake quantization, deploy in INT8 by the scales of that training.
 
-    It takes a share `epochs` of the base recipe's epochs (at least one), at a share `lr` of its rate, which falls along
-    a cosine to a share `final_lr` of that. Source: NVIDIA's guidance for quantization-aware training; torchvision's
-    epochs of moving ranges and statistics. `start` is the block of another method whose network is trained on.
+    The second training takes a share `epochs` of the base recipe's epochs (at least one). It starts at a share `lr` of
+    the recipe's rate, and falls along a cosine to a share `final_lr` of this start. Source: NVIDIA's guidance for
+    quantization-aware training; torchvision's epochs of moving ranges and statistics. `start` is the block of another
+    method whose network is trained further.
     """
 
     epochs: float = Field(default=0.1, gt=0, le=1)
@@ -44,14 +45,17 @@ class QuantizationAware(Simulating):
     start: Mapping[str, Any] | None = None
 
     def plan(self, task: Task) -> Plan:
-        """Base training (or what `start` has instead) and the training under fake quantization, whose network and
-        scales are deployed. Raises ValueError where the task asks for another number format."""
+        """Base training (or the steps of `start`), then training under fake quantization.
+
+        The network and the scales of the second training are deployed. Raises ValueError where the task asks for
+        another precision.
+        """
         if task.deploy_precision not in (Task.model_fields["deploy_precision"].default, "int8"):
-            raise ValueError(f"it deploys int8: leave out deploy_precision={task.deploy_precision}")
+            raise ValueError(f"this method deploys int8: leave out deploy_precision={task.deploy_precision}")
         if task.train_precision in ("bf16", "fp16"):
             raise ValueError(
-                f"fake quantization trains in fp32 or tf32, not under autocast in {task.train_precision}: what it "
-                "learns must be what is exported (base_precision= may speed the base training)"
+                f"fake quantization trains in fp32 or tf32, not under autocast in {task.train_precision}, because the "
+                "network is exported as it is trained: leave train_precision out (base_precision= may be set)"
             )
         way, own = Way.after(start_of(self.start).plan(task)), plain(task)
         how = Simulating(**{name: getattr(self, name) for name in Simulating.model_fields})
@@ -60,8 +64,7 @@ class QuantizationAware(Simulating):
         return Plan(steps=tuple(way.steps), network=way.network, deploy=Precision("int8", way.network))
 
     def check(self, task: Task) -> None:
-        """Raise ValueError where what it starts from cannot be worked, or it is not seen where an engine would
-        quantize the model: tried on a fresh one."""
+        """Raise ValueError where the start cannot be run, or the engine's places cannot be found in a new model."""
         start_of(self.start).check(task)
         from methods.quantization.stages import rehearse  # here, not above: planning must not pay for torch
 

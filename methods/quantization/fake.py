@@ -1,9 +1,9 @@
 """Fake quantization: a network computes with the values that its INT8 engine will have, and trains through them.
 
-Rounding is torch's own operators; their straight-through gradient passes where the rounded value lies in the range.
-Activations: one scale a tensor, -128 to 127, zero point 0. Weights: one a channel of the weight folded with its batch
-norm, -127 to 127. Sources: Jacob et al. 2018; torch.ao's observers (range / 127.5); LSQ, Esser et al. 2020, for learned
-steps, with the bound of torch's operator (on the rounded value, not on x / s as in the paper).
+Torch's own operators round; their straight-through gradient passes where the rounded value lies in the range.
+Activations: one scale per tensor, -128 to 127, zero point 0. Weights: one scale per channel of the weight folded with
+its batch norm, -127 to 127. Sources: Jacob et al. 2018; torch.ao's observers (range / 127.5); LSQ, Esser et al. 2020,
+for learned steps, with the bound of torch's operator (on the rounded value, not on x / s as in the paper).
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ Layout = Literal["trt", "ort"]
 
 LOWEST, HIGHEST, NARROW = -128, 127, -127
 INTEGER_BIAS = 2.0**30
-"""Steps that a bias has at most: wider steps are taken for one that would need more, as its file has them."""
+"""The largest number of steps of a bias: a bias that would need more gets wider steps, as in the engine's file."""
 SMALLEST = float(torch.finfo(torch.float32).eps)
-"""No scale is smaller."""
+"""The smallest scale."""
 
 
 class ObservedRange(nn.Module):
-    """Fake quantization of an activation by a moving average of its range: the first batch sets it, each later one
-    moves it by the share `averaging`. It moves in train mode while `observing`; `active` off lets values pass."""
+    """Fake quantization of an activation by a moving average of its range.
+
+    The first batch sets the range, and each later batch moves it by the share `averaging`. It moves in train mode while
+    `observing` is on. With `active` off, values pass unchanged.
+    """
 
     low: Tensor
     high: Tensor
@@ -48,14 +51,14 @@ class ObservedRange(nn.Module):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Take a batch into the range."""
+        """Update the range with a batch."""
         low, high = torch.aminmax(x.detach())
         for own, seen in ((self.low, low), (self.high, high)):
             own.copy_(torch.where(self.started, own + self.averaging * (seen - own), seen))
         self.started.fill_(True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x in steps of the scale."""
+        """x, rounded to steps of the scale."""
         if self.training and self.observing:
             self.observe(x)
         if not self.active:
@@ -81,7 +84,7 @@ class LearnedRange(nn.Module):
         return self.step.detach().clamp(min=SMALLEST).squeeze()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x in steps of the scale; the step's gradient is scaled by 1 / sqrt(127 x elements of the batch)."""
+        """x, rounded to steps of the scale; the step's gradient is scaled by 1 / sqrt(127 x elements of the batch)."""
         with torch.no_grad():
             if self.training:
                 self.step.copy_(torch.where(self.started, self.step, first_step(x.detach()).reshape(1)))
@@ -92,7 +95,7 @@ class LearnedRange(nn.Module):
 
 
 class ObservedWeight(nn.Module):
-    """Fake quantization of a weight, a scale for each output channel: its largest magnitude / 127."""
+    """Fake quantization of a weight; each output channel's scale is its largest magnitude / 127."""
 
     @torch.no_grad()
     def scale(self, weight: Tensor) -> Tensor:
@@ -100,13 +103,13 @@ class ObservedWeight(nn.Module):
         return weight.detach().flatten(1).abs().amax(1).div(HIGHEST).clamp(min=SMALLEST)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight in steps of its scales."""
+        """The weight, rounded to steps of its scales."""
         zeros = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
         return torch.fake_quantize_per_channel_affine(weight, self.scale(weight), zeros, 0, NARROW, HIGHEST)
 
 
 class LearnedWeight(nn.Module):
-    """Fake quantization of a weight by learned steps, one a channel, 2 mean |w| / sqrt(127) of the channel at first."""
+    """Fake quantization of a weight by learned steps, one per channel, which begin at 2 mean |w| / sqrt(127)."""
 
     zeros: Tensor
 
@@ -121,7 +124,7 @@ class LearnedWeight(nn.Module):
         return self.steps.detach().clamp(min=SMALLEST)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight in its steps; their gradients are scaled by 1 / sqrt(127 x elements of the weight)."""
+        """The weight, rounded to its steps; their gradients are scaled by 1 / sqrt(127 x elements of the weight)."""
         with torch.no_grad():
             self.steps.clamp_(min=SMALLEST)
         factor = (weight.numel() * HIGHEST) ** -0.5
@@ -137,13 +140,15 @@ def first_step(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
 
 
 class QuantizedLayer(nn.Module):
-    """A convolution or linear layer with a fake-quantized weight; with `norm` the weight is quantized as the engine has
-    it, folded with the batch norm's running statistics, and the batch norm computes as ever.
+    """A convolution or linear layer with a fake-quantized weight, and with the batch norm `norm` that follows it, if
+    any.
 
-    W' = W gamma / sqrt(running variance + eps) is quantized and convolved with; the result is divided by the same
-    factor, the bias added, and normalised. So with running statistics it is a plain folded layer.
+    With `norm` the weight is quantized as in the engine, folded with the batch norm's running statistics, and the batch
+    norm itself computes as usual. W' = W gamma / sqrt(running variance + eps) is quantized and used in the convolution.
+    The result is divided by the same factor, the bias is added, and the sum is normalised. So with running statistics
+    the module equals a plain folded layer.
 
-    `rounds_bias` has it computed in eval mode as ONNX Runtime does: with the folded bias in int32, in steps of the
+    With `rounds_bias` the module computes in eval mode as ONNX Runtime does: the folded bias is int32, in steps of the
     input's scale (`scale_of_input`) times the weight's. TensorRT keeps biases in float.
     """
 
@@ -154,7 +159,7 @@ class QuantizedLayer(nn.Module):
         self.scale_of_input: Callable[[], Tensor] = lambda: torch.ones(())
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
-        """The weight as the engine has it, before rounding, and the factor of each channel in it."""
+        """The engine's weight before rounding, and each channel's factor in it."""
         if self.norm is None:
             return self.layer.weight, None
         assert self.norm.running_var is not None, "a batch norm without running statistics is folded into nothing"
@@ -169,14 +174,14 @@ class QuantizedLayer(nn.Module):
         return steps
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the layer and its batch norm give."""
+        """The output of the layer and its batch norm."""
         weight, factor = self.folded()
         quantized = self.weight(weight)
         if self.rounds_bias and not self.training:
             return self._computed(x, quantized, self._rounded_bias(factor))
         if factor is None or self.norm is None:
             return self._computed(x, quantized, self.layer.bias)
-        safe = torch.where(factor == 0, torch.ones_like(factor), factor)  # a pruned channel's: its weight is 0 as well
+        safe = torch.where(factor == 0, torch.ones_like(factor), factor)  # of a pruned channel, whose weight is 0 too
         out = self._computed(x, quantized, None) / safe.view(1, -1, 1, 1)
         if self.layer.bias is not None:
             out = out + self.layer.bias.view(1, -1, 1, 1)
@@ -203,10 +208,10 @@ class QuantizedLayer(nn.Module):
 
 
 class FakeQuantized(nn.Module):
-    """A network as an INT8 engine of a layout computes it; it trains the network's own parameters.
+    """A network that computes like its INT8 engine in a layout; its training changes the network's own parameters.
 
-    `layout=trt` quantizes one branch of a residual addition, `ort` both; the ranges of both are observed. The network
-    that it was made of shares all layers and computes as it always did.
+    `layout=trt` quantizes one branch of a residual addition, `ort` both branches; the ranges of both layouts are
+    observed. The original network shares all layers and still computes without quantization.
     """
 
     def __init__(self, network: nn.Module, where: Points, scales: Scales, layout: Layout, averaging: float) -> None:
@@ -218,7 +223,7 @@ class FakeQuantized(nn.Module):
         own -= {point.tensor for point in where.layers} | {point.tensor for point in where.branches if point.shared}
         self.names = {tensor: f"range_{number}" for number, tensor in enumerate(where.tensors())}
         for tensor, name in self.names.items():
-            # what the engine of the other layout alone quantizes is observed, whatever is learned
+            # a tensor that only the other layout quantizes is observed, even where steps are learned
             learned = scales == "learned" and (tensor not in own or layout == "ort")
             self.graph.add_submodule(name, LearnedRange() if learned else ObservedRange(averaging))
         self._insert(where.layers, where.branches)
@@ -234,7 +239,7 @@ class FakeQuantized(nn.Module):
         return (part for part in self.graph.children() if isinstance(part, QuantizedLayer))
 
     def set_layout(self, layout: Layout) -> None:
-        """Compute as the engine of a layout does."""
+        """Compute like the engine of a layout from now on."""
         for tensor, each in self.ranges().items():
             if isinstance(each, ObservedRange):
                 each.active = layout == "ort" or tensor not in self.own
@@ -242,18 +247,18 @@ class FakeQuantized(nn.Module):
             layer.rounds_bias = layout == "ort"
 
     def observe(self, on: bool) -> None:
-        """Whether ranges move in train mode."""
+        """Set whether ranges move in train mode."""
         for each in self.ranges().values():
             if isinstance(each, ObservedRange):
                 each.observing = on
 
     def freeze_batch_norm(self, on: bool) -> None:
-        """Whether batch norms keep their statistics, and normalise by them, in train mode too."""
+        """Set whether batch norms keep their statistics, and normalise by them, in train mode too."""
         self.frozen = on
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As ever, but for frozen batch norms."""
+        """Set train or eval mode; frozen batch norms stay in eval mode."""
         super().train(mode)
         if self.frozen:
             for part in self.graph.modules():
@@ -262,7 +267,7 @@ class FakeQuantized(nn.Module):
         return self
 
     def arrays(self) -> dict[str, Tensor]:
-        """The scales of every tensor and weight, as a build of an INT8 engine reads them."""
+        """The scales of every tensor and weight, in the form that the build of an INT8 engine reads."""
         activations = {tensor: each.scale() for tensor, each in self.ranges().items()}
         weights = {point.weight: layer.scale() for point, layer in zip(self.where.layers, self.layers(), strict=True)}
         return scales_of(activations, weights)
@@ -291,7 +296,7 @@ class FakeQuantized(nn.Module):
         self.graph.recompile()
 
     def _replace_layer(self, node: fx.Node, point: LayerPoint, number: int) -> None:
-        """Have a layer (and its batch norm) computed by a `QuantizedLayer`."""
+        """Let a `QuantizedLayer` compute a layer (and its batch norm)."""
         layer: Any = self.graph.get_submodule(point.layer)
         norm: Any = self.graph.get_submodule(point.norm) if point.norm else None
         made = QuantizedLayer(layer, norm, nn.Identity())

@@ -1,7 +1,8 @@
-"""Post-training quantization: another network, deployed in fewer bits. Torch-free.
+"""Post-training quantization: deploys a trained network in fewer bits. Needs no torch.
 
-The paper's FP16 and INT8 rows. The network is trained plainly, or by another method (`start=`); INT8 needs scales, and
-the harness adds their calibration to every plan that asks for INT8 without any: this method's stage is that very one.
+These are the paper's FP16 and INT8 rows. The network comes from plain training, or from another method (`start=`). INT8
+needs scales, and the harness adds their calibration to every plan that asks for INT8 and has no scales. This method
+uses that same stage.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ class Quantization(Config):
     start: Mapping[str, Any] | None = None
 
     def plan(self, task: Task) -> Plan:
-        """The plan of what it starts from, deployed otherwise. Raises ValueError where the task asks for a third."""
+        """The plan of its start, deployed in `precision`. Raises ValueError where the task asks for another
+        precision."""
         if task.deploy_precision not in (Task.model_fields["deploy_precision"].default, self.precision):
-            raise ValueError(f"it deploys {self.precision}: leave out deploy_precision={task.deploy_precision}")
+            raise ValueError(
+                f"this method deploys {self.precision}: leave out deploy_precision={task.deploy_precision}"
+            )
         before = start_of(self.start).plan(task)
         return Plan(steps=before.steps, network=before.network, deploy=Precision(self.precision))
 
     def check(self, task: Task) -> None:
-        """Raise ValueError where what it starts from cannot be worked."""
+        """Raise ValueError where its start cannot be run."""
         start_of(self.start).check(task)

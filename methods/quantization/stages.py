@@ -26,11 +26,11 @@ LAYOUTS: tuple[Any, ...] = ("trt", "ort")
 
 
 class Simulated(CrossEntropy):
-    """The plain loss; it stops ranges and batch norm's statistics where their epochs are over."""
+    """The plain loss; it also stops ranges and batch norm's statistics after their epochs."""
 
     def __init__(self, label_smoothing: float, simulating: FakeQuantized, how: Simulating) -> None:
         super().__init__(label_smoothing)
-        # in a closure: the network is the model's, not the loss's
+        # in a closure, because the network belongs to the model and not to the loss
         self._stop: Callable[[int], None] = lambda epoch: _stop(simulating, how, epoch)
         self._how = how
 
@@ -39,7 +39,7 @@ class Simulated(CrossEntropy):
         self._stop(epoch)
 
     def kind_of_steps(self, epoch: int) -> tuple[bool, bool]:
-        """Whether ranges move, and whether statistics do: graphs of other steps must not be replayed."""
+        """Whether ranges move, and whether statistics move; graphs of one kind must not be replayed for another."""
         return epoch < self._how.observer_epochs, epoch < self._how.batch_norm_epochs
 
 
@@ -49,11 +49,14 @@ def _stop(simulating: FakeQuantized, how: Simulating, epoch: int) -> None:
 
 
 def train(bench: Bench, params: Aware, trained: Output) -> Output:
-    """Train a network on under fake quantization. Hands on the network in float, its scales, and what it answers to
-    the test images in either layout of an engine; accuracies are those under fake quantization."""
+    """Train a network further under fake quantization.
+
+    Returns the network in float, its scales, and its answers to the test images in both layouts of an engine;
+    accuracies are those under fake quantization.
+    """
     task, how = params.task, params.how
     model, batches = ready(bench, task, trained, params.first_epoch)
-    with bench.paused():  # the export that finds the places is the one that engine building pays for anyway
+    with bench.paused():  # engine building pays for such an export anyway
         where = points(network_of(trained))
     simulating = FakeQuantized(model, where, how.scales, how.layout, how.averaging).to(bench.device)
     loss = Simulated(task.recipe.label_smoothing, simulating, how)
@@ -70,13 +73,13 @@ def train(bench: Bench, params: Aware, trained: Output) -> Output:
 
 @torch.inference_mode()
 def _answers(simulating: FakeQuantized, loader: Loader) -> Tensor:
-    """The class named for every image, int16."""
+    """The class predicted for every image, int16."""
     with evaluating(simulating):
         return torch.cat([simulating(images).argmax(1).to(torch.int16).cpu() for images, _, _ in loader])
 
 
 def rehearse(model: Model, classes: int) -> None:
-    """Find the places of a fresh model, and build the network that would be trained. Raises ValueError."""
+    """Find the engine's places in a new model, and build the network that would be trained. Raises ValueError."""
     torch.manual_seed(0)
     fresh = build_model(model, classes)
     nothing = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

@@ -55,7 +55,7 @@ def test_nan_and_infinity_are_errors(value):
 
 def test_the_same_answer_to_every_image_is_an_error_unless_the_network_gives_it_too():
     constant = Answering([[0.5, 0.1]] * 5)
-    with pytest.raises(EngineError, match="gives every image the same answer, and its network does not"):
+    with pytest.raises(EngineError, match="gives every image the same answer, but its network does not"):
         answers(constant, NETWORK, _loader(5))
     assert answers(constant, constant, _loader(5)).agreement_pct == 100
     late = Answering([[1, 0]] * 4 + [[0, 1]])  # tells the last batch apart from the first

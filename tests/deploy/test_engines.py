@@ -223,7 +223,7 @@ def test_the_trial_really_runs(network, monkeypatch):
 
 
 def test_a_kept_layout_that_does_not_exist_is_refused(network):
-    with pytest.raises(EngineError, match="the layout kept for this machine is 'sideways'"):
+    with pytest.raises(EngineError, match="the layout stored for this machine is unknown: 'sideways'"):
         eager.build(_order(network, "fp32", "cuda:0", Machine("sideways").choose))
 
 

@@ -128,7 +128,7 @@ def test_a_weight_beyond_fp16_is_refused_and_a_tiny_one_is_not():
 
 def test_what_no_file_can_hold_is_refused(monkeypatch):
     monkeypatch.setattr("benchmark.deploy.graphs.export", lambda _: onnx.load_from_string(exported()))
-    with pytest.raises(EngineError, match="bf16 is in no engine that reads ONNX: choose engine=torch"):
+    with pytest.raises(EngineError, match="no engine that reads ONNX has bf16 convolutions: choose engine=torch"):
         graph_of(order("bf16"), "ort")
     with pytest.raises(EngineError, match="INT8 needs the scales of a calibration"):
         graph_of(order("int8"), "ort")

@@ -87,7 +87,7 @@ def test_what_is_measured_together_has_one_signature():
         ("int8", "cpu", ""),
         ("tf32", "cpu", "tf32 needs a GPU"),
         ("bf16", "cpu", "no bf16 convolutions on a CPU: choose engine=torch"),
-        ("fp32", "cuda", "on the CPU only: its energy says nothing of a GPU"),
+        ("fp32", "cuda", "on the CPU only: its energy says nothing about a GPU"),
     ],
 )
 def test_what_it_can_do(precision, device, why):
@@ -123,7 +123,7 @@ def _file(content: bytes) -> EngineFile:
 
 
 def test_a_damaged_file_is_one_clear_error():
-    with pytest.raises(EngineError, match="ONNX Runtime does not take the network"):
+    with pytest.raises(EngineError, match="ONNX Runtime does not accept the network"):
         KIND.load(_file(exported()[:500]), "cpu")
 
 
@@ -136,5 +136,5 @@ def test_a_file_is_data_and_brings_no_operators_or_files_of_its_own():
     weight = model.graph.initializer[0]
     weight.data_location = onnx.TensorProto.EXTERNAL
     weight.external_data.add(key="location", value="/etc/hostname")
-    with pytest.raises(EngineError, match="keeps weights in files outside itself"):
+    with pytest.raises(EngineError, match="keeps weights in other files"):
         KIND.load(_file(model.SerializeToString()), "cpu")

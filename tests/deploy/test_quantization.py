@@ -310,9 +310,9 @@ def test_scales_that_do_not_fit_are_refused_by_name():
     model = onnx.load_from_string(exported("tiny"))
     activations, weights = _scales(model)
     some = next(iter(activations))
-    with pytest.raises(ValueError, match=f"scales of activations: no scale of {some}"):
+    with pytest.raises(ValueError, match=f"scales of activations: missing for {some}"):
         insert(model, {name: value for name, value in activations.items() if name != some}, weights, "ort")
-    with pytest.raises(ValueError, match="scales of nowhere, which it does not have"):
+    with pytest.raises(ValueError, match="given for nowhere, which the graph does not have"):
         insert(model, {**activations, "nowhere": 1.0}, weights, "ort")
     with pytest.raises(ValueError, match=r"has 8 channels, and 3 scales"):
         insert(model, activations, {**weights, next(iter(weights)): np.ones(3)}, "ort")
@@ -329,7 +329,7 @@ def test_what_a_graph_computes_is_watched_and_not_changed():
     assert model.SerializeToString() == before
     assert seen["images"].amax == pytest.approx(np.abs(images).max())
     assert all(own.total % 8 == 0 for own in seen.values())
-    with pytest.raises(ValueError, match="there is no image to look at"):
+    with pytest.raises(ValueError, match="calibration needs at least one image"):
         histograms(model, ["images"], [], 1)
     with pytest.raises(ValueError, match="value is NaN or infinite"):
         histograms(model, targets(model).all, [images * np.float32(np.nan)], 1)
@@ -428,6 +428,6 @@ def test_an_int8_engine_says_what_runs_in_int8_and_scales_of_another_network_are
     assert built.details["evidence"]["operators"]["QLinearConv"] >= 4
     assert built.values["agreement_pct"] > 50
     with pytest.raises(
-        EngineError, match="the calibration does not fit the network: scales of activations: no scale of"
+        EngineError, match="the calibration does not fit the network: scales of activations: missing for"
     ):
         build_engine(PlainBench(), params, Output(network=network("resnet")), _calibrated(of="tiny"))

@@ -169,7 +169,7 @@ def test_one_way_to_an_engine_on_10_and_11(version, tf32):
 
 def test_every_error_of_the_parser_is_told():
     trt = FakeTensorRT(parser=[("fc.dq", "input has type\n Int32"), ("", "unsupported")])
-    with pytest.raises(EngineError, match=r"does not take the network: fc\.dq: input has type Int32; unsupported"):
+    with pytest.raises(EngineError, match=r"does not accept the network: fc\.dq: input has type Int32; unsupported"):
         build(trt, b"x", SMALL)
 
 
@@ -236,12 +236,12 @@ def test_an_engine_file_holds_its_bytes_and_says_what_runs(gpu, tmp_path):
 
 def test_an_engine_that_does_not_load_is_an_error(gpu):
     gpu.errors["load"] = "version tag does not match"
-    with pytest.raises(EngineError, match="does not load what it built: version tag does not match"):
+    with pytest.raises(EngineError, match="cannot load the engine that it built: version tag does not match"):
         KIND.build(order())
 
 
 @pytest.mark.parametrize(
-    ("fact", "said"), [("gpu", "GPU A100 sm80, and this is H100 sm90"), ("version", "TensorRT 9, and this is 11")]
+    ("fact", "said"), [("gpu", "GPU A100 sm80, but this is H100 sm90"), ("version", "TensorRT 9, but this is 11")]
 )
 def test_an_engine_of_another_machine_is_refused(gpu, fact, said):
     built = KIND.build(order())
@@ -339,7 +339,7 @@ def test_memory_without_graphs_launches_every_call(gpu):
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [("run", "did not run a batch of 1 images"), ("profile", "no room for a context of up to 1 images")],
+    [("run", "did not run a batch of 1 images"), ("profile", "no memory for a TensorRT context of up to 1 images")],
 )
 def test_what_fails_at_work_is_an_error(gpu, error, said):
     gpu.errors[error] = True

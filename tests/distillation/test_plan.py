@@ -177,8 +177,8 @@ def _with(task, part: str, **changed):
     ("name", "change", "wanted"),
     [
         ("fsp", lambda t: learning(t, teacher="resnet8x4"), "FSP compares maps channel by channel"),
-        ("crd", lambda t: t.model_copy(update={"teacher": NNI}), "the teacher shows none"),
-        ("at", lambda t: t.model_copy(update={"model": NNI}), "the student shows none"),
+        ("crd", lambda t: t.model_copy(update={"teacher": NNI}), "the teacher exposes none"),
+        ("at", lambda t: t.model_copy(update={"model": NNI}), "the student exposes none"),
         ("kd", lambda t: t.model_copy(update={"teacher": NOWHERE}), "model nowhere cannot be built"),
         ("kd", lambda t: t.model_copy(update={"model": NOWHERE}), "model nowhere cannot be built"),
         ("kd", lambda t: _with(t, "recipe", label_smoothing=0.1), "use recipe.label_smoothing=0"),

@@ -103,7 +103,7 @@ def test_elsewhere_the_last_stages_are_left_out_as_shipped(method):
 
 def test_a_hint_between_maps_that_no_convolution_joins_is_refused():
     ours, theirs = ((8, 32, 32), (8, 4, 4), (8, 4, 4), (8,)), ((8, 32, 32), (8, 16, 16), (8, 16, 16), (8,))
-    with pytest.raises(ValueError, match="no convolution brings a 4x4 map to 16x16"):
+    with pytest.raises(ValueError, match="no convolution turns a 4x4 map into a 16x16 map"):
         build_term(term("fitnet:FitNet"), Scene(ours, theirs, torch.arange(4)))
 
 
@@ -113,7 +113,7 @@ def test_networks_without_features_do_for_losses_of_logits_alone():
     assert shapes_of(plain) == ()
     labels = torch.arange(40) % 4
     rehearse(METHODS["kd"], Scene((), (), labels), 100)
-    with pytest.raises(ValueError, match="AT needs features, and the student shows none"):
+    with pytest.raises(ValueError, match="AT needs features, but the student exposes none"):
         rehearse(METHODS["at"], Scene((), (), labels), 100)
 
 
@@ -125,7 +125,7 @@ def test_networks_without_features_do_for_losses_of_logits_alone():
         (term("kd:KT"), "methods.distillation.kd has no term of that name"),
         (term("kd:divergence"), "has no term of that name"),
         (term("nowhere:KD"), "No module named"),
-        (term("fitnet:FitNet", layer=4), "layer=4: the last map that both networks have is 3"),
+        (term("fitnet:FitNet", layer=4), "layer=4: choose at most 3"),
         (term("ft:FT"), "needs the paraphraser"),
     ],
 )

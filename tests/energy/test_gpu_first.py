@@ -113,7 +113,7 @@ def test_a_second_call_goes_on_and_works_nothing_twice(driver, hour, tmp_path):
     status, said, state = hour(first, long, minutes=0.6)
     assert status == 0
     assert "it needs 40" in said
-    assert "unfinished: the same command goes on" in said
+    assert "unfinished: run the same command again to continue" in said
     assert "long" not in state["steps"]
     status, said, state = hour(first, long)
     assert status == 0
@@ -324,7 +324,7 @@ def test_the_hour_is_rehearsed_on_the_fake_driver(driver, hour, tmp_path):
     """In two calls. The probe and the rows are real; gpu-check and the GPU tests find no CUDA here, and say so."""
     status, said, first = hour(plan=rehearsed, minutes=1.2)
     assert first["steps"]["probe"]["status"] == "passed", said
-    assert "unfinished: the same command goes on" in said
+    assert "unfinished: run the same command again to continue" in said
     status, said, state = hour(plan=rehearsed, minutes=9)
     found = {name: step["status"] for name, step in state["steps"].items()}
     no_nni = find_spec("nni") is None

@@ -131,7 +131,10 @@ def test_what_the_engine_cannot_do_is_refused_with_its_reason_and_stops_no_other
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("method=quantization/int8", "deploy_precision=fp16"), "quantization/int8: it deploys int8: leave out deploy"),
+        (
+            ("method=quantization/int8", "deploy_precision=fp16"),
+            "quantization/int8: this method deploys int8: leave out deploy",
+        ),
         (("inference.buffers=pycuda",), "inference.buffers=pycuda: engine=onnxruntime runs on torch"),
         (("calibration.images=64",), r"only INT8 is calibrated, and fp32 is deployed: leave calibration.\* out"),
         (("deploy_precision=int8", "calibration.percentile=99"), "percentile=99.0 goes with algorithm=percentile"),

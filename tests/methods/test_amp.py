@@ -136,7 +136,7 @@ def test_two_autocasts_are_refused(task):
 
 def test_fp16_is_refused_on_a_cpu_before_anything_is_done(task):
     params = Training(task=task, autocast="fp16")
-    with pytest.raises(training.TrainingError, match=r"a GPU alone.*bf16"):
+    with pytest.raises(training.TrainingError, match=r"needs a GPU.*bf16"):
         train(PlainBench(), params)
 
 

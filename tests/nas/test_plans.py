@@ -111,22 +111,22 @@ def test_a_searched_life_names_no_model_and_says_why():
         (("method=nas/darts_genotype", "data.search=cifar10"), "method nas/darts_genotype searches nothing"),
         (("method=nas/darts", "data.search=cifar20"), "data.search: .*'cifar10', 'cifar100'"),
         (("method=nas/darts", "train_precision=fp16"), "train_precision=fp16: a search has no gradient scaler"),
-        (("method=nas/darts", "profile=published"), "profile=published: no search repeats its original's loop"),
-        (("method=nas/darts", "method.backend=nni", "method.order=second"), "NNI 3.0 has first-order DARTS alone"),
+        (("method=nas/darts", "profile=published"), "profile=published: searches do not reproduce the original's loop"),
+        (("method=nas/darts", "method.backend=nni", "method.order=second"), "NNI 3.0 has only first-order DARTS"),
         (("method=nas/proxylessnas", "method.size=xl"), "size=xl: the space pmb has the sizes xs, s, m"),
         (
             ("method=nas/proxylessnas", "method.space=pbm"),
-            "space=pbm: there are pmb, tree, and module:function for one of your own",
+            "space=pbm is unknown: choose pmb, tree, or module:function for your own space",
         ),
         (
             ("method=nas/proxylessnas_energy", "method.costs.kind=heat"),
             "method.costs.kind: .*'macs', 'latency' or 'energy'",
         ),
         (("method=nas/darts_genotype", "method.genotype=DARTS_V3"), "method.genotype: .*'DARTS_V1' or 'DARTS_V2'"),
-        (("method=nas/proxylessnas", "method.samples=5"), "samples goes with mode=reinforce"),
+        (("method=nas/proxylessnas", "method.samples=5"), "samples is only for mode=reinforce"),
         (
             ("method=nas/proxylessnas", "method.mode=reinforce", "method.costs={kind: macs, rule: multiply}"),
-            "mode=reinforce has a rule of its own",
+            "mode=reinforce has its own rule",
         ),
         (("method=nas/zero_cost", "method.proxies=[]"), "method.proxies: .*at least 1 item"),
         (("method=nas/darts_genotype", "method.genotype=null"), "a published architecture is a genotype, or a space"),
@@ -424,11 +424,11 @@ def test_published_genotypes_are_built_as_given():
 
 
 def test_spaces_know_their_words():
-    with pytest.raises(ValueError, match="space=cube: there are pmb, tree"):
+    with pytest.raises(ValueError, match="space=cube is unknown: choose pmb, tree"):
         spaces.space_of("cube", "s")
     with pytest.raises(ValueError, match=r"space=tests\.nas\.nowhere:x: No module named"):
         spaces.space_of("tests.nas.nowhere:x", "s")
-    with pytest.raises(ValueError, match="makes a Task and no Space"):
+    with pytest.raises(ValueError, match="must return a Space, not a Task"):
         spaces.space_of("tests.nas.small:task", None)
     space = spaces.tree("b2")
     ops = space.draw(0, 0)

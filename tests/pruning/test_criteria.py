@@ -178,9 +178,9 @@ def broken(subject):
 @pytest.mark.parametrize(
     ("scoring", "words"),
     [
-        ({"criterion": f"{__name__}:short"}, "gives 0 no number for each of its 4 filters"),
-        ({"criterion": f"{__name__}:absent"}, "gives 0 no number"),
-        ({"criterion": f"{__name__}:not_a_number"}, "a score that is no number"),
+        ({"criterion": f"{__name__}:short"}, "must return one number for each of the 4 filters of 0"),
+        ({"criterion": f"{__name__}:absent"}, "must return one number for each of the 4 filters of 0"),
+        ({"criterion": f"{__name__}:not_a_number"}, "that is not a finite number"),
         ({"criterion": f"{__name__}:needy"}, "needs a value for share"),
         ({"criterion": f"{__name__}:needy", "settings": {"share": "half"}}, "share: .*number.*'half'"),
         ({"criterion": f"{__name__}:broken"}, "fails on a small network: KeyError: 'conv9'"),

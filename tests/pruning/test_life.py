@@ -238,7 +238,7 @@ def test_what_a_life_starts_from_is_refused_as_it_would_be_alone():
         pruning.check(wide)
     with pytest.raises(ConfigError, match=r"start\.variant: Input should be 'as_shipped' or 'no_waste'"):
         _started("method=pruning/l1", "start=distillation/kd", "method.start.variant=lean")
-    with pytest.raises(ConfigError, match="start: mine is no method"):
+    with pytest.raises(ConfigError, match="start: mine is not a method"):
         _started("method=pruning/l1", "+method.start={_target_: no.where, name: mine}")
 
 
@@ -295,13 +295,17 @@ def test_agp_is_cubic_from_nothing_to_all():
 @pytest.mark.parametrize(
     ("settings", "builder", "words"),
     [
-        ({}, "tests.pruning.nets:opaque", "opaque cannot be pruned so: .* nothing is known of Softmax"),
+        (
+            {},
+            "tests.pruning.nets:opaque",
+            "opaque cannot be pruned with these settings: .* nothing is known of Softmax",
+        ),
         ({"layers": "nni"}, "tests.pruning.nets:mini", "layers=nni: the network has none"),
         ({"layers": "nni_resnet"}, "tests.pruning.nets:mini", "layers=nni_resnet: the network has none"),
         ({"sparsity": 0.05}, "tests.pruning.nets:mini", "sparsity of 0.05 .* removes no filter"),
         ({"backend": "nni"}, "benchmark.vision.models.repdistiller.mobilenetv2:mobilenetv2", "use backend=native"),
         ({"name": "apoz", "statistics_batches": 4}, "tests.pruning.nets:mini", "an epoch has 3 batches"),
-        ({}, "tests.pruning.nets:joined", "joined cannot be pruned so: .*it joins features"),
+        ({}, "tests.pruning.nets:joined", "joined cannot be pruned with these settings: .*it joins features"),
         ({}, "tests.pruning.nets:missing", "cannot be built"),
     ],
 )
@@ -317,7 +321,7 @@ def test_every_network_of_the_zoo_can_be_pruned():
         parsed = config.parse(config.compose([f"model={name}", "method=pruning/l1"]), GPU)[0]
         if name == "repdistiller/ShuffleV1":  # its streams have many owners: independent masks leave them all
             with pytest.raises(
-                ValueError, match=r"of 4014 filters to go only about 18 can.* try mode=dependency_aware"
+                ValueError, match=r"only about 18 of 4014 filters can be removed.* try mode=dependency_aware"
             ):
                 parsed.build_method().check(parsed.task)
             parsed = parsed.model_copy(update={"method": {**parsed.method, "mode": "dependency_aware"}})

@@ -1,6 +1,6 @@
-"""The engines there are: each module of this package holds one `EngineKind` as `KIND`, and imports no engine itself.
+"""All kinds of engines: each module of this package holds one `EngineKind` as `KIND`, and imports no engine itself.
 
-A new engine is a new module. Importing this package costs no torch, so that planning can ask it for versions.
+A new engine is a new module. Importing this package imports no torch, so that planning can ask it for versions.
 """
 
 from __future__ import annotations
@@ -18,5 +18,5 @@ def kinds() -> tuple[EngineKind, ...]:
 
 
 def kind_named(name: str) -> EngineKind:
-    """The kind called `name`, which parsing has checked. Raises LookupError."""
+    """The kind called `name`; parsing has checked the name already. Raises LookupError for an unknown one."""
     return next(kind for kind in kinds() if kind.name == name)

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU as an engine: what runs every precision of the study without a GPU. Imports no engine."""
+"""ONNX Runtime on the CPU: runs every precision of the study without a GPU. Importing this imports no engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmark.plan.stage import EngineFile
 from benchmark.plan.task import DeployPrecision
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
-"""Modules: the file format, the engine, and what torch's exporter is written in."""
+"""Modules: the file format, the engine, and the library that torch's exporter uses."""
 
 
 class OnnxRuntime:
@@ -22,7 +22,7 @@ class OnnxRuntime:
     def why_unavailable(self, precision: DeployPrecision, device_kind: str) -> str:
         """Empty on a CPU where its packages are installed, for fp32, fp16 and INT8."""
         if device_kind != "cpu":
-            return "ONNX Runtime is used on the CPU only: its energy says nothing of a GPU"
+            return "ONNX Runtime is used on the CPU only: its energy says nothing about a GPU"
         absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
         if absent:
             return f"{' and '.join(absent)} not installed: pip install -e '.[onnx]'"
@@ -42,13 +42,13 @@ class OnnxRuntime:
             return "absent"
 
     def prove(self, precision: DeployPrecision, device: str) -> None:
-        """Import what exports and runs. Raises EngineError."""
+        """Import the libraries that export and run. Raises EngineError."""
         from benchmark.deploy.export import warm_up
 
         warm_up()
 
     def build(self, order: BuildOrder) -> EngineFile:
-        """The exported network in its precision, and what ONNX Runtime makes of it here."""
+        """The exported network in its precision, and the graph that ONNX Runtime makes of it on this machine."""
         from benchmark.deploy.ort import build
 
         return build(order)

@@ -36,7 +36,7 @@ class PyTorch:
             return "absent"
 
     def prove(self, precision: DeployPrecision, device: str) -> None:
-        """Nothing: whoever trains has imported torch."""
+        """Does nothing, because training has imported torch already."""
 
     def build(self, order: BuildOrder) -> EngineFile:
         """The network's tensors in the engine's precision, and the memory layout to run them in."""

@@ -9,7 +9,7 @@ from benchmark.plan.task import DeployPrecision
 
 
 class PyTorchGraph(PyTorch):
-    """As `torch`, on a GPU only. engine=auto never takes it: it is for who asks what the launches cost."""
+    """As `torch`, on a GPU only. engine=auto never chooses it: it exists to measure the cost of Python's launches."""
 
     name = "torch_graph"
     preference = -1

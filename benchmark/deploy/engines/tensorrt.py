@@ -1,4 +1,4 @@
-"""TensorRT as an engine: what the paper deploys by. Importing this imports no engine."""
+"""TensorRT, the engine of the paper. Importing this imports no engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmark.plan.task import DeployPrecision
 
 
 class TensorRT:
-    """Runs exported networks on a GPU in fp32, TF32, fp16 and INT8, whatever the version's major (10 or 11)."""
+    """Runs exported networks on a GPU in fp32, TF32, fp16 and INT8, with TensorRT 10 or 11."""
 
     name = "tensorrt"
     preference = 20
@@ -28,7 +28,7 @@ class TensorRT:
         return library_version()
 
     def prove(self, precision: DeployPrecision, device: str) -> None:
-        """Import what exports and builds, and make a builder. Raises EngineError."""
+        """Import the libraries that export and build, and make a builder. Raises EngineError."""
         from benchmark.deploy.export import warm_up
         from benchmark.deploy.trt.make import prove
 

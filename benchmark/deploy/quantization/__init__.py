@@ -1,1 +1,1 @@
-"""Symmetric INT8: what ranges are seen, where they are cut, the scales that follow, and where Q/DQ pairs stand."""
+"""Symmetric INT8: the observed ranges, where they are cut, the scales, and the placement of Q/DQ pairs."""

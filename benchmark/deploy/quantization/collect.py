@@ -1,4 +1,4 @@
-"""What values the activations of a graph take: ONNX Runtime on the CPU, a batch at a time."""
+"""The values of a graph's activations, observed by ONNX Runtime on the CPU, one batch at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def histograms(
 ) -> dict[str, Histogram]:
     """A histogram of each of `tensors` over all batches (float32, the graph's only input).
 
-    Raises ValueError naming the tensor where a value is NaN or infinite, and where there is no batch.
+    Raises ValueError where a value is NaN or infinite (with the tensor's name), and where there is no batch.
     """
     import onnx
     import onnxruntime
@@ -44,5 +44,5 @@ def histograms(
             except ValueError as error:
                 raise ValueError(f"calibration: {name}: {error}") from error
     if not all(own.total for own in found.values()):
-        raise ValueError("calibration: there is no image to look at")
+        raise ValueError("calibration needs at least one image: raise calibration.images")
     return found

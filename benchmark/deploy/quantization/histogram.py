@@ -1,4 +1,4 @@
-"""The values an activation takes, as a histogram of their magnitudes that grows with its range. numpy only.
+"""A histogram of an activation's magnitudes that grows with their range. numpy only.
 
 Source: NVIDIA's calibrator (pytorch-quantization, ModelOpt), its torch mode: 2,048 bins of the first batch's range in
 float32; a later batch with a larger maximum keeps the width of a bin and appends bins.
@@ -13,7 +13,7 @@ import numpy as np
 
 BINS = 2048
 MOST_BINS = 65_536
-"""More are merged in pairs: a first batch next to zero must not order billions of bins."""
+"""More bins than this are merged in pairs: after a first batch close to zero, billions of bins would be needed."""
 
 Array = np.ndarray[Any, Any]
 
@@ -39,7 +39,7 @@ class Histogram:
         magnitudes = np.abs(np.asarray(values, dtype=np.float32)).ravel()
         if not magnitudes.size:
             return
-        largest = magnitudes.max()  # NaN and infinity come through
+        largest = magnitudes.max()  # max() keeps NaN and infinity
         if not np.isfinite(largest):
             raise ValueError("a value is NaN or infinite")
         self.amax = max(self.amax, float(largest))
@@ -50,7 +50,7 @@ class Histogram:
         self.counts += self._counted(magnitudes)
 
     def _begin(self, largest: np.float32) -> None:
-        """The first range; zeros that were seen before stay in the first bin."""
+        """Set the first range; earlier zeros stay in the first bin."""
         self.edges = np.linspace(0.0, float(largest), BINS + 1)
 
     def _grow(self, largest: np.float32) -> None:
@@ -66,6 +66,6 @@ class Histogram:
         bins, top = len(self.counts), np.float32(self.edges[-1])
         if top == 0:
             return np.bincount([0], weights=[magnitudes.size], minlength=bins).astype(np.int64)
-        # in float32, as the original: single counts move
+        # in float32 as in the original, because float64 would move single counts
         index = (magnitudes * np.float32(bins) / top).astype(np.int64)
         return np.bincount(np.minimum(index, bins - 1), minlength=bins)

@@ -1,11 +1,11 @@
 """Where Q/DQ pairs stand in a graph: which tensors are quantized, and the same scales in two layouts.
 
-What both layouts share, and all that TensorRT wants (`trt`): a pair on the data input of every convolution and linear
-layer, and on one branch of each residual addition, so that the other, which ends in a convolution, can be fused with
-it. ONNX Runtime (`ort`) finds an integer convolution only between pairs: there the other branch has a pair of its own
-scale, and a pair of the same scale stands before each ReLU or max pooling that makes a quantized tensor, which changes
-no number (rounding keeps the order and zero). int8 throughout, zero point 0, biases in float32.
-Source: NVIDIA's rules for explicit quantization; deploy.md and quant_golden.md for what was tried.
+Both layouts have a pair on the data input of every convolution and linear layer, and on one branch of each residual
+addition. The other branch, which ends in a convolution, can then be fused with the addition. TensorRT (`trt`) needs no
+more. ONNX Runtime (`ort`) finds an integer convolution only between pairs. So in `ort` the other branch has a pair with
+its own scale, and a tensor's pair stands a second time before the ReLU or max pooling that makes the tensor. The second
+pair changes no number, because rounding keeps the order and zero. int8 throughout, zero point 0, biases in float32.
+Source: NVIDIA's rules for explicit quantization; experiments in deploy.md and quant_golden.md of the reference.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ Array = np.ndarray[Any, Any]
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 KEEPS_ORDER = ("Relu", "MaxPool")
-"""Q(f(Q(x))) = Q(f(x)) with one scale."""
+"""Operators f with Q(f(Q(x))) = Q(f(x)) for one scale."""
 
 
 class Targets(NamedTuple):
-    """The tensors of a graph that are quantized. `shared` by both layouts, `own` to `ort`; in the graph's order.
-    `weights` holds the output-channel axis of each."""
+    """The quantized tensors of a graph, in the graph's order.
+
+    `shared` are those of both layouts, `own` those of `ort` alone. `weights` holds the output-channel axis of each
+    weight.
+    """
 
     shared: tuple[str, ...]
     own: tuple[str, ...]
@@ -37,12 +40,12 @@ class Targets(NamedTuple):
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every activation that either layout needs a scale of."""
+        """Every activation for which either layout needs a scale."""
         return self.shared + self.own
 
 
 class Read(NamedTuple):
-    """That a node reads a quantized tensor as its input number `slot`; in `ort` alone where not `shared`."""
+    """A node that reads a quantized tensor as its input number `slot`; in `ort` alone where not `shared`."""
 
     node: NodeProto
     slot: int
@@ -50,7 +53,7 @@ class Read(NamedTuple):
 
 
 def targets(model: ModelProto) -> Targets:
-    """What is quantized in a graph in fp32."""
+    """The tensors to quantize in an fp32 graph."""
     found = list(reads(model.graph))
     shared = dict.fromkeys(read.node.input[read.slot] for read in found if read.shared)
     own = dict.fromkeys(read.node.input[read.slot] for read in found if not read.shared)
@@ -94,9 +97,12 @@ def reads(graph: GraphProto) -> Iterator[Read]:
 
 
 def _branch(by_conv: list[bool], paired: list[bool]) -> int:
-    """Which input of a residual addition has a pair in both layouts, so that the other can be fused with it: the one
-    that no convolution makes; of two alike the one that has a pair already, for a layer reads it (a skip over a linear
-    bottleneck); else the second of two convolutions, the first of two others."""
+    """Which input of a residual addition has a pair in both layouts, so that the other input can be fused with it.
+
+    It is the input that no convolution makes. Of two such inputs, or of two convolutions, it is the one that already
+    has a pair because a layer reads it (a skip over a linear bottleneck). Otherwise it is the second of two
+    convolutions, or the first of two others.
+    """
     if by_conv[0] != by_conv[1]:
         return by_conv.index(False)
     if paired[0] != paired[1]:
@@ -107,10 +113,10 @@ def _branch(by_conv: list[bool], paired: list[bool]) -> int:
 def insert(
     model: ModelProto, activations: Mapping[str, float], weights: Mapping[str, Array], layout: str
 ) -> ModelProto:
-    """The graph with Q/DQ pairs in a layout (`trt` or `ort`): a new model, names of inputs and outputs as they were.
+    """The graph with Q/DQ pairs in a layout (`trt` or `ort`): a new model with the same names of inputs and outputs.
 
     `activations` holds a scale for each of `Targets.all`, `weights` the scales of each weight's channels. Raises
-    ValueError where they are not those of this graph.
+    ValueError where they belong to another graph.
     """
     import onnx
 
@@ -141,8 +147,8 @@ def _check(wanted: Targets, activations: Mapping[str, float], weights: Mapping[s
     ):
         missing, unknown = sorted(needed - set(given)), sorted(set(given) - needed)
         if missing or unknown:
-            said = [f"no scale of {', '.join(missing)}"] if missing else []
-            said += [f"scales of {', '.join(unknown)}, which it does not have"] if unknown else []
+            said = [f"missing for {', '.join(missing)}"] if missing else []
+            said += [f"given for {', '.join(unknown)}, which the graph does not have"] if unknown else []
             raise ValueError(f"scales of {what}: {' and '.join(said)}")
     for name, scale in activations.items():
         if not (np.isfinite(scale) and scale > 0):
@@ -180,8 +186,10 @@ class _Pairs:
 
 
 def _before_activations(graph: GraphProto, found: list[Read], activations: Mapping[str, float], pairs: _Pairs) -> None:
-    """Pairs of a tensor's own scale before the ReLU and max pooling that make it, where nobody else reads what lies
-    between: another reader would see the rounding."""
+    """Add pairs with a tensor's own scale before the ReLU and max pooling that make it.
+
+    Only where no other node reads the values in between: another reader would see the rounding.
+    """
     producers = {name: node for node in graph.node for name in node.output}
     readers: dict[str, int] = dict.fromkeys((each.name for each in graph.output), 1)
     for node in list(graph.node):
@@ -202,17 +210,17 @@ def _before_activations(graph: GraphProto, found: list[Read], activations: Mappi
 
 
 INTEGER_BIAS = 2.0**30
-"""Half of what an int32 holds: the other half is left to the sum of products."""
+"""Half of the range of an int32: the other half is for the sum of products."""
 
 
 def _room_for_biases(
     graph: GraphProto, activations: Mapping[str, float], weights: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """The steps of weights, wide enough where ONNX Runtime would lose a bias.
+    """The steps of weights, made wider where ONNX Runtime would lose a bias.
 
-    It makes biases int32 in steps of activation times weight. A channel whose weights are all zero, or next to it, has
-    so small a step that its bias would not fit, and be cut to almost nothing: pruned residual networks have such
-    channels. What a wider step loses of their weights is less than a billionth of the bias.
+    ONNX Runtime stores biases as int32, in steps of activation step times weight step. If all weights of a channel are
+    zero or almost zero, the step is so small that the bias would not fit, and would be cut to almost nothing. Pruned
+    residual networks have such channels. The wider step changes their weights by less than a billionth of the bias.
     """
     from onnx import numpy_helper
 
@@ -229,7 +237,7 @@ def _room_for_biases(
 
 
 def _quantize_weights(graph: GraphProto, axes: Mapping[str, int], scales: Mapping[str, Array]) -> None:
-    """Each weight as int8 codes and the steps of its channels; readers get the product of the two."""
+    """Store each weight as int8 codes and the steps of its channels; readers get the product of the two."""
     from onnx import helper, numpy_helper
 
     held = {each.name: each for each in graph.initializer}
@@ -257,7 +265,7 @@ def _quantize_weights(graph: GraphProto, axes: Mapping[str, int], scales: Mappin
 
 
 def _sort(graph: GraphProto) -> None:
-    """Put nodes after what they read, and otherwise leave their order."""
+    """Put each node after the nodes that it reads; otherwise keep the order."""
     known = {each.name for each in (*graph.input, *graph.initializer)} | {""}
     waiting, ordered = list(graph.node), []
     while waiting:

@@ -10,7 +10,7 @@ Array = np.ndarray[Any, Any]
 
 STEPS = 127
 SMALLEST = 1e-12
-"""A range of zero is taken for this: a scale must be positive, and every code of zero is zero with any scale."""
+"""Replaces a range of zero: a scale must be positive, and zero has the code zero with any scale."""
 
 
 def activation_scale(amax: float) -> float:
@@ -35,6 +35,6 @@ def weight_codes(weight: Array, scales: Array, axis: int) -> Array:
 
 
 def activation_codes(values: Array, scale: float) -> Array:
-    """Activations as int8, -128 to 127, rounded half to even: what QuantizeLinear does."""
+    """Activations as int8, -128 to 127, rounded half to even, as QuantizeLinear does."""
     codes: Array = np.clip(np.rint(values.astype(np.float32) / np.float32(scale)), -STEPS - 1, STEPS)
     return codes.astype(np.int8)

@@ -1,7 +1,7 @@
 """Where the range of an activation is cut: entropy, percentile or the maximum. numpy only.
 
-Source: NVIDIA's calibrators (pytorch-quantization, ModelOpt), with what they leave undefined defined: NaN is no answer,
-and no answer means the maximum.
+Source: NVIDIA's calibrators (pytorch-quantization, ModelOpt). Cases that they leave undefined are defined here: NaN
+counts as no answer, and without an answer the maximum is used.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ Array = np.ndarray[Any, Any]
 Algorithm = Literal["entropy", "percentile", "max"]
 
 LEVELS = 128
-"""Magnitudes that INT8 tells apart; entropy's first candidate keeps as many bins."""
+"""The number of magnitudes that INT8 can distinguish; entropy's first candidate keeps as many bins."""
 MOST_CLIPPED = 0.03
-"""Entropy that would clip more than this share of the values is not believed: where all values lie far from zero they
-fold into one bin, and the divergence says nothing. Ordinary activations lose less than a percent."""
+"""An answer of entropy that would clip more than this share of the values is rejected: where all values lie far from
+zero they fall into one bin, and the divergence says nothing. Ordinary activations lose less than one percent."""
 
 
 ROUNDING = 1e-12
-"""Nats: below this a divergence is none."""
+"""Nats: a smaller divergence counts as zero."""
 
 
 class Threshold(NamedTuple):
-    """The range kept is [-amax, amax]; `clipped` is the share of values beyond it. `algorithm` is what was really used,
-    and `reason` says why where that is not what was asked for."""
+    """The range kept is [-amax, amax]; `clipped` is the share of values beyond it.
+
+    `algorithm` is the one that was really used; `reason` says why where it is not the one that was asked for.
+    """
 
     amax: float
     algorithm: Algorithm
@@ -42,7 +44,7 @@ def choose(histogram: Histogram, algorithm: Algorithm, percentile: float = 99.99
         return Threshold(histogram.amax, "max", 0.0, "" if algorithm == "max" else "every value is zero")
     if algorithm == "percentile":
         kept = percentile_bin(histogram.counts, percentile)
-        if kept == 0:  # its left edge is zero: nothing but zeros would be kept
+        if kept == 0:  # its left edge is zero: only zeros would be kept
             return Threshold(histogram.amax, "max", 0.0, f"{percentile:g} % of the values lie in the first bin")
         return _cut(histogram, kept, algorithm)
     best, reason = entropy_bin(histogram.counts)
@@ -60,14 +62,16 @@ def _cut(histogram: Histogram, kept: int, algorithm: Algorithm) -> Threshold:
 
 
 def percentile_bin(counts: Array, percentile: float) -> int:
-    """The bin at which `percentile` percent of all values are reached: the range ends at its left edge, so that even
-    99.999 stays below the maximum."""
+    """The bin at which `percentile` percent of all values are reached.
+
+    The range ends at the bin's left edge, so that even 99.999 stays below the maximum.
+    """
     reached = np.cumsum(counts / counts.sum())
     return min(int(np.searchsorted(reached, percentile / 100)), len(counts) - 1)
 
 
 def entropy_bin(counts: Array) -> tuple[int, str]:
-    """How many bins to keep, by the smallest divergence (the largest of equals), or 0 and why there is no answer."""
+    """How many bins to keep, by the smallest divergence (on a tie, the most bins), or 0 and why there is no answer."""
     if len(counts) < LEVELS:
         return 0, f"entropy needs {LEVELS} bins and has {len(counts)}"
     divergence = divergences(counts)
@@ -80,9 +84,9 @@ def entropy_bin(counts: Array) -> tuple[int, str]:
 def divergences(counts: Array) -> Array:
     """KL(P, Q) in nats for keeping the first i of the bins, i = 128 .. bins; infinite where it has no value.
 
-    P is the kept part with everything beyond added to its last bin; Q is what 128 levels make of the kept part alone:
-    each level's count spread over its bins that hold anything. The spike at zero counts as much as its neighbour. All
-    sums come from running totals of whole numbers, so they are exact.
+    P is the kept part with everything beyond added to its last bin. Q is the kept part alone in 128 levels: each
+    level's count is spread over those of its bins that are not empty. The spike at zero counts as much as its
+    neighbour. All sums come from running totals of whole numbers, so they are exact.
     """
     held = counts.astype(np.float64)
     held[0] = held[1]
@@ -104,7 +108,7 @@ def divergences(counts: Array) -> Array:
             beyond > 0, beyond * spread[:, -1], 0.0
         )
         found = (own - cross) / total - np.log(total)
-    found = np.where(np.abs(found) < ROUNDING, 0.0, found)  # equal candidates must be equal: the largest is kept
+    found = np.where(np.abs(found) < ROUNDING, 0.0, found)  # a tie must be exact, so that the largest candidate is kept
     impossible = ((last == 0) & (beyond > 0)) | (sums[kept] == 0)
     return np.where(impossible | np.isnan(found), np.inf, found)
 

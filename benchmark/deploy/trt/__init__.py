@@ -1,1 +1,1 @@
-"""TensorRT: whether it can be used here, how an engine is built, what it says of itself, and how it runs."""
+"""TensorRT: whether it can be used here, how an engine is built, what it executes, and how it runs."""

@@ -1,4 +1,4 @@
-"""Who owns the memory and the stream that a TensorRT engine runs on: four calls, behind which torch or pycuda stand."""
+"""The memory and the stream of a TensorRT engine: four calls, implemented by torch or by pycuda."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Memory(Protocol):
     """The handle of the stream that everything runs on."""
 
     def hold(self, values: Tensor) -> tuple[int, Any]:
-        """Copy a contiguous float32 tensor to the device; its address, and what keeps it alive."""
+        """Copy a contiguous float32 tensor to the device; returns its address, and the object that keeps it alive."""
 
     def room(self, shape: tuple[int, ...]) -> tuple[int, Tensor]:
-        """Room for float32 values; its address, and the tensor on the device that shows them."""
+        """Allocate memory for float32 values; returns its address, and a tensor on the device over this memory."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """`work` as a CUDA graph to be replayed; None where this memory has no graphs."""
+        """Capture `work` in a CUDA graph; returns the function that replays it, or None where there are no graphs."""
 
     def synchronise(self) -> None:
         """Wait for the stream."""
 
 
 class TorchMemory:
-    """torch's allocator, a stream of its own (the default one would cost synchronisations), and CUDA graphs."""
+    """torch's allocator, a separate stream (the default stream would cost synchronisations), and CUDA graphs."""
 
     name: Buffers = "torch"
 
@@ -45,7 +45,7 @@ class TorchMemory:
     def hold(self, values: Tensor) -> tuple[int, Tensor]:
         """See `Memory`."""
         held = values.to(self._device, torch.float32, copy=True).contiguous()
-        torch.cuda.current_stream(self._device).synchronize()  # our own stream must not read before it is there
+        torch.cuda.current_stream(self._device).synchronize()  # our own stream must not read before the copy is done
         return held.data_ptr(), held
 
     def room(self, shape: tuple[int, ...]) -> tuple[int, Tensor]:
@@ -73,7 +73,7 @@ class TorchMemory:
 
 
 def memory_of(buffers: Buffers, device: str) -> Memory:
-    """The memory that was asked for. Raises EngineError where pycuda cannot be had."""
+    """The memory that was asked for. Raises EngineError where pycuda cannot be used."""
     if buffers == "torch":
         return TorchMemory(device)
     from benchmark.deploy.trt.pycuda_buffers import PycudaMemory

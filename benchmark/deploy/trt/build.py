@@ -1,7 +1,7 @@
-"""An ONNX file to a TensorRT engine: strongly typed, so that the file alone says what runs in which precision.
+"""Builds a TensorRT engine from an ONNX file; strongly typed, so that the file alone decides the precisions.
 
-One path for TensorRT 10 and 11, and for TensorRT-RTX, which builds without a GPU: `trt` is the module. Nothing here
-imports TensorRT or torch.
+The same code serves TensorRT 10 and 11, and TensorRT-RTX, which builds without a GPU: the argument `trt` is the module.
+Nothing here imports TensorRT or torch.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from benchmark.plan.deployment import EngineError
 
 INPUT_SHAPE = (3, 32, 32)
 TOPS = (1, 8, 32, 64, 128, 256, 512, 1024)
-"""An optimisation profile for each: batches from beyond the one before up to this size, tuned for it. The inference
-protocol tries powers of two; those between are served by the profile above them."""
+"""Each number has an optimisation profile, tuned for batches of this size. The profile also serves smaller batches,
+down to the number before it. The inference protocol tries powers of two; the next larger profile serves those in
+between."""
 SHOWN = 20
-"""Lines of TensorRT's log that an error quotes."""
+"""The number of lines of TensorRT's log that an error quotes."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is set on purpose. `tf32` is on by default in TensorRT: an fp32 engine must clear it. `capabilities` names
-    the GPUs to build for, where there is none to ask (TensorRT-RTX only)."""
+    """The settings that differ from TensorRT's defaults.
+
+    TensorRT has `tf32` on by default, so an fp32 engine must switch it off. `capabilities` names the GPUs to build for
+    where no GPU is present (TensorRT-RTX only).
+    """
 
     tf32: bool
     tops: Sequence[int] = TOPS
@@ -33,7 +37,7 @@ class Settings:
 
 
 class Built(NamedTuple):
-    """An engine in TensorRT's own bytes, the timing cache after it, and what the log said above 'info'."""
+    """An engine in TensorRT's own bytes, the timing cache after the build, and the log's lines above 'info'."""
 
     plan: bytes
     timing_cache: bytes
@@ -47,7 +51,7 @@ def build(trt: Any, onnx: bytes, settings: Settings) -> Built:
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
-        raise EngineError(f"TensorRT does not take the network: {_parser_errors(parser)}")
+        raise EngineError(f"TensorRT does not accept the network: {_parser_errors(parser)}")
     config = builder.create_builder_config()
     cache = _configure(trt, builder, network, config, settings)
     serialized = builder.build_serialized_network(network, config)
@@ -58,10 +62,10 @@ def build(trt: Any, onnx: bytes, settings: Settings) -> Built:
 
 
 def make_builder(trt: Any, logger: Any) -> Any:
-    """TensorRT's builder. Raises EngineError where it cannot be made (no driver that fits, no memory)."""
+    """TensorRT's builder. Raises EngineError where it cannot be made (no suitable driver, no memory)."""
     try:
         return trt.Builder(logger)
-    except TypeError as error:  # what its bindings make of a null pointer
+    except TypeError as error:  # TensorRT's Python bindings raise this for a null pointer
         raise EngineError(f"TensorRT's builder cannot be made: {_said(logger) or error}") from error
 
 
@@ -81,7 +85,7 @@ def logger_of(trt: Any) -> Any:
 
 
 def _configure(trt: Any, builder: Any, network: Any, config: Any, settings: Settings) -> Any:
-    """Set everything that is set; returns the timing cache in use, or None where TensorRT has none."""
+    """Configure the build; returns the timing cache in use, or None where TensorRT has none."""
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     (config.set_flag if settings.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
     for below, top in zip((0, *settings.tops), settings.tops, strict=False):
@@ -96,7 +100,7 @@ def _configure(trt: Any, builder: Any, network: Any, config: Any, settings: Sett
         return None
     cache = config.create_timing_cache(settings.timing_cache)
     if cache is None or not config.set_timing_cache(cache, False):
-        cache = config.create_timing_cache(b"")  # of another board or version: begin anew
+        cache = config.create_timing_cache(b"")  # from another board or version: begin again
         config.set_timing_cache(cache, False)
     return cache
 
@@ -115,7 +119,7 @@ def _said(logger: Any) -> str:
     return "; ".join(logger.lines[-SHOWN:])
 
 
-# --- what an engine says of itself -----------------------------------------------------------------------------------
+# --- what an engine says about itself ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class Layers:
     rows: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     def executed(self, asked: str) -> str:
-        """What it computes in, in words: of INT8, how many of the layers with weights really read int8."""
+        """The executed precision in words; for INT8, how many of the layers with weights really read int8."""
         if asked != "int8":
             return asked
         heavy = [row for row in self.rows if row["heavy"]]
@@ -139,13 +143,13 @@ HEAVY = ("conv", "gemm", "matmul", "matrixmultiply", "fullyconnected")
 
 
 def layers_of(trt: Any, engine: Any) -> Layers:
-    """What EngineInspector says of an engine built with detailed verbosity."""
+    """What EngineInspector says about an engine built with detailed verbosity."""
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     return parse_layers(text)
 
 
 def parse_layers(text: str) -> Layers:
-    """The inspector's JSON, in short; layers may be objects, or names alone where verbosity was less."""
+    """The inspector's JSON, shortened; layers are objects, or only names where the verbosity was lower."""
     try:
         listed = json.loads(text).get("Layers", [])
     except (ValueError, AttributeError):

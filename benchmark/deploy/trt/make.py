@@ -1,4 +1,4 @@
-"""From an order to an engine file of TensorRT, and back to a running engine: bound to one GPU kind and one version."""
+"""Makes a TensorRT engine file from an order, and loads it; the file is bound to one kind of GPU and one version."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def engine_file(order: BuildOrder) -> EngineFile:
 
 
 def _look(trt: Any, built: Built) -> tuple[Any, int]:
-    """What the engine says of its layers, and its number of classes."""
+    """What the engine says about its layers, and its number of classes."""
     logger = logger_of(trt)
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(built.plan)
     if engine is None:
-        raise EngineError(f"TensorRT does not load what it built: {'; '.join(logger.lines)}")
+        raise EngineError(f"TensorRT cannot load the engine that it built: {'; '.join(logger.lines)}")
     return layers_of(trt, engine), int(tuple(engine.get_tensor_shape(OUTPUT))[-1])
 
 
@@ -83,13 +83,13 @@ def gpu_of(device: str) -> str:
 
 
 def timing_cache_path(version: str, gpu: str) -> Path:
-    """Where the timings of kernels are kept, so that equal layers get equal kernels and are tried once."""
+    """The file with the timings of kernels, so that equal layers get equal kernels and are tried only once."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "full-cycle-energy-benchmark" / f"tensorrt-{version}-{gpu.replace(' ', '-').replace('/', '-')}.timing"
 
 
 def _keep(path: Path, built: Built) -> str:
-    """Write the timing cache; a full disk costs the next build some time, and no result."""
+    """Write the timing cache. On a full disk the next build takes longer, but no result is lost."""
     if not built.timing_cache:
         return ""
     try:
@@ -106,5 +106,5 @@ def load(built: EngineFile, device: str, buffers: Buffers) -> TensorRTEngine:
     here = {"gpu": gpu_of(device), "version": str(trt.__version__)}
     for name, what in (("gpu", "GPU"), ("version", "TensorRT")):
         if built.facts[name] != here[name]:
-            raise EngineError(f"the engine was built for {what} {built.facts[name]}, and this is {here[name]}")
+            raise EngineError(f"the engine was built for {what} {built.facts[name]}, but this is {here[name]}")
     return TensorRTEngine(trt, built, memory_of(buffers, device))

@@ -1,7 +1,7 @@
-"""Whether TensorRT can be used here, cheapest question first, a sentence for each no.
+"""Whether TensorRT can be used here: the cheapest check first, and a sentence for each failure.
 
 No TensorRT object is touched before the driver and a GPU have answered: without them its lean runtime does not raise
-but crashes the process. The first steps import nothing, so planning may ask them.
+but crashes the process. The first checks import nothing, so planning may run them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from benchmark.plan.deployment import EngineError
 
 DISTRIBUTIONS = ("tensorrt-cu13", "tensorrt-cu12", "tensorrt")
 MAJORS = (10, 11)
-"""What one path of code serves: 10 still has implicit INT8 and calibrators, 11 has neither; we use neither."""
-INSTALL = "pip install -e '.[gpu]' takes it from NVIDIA's own index (README)"
+"""The major versions that the same code serves: 10 still has implicit INT8 and calibrators, 11 does not; we use
+neither."""
+INSTALL = "pip install -e '.[gpu]' installs it from NVIDIA's own index (README)"
 
 
 def why_not() -> str:
-    """Why TensorRT cannot be used here, without importing it; '' where nothing speaks against it."""
+    """Why TensorRT cannot be used here, without importing it; '' where no reason is known."""
     return _package() or _libraries() or _driver() or _device()
 
 
@@ -34,7 +35,7 @@ def _package() -> str:
 
 
 def _libraries() -> str:
-    """The bindings come from any index, their libraries (3.7 GB) do not."""
+    """Why the libraries are missing; only NVIDIA's index has them (3.7 GB), but any index has the bindings."""
     spec = importlib.util.find_spec("tensorrt_libs")
     folders = [*(spec.submodule_search_locations or [] if spec else [])]
     folders += [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder]
@@ -42,7 +43,7 @@ def _libraries() -> str:
         return ""
     if ctypes.util.find_library("nvinfer"):
         return ""
-    return f"TensorRT's Python package is installed and its libraries (libnvinfer) are not: {INSTALL}"
+    return f"TensorRT's Python package is installed, but its libraries (libnvinfer) are not: {INSTALL}"
 
 
 def _driver() -> str:

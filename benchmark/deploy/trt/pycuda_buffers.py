@@ -1,6 +1,6 @@
-"""pycuda's memory and stream for a TensorRT engine, in the primary context that torch uses, too.
+"""pycuda's memory and stream for a TensorRT engine, in the primary context, which torch uses too.
 
-Never `pycuda.autoinit`: it makes a second context, and every switch between the two would be billed to the engine.
+Never use `pycuda.autoinit`: it makes a second context, and every switch between the two would be billed to the engine.
 pycuda has no CUDA graphs: each call is launched.
 """
 
@@ -23,7 +23,7 @@ class PycudaMemory:
 
     def __init__(self, device: str) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call] # untyped in torch
-        torch.zeros(1, device=device)  # the primary context is there before pycuda asks for it
+        torch.zeros(1, device=device)  # the primary context must exist before pycuda asks for it
         if torch.device(device).index not in (None, 0):
             raise EngineError("inference.buffers=pycuda: pycuda takes the primary context of the first GPU only")
         try:
@@ -44,7 +44,7 @@ class PycudaMemory:
         return int(held), held
 
     def room(self, shape: tuple[int, ...]) -> tuple[int, Tensor]:
-        """See `Memory`. The tensor looks at pycuda's memory and copies nothing."""
+        """See `Memory`. The tensor is a view of pycuda's memory; nothing is copied."""
         size = 4
         for each in shape:
             size *= each
@@ -61,7 +61,7 @@ class PycudaMemory:
 
 
 class _Seen:
-    """pycuda's memory as other libraries see it, kept alive with the tensor that looks at it."""
+    """pycuda's memory as other libraries see it; it lives as long as the tensor that views it."""
 
     def __init__(self, held: Any, shape: tuple[int, ...]) -> None:
         self._held = held

@@ -1,4 +1,4 @@
-"""A built TensorRT engine at work: one context for each optimisation profile, batches that own their memory."""
+"""Runs a built TensorRT engine: one context for each optimisation profile, batches that own their memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from benchmark.plan.deployment import EngineError
 from benchmark.plan.stage import EngineFile
 
 CAPTURED_AT = 3
-"""The run of a prepared batch that is captured: a pass over a test set pays for no capture."""
+"""The number of the run in which a prepared batch is captured; a pass over a test set pays for no capture."""
 
 
 @dataclass
 class Batch:
-    """Images on the device, room for their logits, and how they are run."""
+    """Images on the device, memory for their logits, and how they are run."""
 
     size: int
     given: int
@@ -31,7 +31,7 @@ class Batch:
 
 
 class TensorRTEngine:
-    """Runs an engine file on one GPU. Nothing waits but `synchronise` and what reads logits."""
+    """Runs an engine file on one GPU. Only `synchronise`, and code that reads logits, waits for the GPU."""
 
     def __init__(self, trt: Any, built: EngineFile, memory: Memory) -> None:
         self._memory = memory
@@ -48,7 +48,7 @@ class TensorRTEngine:
         self.executes: Mapping[str, Any] = {**built.executes, "switches": switches}
 
     def prepare(self, images: Tensor) -> Batch:
-        """A batch with memory of its own. Raises EngineError where it is larger than any the engine was built for."""
+        """A batch with its own memory. Raises EngineError where the engine was not built for so large a batch."""
         size = len(images)
         if size > self._tops[-1]:
             raise EngineError(f"a batch of {size} images: the engine was built for {self._tops[-1]} at most")
@@ -57,7 +57,8 @@ class TensorRTEngine:
         return Batch(size, given, held, answered, logits)
 
     def __call__(self, prepared: Batch) -> Tensor:
-        """Logits [n, classes] on the device: to be read after `synchronise`, valid until the batch is run again."""
+        """Logits [n, classes] on the device: read them after `synchronise`; they are valid until the batch runs
+        again."""
         prepared.runs += 1
         if prepared.runs == CAPTURED_AT:
             self._enqueue(prepared)  # with this batch's addresses: a context sets itself up outside the capture
@@ -69,7 +70,7 @@ class TensorRTEngine:
         return prepared.logits
 
     def synchronise(self) -> None:
-        """Wait for everything asked for."""
+        """Wait for all queued batches."""
         self._memory.synchronise()
 
     def _enqueue(self, batch: Batch) -> None:
@@ -89,6 +90,6 @@ class TensorRTEngine:
         if index not in self._contexts:
             context = self._engine.create_execution_context()
             if context is None or not context.set_optimization_profile_async(index, self._memory.stream):
-                raise EngineError(f"TensorRT has no room for a context of up to {self._tops[index]} images")
+                raise EngineError(f"the GPU has no memory for a TensorRT context of up to {self._tops[index]} images")
             self._contexts[index] = context
         return self._contexts[index]

@@ -1,1 +1,1 @@
-"""The zoo: one family a file, one plain builder a network; builders are named by dotted strings in configs/model/."""
+"""The zoo: one file per family, one plain builder per network; configs/model/ names builders by dotted strings."""

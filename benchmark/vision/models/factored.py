@@ -1,4 +1,4 @@
-"""Networks some of whose layers are products of smaller ones: what a low-rank factorization makes, as a builder."""
+"""The builder of a low-rank factorization's networks, in which products of smaller layers replace some layers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ def factored(builder: str, arguments: Mapping[str, Any], ranks: Mapping[str, Seq
 
 
 def factors(layer: nn.Module, rank: Sequence[int]) -> nn.Sequential:
-    """Fresh layers of the shapes of a factorization, on the device of `layer`.
+    """New layers with the shapes of a factorization, on the device of `layer`.
 
-    One rank r: a linear layer as in -> r -> out, a 1x1 convolution likewise, its stride in the first. Two ranks (r_out,
-    r_in), Tucker-2: a 1x1 convolution in -> r_in, a core r_in -> r_out of the kernel, stride and padding of `layer`,
-    a 1x1 convolution r_out -> out. The last has the bias. Raises ValueError for any other layer or rank.
+    One rank r: a linear layer becomes in -> r -> out, and so does a 1x1 convolution, with its stride in the first
+    factor. Two ranks (r_out, r_in), Tucker-2: a 1x1 convolution in -> r_in, a core r_in -> r_out with the kernel,
+    stride and padding of `layer`, a 1x1 convolution r_out -> out. The last factor has the bias. Raises ValueError for
+    any other layer or rank.
     """
     has_bias = getattr(layer, "bias", None) is not None
     if isinstance(layer, nn.Linear) and len(rank) == 1:
@@ -31,7 +32,7 @@ def factors(layer: nn.Module, rank: Sequence[int]) -> nn.Sequential:
         first = nn.Linear(layer.in_features, rank[0], bias=False, **like)
         return nn.Sequential(first, nn.Linear(rank[0], layer.out_features, bias=has_bias, **like))
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.padding_mode != "zeros":
-        raise ValueError(f"a {type(layer).__name__} has no such factors: only linear layers and dense convolutions do")
+        raise ValueError(f"a {type(layer).__name__} cannot be factored: only linear layers and dense convolutions can")
     like = {"device": layer.weight.device, "dtype": layer.weight.dtype}
     own: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
     if len(rank) == 1 and layer.kernel_size == (1, 1):

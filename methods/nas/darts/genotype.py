@@ -1,4 +1,4 @@
-"""Genotypes of DARTS: the two published ones, and how one follows from architecture parameters. Torch-free."""
+"""Genotypes of DARTS: the two published ones, and how to derive one from architecture parameters. Needs no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _genotype(normal: Sequence[tuple[str, int]], reduce: Sequence[tuple[str, int
 
 
 def _pairs(text: str) -> list[tuple[str, int]]:
-    """'sep3:0 skip:1' in full words."""
+    """The (operation, node) pairs of a short text such as 'sep3:0 skip:1'."""
     full = {
         "sep3": "sep_conv_3x3",
         "dil3": "dil_conv_3x3",
@@ -41,17 +41,17 @@ PUBLISHED = {
         _pairs("max3:0 max3:1 skip:2 max3:1 max3:0 skip:2 skip:2 max3:1"),
     ),
 }
-"""What the authors found on CIFAR-10: V1 by first-order, V2 by second-order gradients."""
+"""The cells that the authors found on CIFAR-10: V1 by first-order, V2 by second-order gradients."""
 
 
 def derive(
     normal: Sequence[Sequence[float]], reduce: Sequence[Sequence[float]], primitives: Sequence[str]
 ) -> dict[str, Any]:
-    """The genotype of two tables of architecture parameters [14, 8]: of each edge its strongest operation other than
-    none, of each node the two edges whose operation has the largest weight, the stronger first.
+    """The genotype of two tables of architecture parameters [14, 8].
 
-    A weight is the softmax over an edge's operations, none included: it must not be chosen, but it takes its share. On
-    a tie the lower number wins. Source: DARTS, section 2.4, as its code has it.
+    Each edge takes its strongest operation other than `none`. Each node keeps the two edges whose operation has the
+    largest weight, the stronger first. A weight is the softmax over an edge's operations. `none` takes its share in the
+    softmax, but cannot be chosen. On a tie the lower number wins. Source: DARTS, section 2.4, according to its code.
     """
     return _genotype(_cell(normal, primitives), _cell(reduce, primitives))
 
@@ -70,7 +70,7 @@ def _cell(table: Sequence[Sequence[float]], primitives: Sequence[str]) -> list[t
 
 
 def softmax(row: Sequence[float]) -> list[float]:
-    """The probabilities that parameters stand for."""
+    """The probabilities of an edge's operations, from its parameters."""
     top = max(row)
     powers = [math.exp(value - top) for value in row]
     return [power / math.fsum(powers) for power in powers]

@@ -1,4 +1,4 @@
-"""How the validation loss changes with DARTS's architecture parameters: first and second order."""
+"""The gradient of the validation loss with respect to DARTS's architecture parameters: first and second order."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from torch.nn import functional
 from methods.nas.darts.supernet import SearchNetwork
 
 EPSILON = 0.01
-"""The step of the finite difference, by the norm of the vector it goes along."""
+"""The step of the finite difference, divided by the norm of its direction."""
 
 Labelled = tuple[Tensor, Tensor]
 """Images and labels."""
 
 
 class Step(NamedTuple):
-    """What an architecture step sees: its loss and logits on the validation batch, and the gradients of the
-    architecture parameters."""
+    """The result of an architecture step's pass: loss and logits on the validation batch, and the gradients.
+
+    The gradients are those of the architecture parameters.
+    """
 
     loss: Tensor
     logits: Tensor
@@ -29,8 +31,10 @@ class Step(NamedTuple):
 
 
 class Ahead(NamedTuple):
-    """The weight step that second order looks ahead: its learning rate, momentum and weight decay, and the momentum
-    buffers by the name of the parameter (none before the first step)."""
+    """The weight step that second order takes in advance: its learning rate, momentum, weight decay and buffers.
+
+    The momentum buffers are named by parameter; before the first step there are none.
+    """
 
     lr: float | Tensor
     momentum: float
@@ -39,7 +43,7 @@ class Ahead(NamedTuple):
 
 
 def first_order(network: SearchNetwork, valid: Labelled) -> Step:
-    """The gradient of the validation loss, the weights taken as they are (DARTS, xi = 0)."""
+    """The gradient of the validation loss at the present weights (DARTS, xi = 0)."""
     logits = network(valid[0])
     loss = functional.cross_entropy(logits, valid[1])
     return Step(loss.detach(), logits.detach(), torch.autograd.grad(loss, network.architecture()))
@@ -49,8 +53,9 @@ def second_order(network: SearchNetwork, train: Labelled, valid: Labelled, ahead
     """The gradient of the validation loss after one weight step on the training batch (DARTS, equations 7 and 8).
 
     The step is SGD's with momentum and weight decay, without clipping. The Hessian product is a finite difference over
-    w +- epsilon v with epsilon = 0.01 / |v|. All passes run in train mode; the running statistics see the three on the
-    training batch, and not the one with the unrolled weights. In float32 the difference is noise to half a percent.
+    w +- epsilon v with epsilon = 0.01 / |v|. All passes run in train mode. The three passes on the training batch
+    update the running statistics; the pass with the unrolled weights does not. In float32 half a percent of the
+    difference is noise.
     """
     weights, alphas = network.weights(), network.architecture()
     loss = functional.cross_entropy(network(train[0]), train[1])
@@ -83,13 +88,13 @@ def _stepped(weight: Tensor, gradient: Tensor, ahead: Ahead, name: str) -> Tenso
 def _alpha_gradient(
     network: SearchNetwork, train: Labelled, along: Mapping[str, Tensor], step: Tensor
 ) -> tuple[Tensor, ...]:
-    """The gradient of the training loss with respect to the architecture, at weights moved `step` times `along`."""
+    """The gradient of the training loss with respect to the architecture, at the weights plus `step` times `along`."""
     moved = {name: weight.detach() + step * along[name] for name, weight in network.weights().items()}
     logits: Tensor = functional_call(network, moved, (train[0],))
     return torch.autograd.grad(functional.cross_entropy(logits, train[1]), network.architecture())
 
 
 def buffers_of(optimiser: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The momentum buffers of an SGD by the name of the parameter; those that it has."""
+    """The momentum buffers that an SGD has, by the name of the parameter."""
     found = {name: optimiser.state[weight].get("momentum_buffer") for name, weight in weights.items()}
     return {name: buffer for name, buffer in found.items() if buffer is not None}

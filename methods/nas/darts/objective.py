@@ -1,5 +1,4 @@
-"""What a network of cells is trained by: cross-entropy with drop-path and an auxiliary head, which is training's
-alone."""
+"""The loss of a network of cells: cross-entropy with drop-path and an auxiliary head, both only for training."""
 
 from __future__ import annotations
 
@@ -15,8 +14,8 @@ from benchmark.vision.models.nas.darts import CellNetwork
 class AuxiliaryHead(nn.Module):
     """A second classifier on maps of 8 x 8 pixels: average pooling, 1x1 to 128, 2x2 to 768, linear.
 
-    Source: DARTS's AuxiliaryHeadCIFAR. Its first ReLU works in place there, on what the next cell rectifies anyway; not
-    here.
+    Source: DARTS's AuxiliaryHeadCIFAR. There the first ReLU runs in place, because the next cell rectifies these maps
+    anyway; here it does not run in place.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -36,10 +35,11 @@ class AuxiliaryHead(nn.Module):
 
 
 class CellLoss(nn.Module):
-    """Cross-entropy of the network + `auxiliary_weight` times that of the auxiliary head, operations dropped by chance.
+    """Cross-entropy of the network + `auxiliary_weight` times that of the auxiliary head, with drop-path.
 
-    Of `epochs` epochs, number e (from 0) drops each operation's output, sample by sample, with probability `drop_path`
-    x e / epochs, and scales what is left by 1 / (1 - p); identities are never dropped. Source: DARTS's train.py.
+    In epoch e (from 0) of `epochs`, each operation's output is dropped, sample by sample, with probability p =
+    `drop_path` x e / epochs, and the other outputs are scaled by 1 / (1 - p). Identities are never dropped. Source:
+    DARTS's train.py.
     """
 
     capturable = True
@@ -55,7 +55,7 @@ class CellLoss(nn.Module):
         self.probability: Tensor
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the epoch's probability, in place: a captured step reads it anew."""
+        """Set the epoch's probability in place, because a captured step reads it again at every replay."""
         self.probability.fill_(self.drop_path * epoch / self.epochs)
 
     def forward(self, model: nn.Module, images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,18 +70,18 @@ class CellLoss(nn.Module):
         return value, logits
 
     def dropped(self, name: str, out: Tensor) -> Tensor:
-        """What an operation gave, some samples of it zero."""
+        """An operation's output, with some samples set to zero."""
         keep = 1 - self.probability
         return out * (self.kept(name, out) / keep)
 
     def kept(self, name: str, out: Tensor) -> Tensor:
         """1 for the samples that stay, 0 for the others, [n, 1, 1, 1]; drawn from torch's generator of the device."""
-        del name  # a test gives masks by it
+        del name  # a test chooses masks by name
         drawn = torch.rand(len(out), 1, 1, 1, device=out.device)
         return (drawn < 1 - self.probability).to(out.dtype)
 
 
 def cell_loss(network: CellNetwork, classes: int, auxiliary_weight: float, drop_path: float, epochs: int) -> CellLoss:
-    """The loss for a network, with a head of its own where the weight is not zero."""
+    """The loss for a network, with an auxiliary head where the weight is not zero."""
     head = AuxiliaryHead(network.auxiliary_channels, classes) if auxiliary_weight else None
     return CellLoss(head, auxiliary_weight, drop_path, epochs)

@@ -1,5 +1,6 @@
-"""The search of DARTS: at every step the architecture learns from a validation batch, then the weights from a training
-batch."""
+"""The search of DARTS: in each step first the architecture learns (validation batch), then the weights (training
+batch).
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ ORIGINAL = Alphas(lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
 
 
 class Seen(NamedTuple):
-    """Losses and hits of a search step, on the device: of the weights' batch and of the architecture's."""
+    """Losses and hits of a search step, on the device, for the weights' batch and for the architecture's batch."""
 
     train_loss: Tensor
     train_hits: Tensor
@@ -41,8 +42,10 @@ class Seen(NamedTuple):
 
 @dataclass
 class Searcher:
-    """The state of a search: the network and its two optimisers. `rate` is the learning rate of the weights as a tensor
-    on the device, which a captured step reads anew."""
+    """The state of a search: the network and its two optimisers.
+
+    `rate` is the learning rate of the weights as a tensor on the device, which a captured step reads at every replay.
+    """
 
     network: SearchNetwork
     recipe: Recipe
@@ -57,7 +60,8 @@ class Searcher:
     def on(
         cls, network: SearchNetwork, recipe: Recipe, order: Order, device: str, precision: TrainPrecision = "fp32"
     ) -> Searcher:
-        """A search at its beginning, its network moved to `device`; the alphas by DARTS's Adam, see `with_alphas`."""
+        """A search at its beginning, with its network moved to `device`; DARTS's Adam trains the alphas
+        (`with_alphas`)."""
         layout = torch.channels_last if safe_in_channels_last(network, device) else torch.contiguous_format
         network.to(device).to(memory_format=layout)  # type: ignore[call-overload] # missing in the stub
         weights = list(network.weights().values())
@@ -66,7 +70,7 @@ class Searcher:
         return cls(network, recipe, order, precision, sgd(weights, recipe, speed), adam, speed, layout)
 
     def with_alphas(self, how: Alphas, device: str) -> Searcher:
-        """The same search, its architecture parameters trained otherwise; before its first step."""
+        """The same search with other settings for its architecture parameters; call it before the first step."""
         self.alpha_optimiser = _adam(self.network, how, device)
         return self
 
@@ -93,7 +97,7 @@ class Searcher:
         if self.order == "first":
             return first_order(self.network, valid)
         buffers = buffers_of(self.weight_optimiser, self.network.weights())
-        # the learning rate's tensor: reading it on the host would wait for the device
+        # the rate stays a tensor, because reading it on the host would wait for the device
         ahead = Ahead(self.rate, self.recipe.momentum, self.recipe.weight_decay, buffers)
         return second_order(self.network, train, valid, ahead)
 
@@ -109,7 +113,7 @@ class Searcher:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take a checkpoint's place, before any step is captured."""
+        """Continue from a checkpoint; call it before any step is captured."""
         self.network.load_state_dict(state["network"])
         self.weight_optimiser.load_state_dict(state["weights"])
         self.alpha_optimiser.load_state_dict(state["alphas"])
@@ -128,21 +132,21 @@ def _hits(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Parts(NamedTuple):
-    """The two halves of the training images: shuffled passes for the weights, fresh draws for the architecture."""
+    """The two halves of the training images: shuffled passes for the weights, new draws for the architecture."""
 
     train: Loader
     valid: Loader
 
 
 def search(bench: Bench, params: DartsSearch) -> Output:
-    """Search a cell on `params.task.data`; hands on its genotype, and the course of the search."""
+    """Search a cell on `params.task.data`; returns its genotype, and the course of the search."""
     seed_everything(params.task.seed)
     size = params.task.model.kwargs
     return search_with(bench, params, SearchNetwork(size["channels"], size["cells"], params.task.data.classes))
 
 
 def search_with(bench: Bench, params: DartsSearch, network: SearchNetwork) -> Output:
-    """As `search`, with a network that is there: it may be anybody's that mixes operations by parameters."""
+    """As `search`, with a given network: any network that mixes operations by parameters."""
     task = params.task
     if torch.device(bench.device).type == "cpu":
         keep_freed_memory()
@@ -158,7 +162,7 @@ def search_with(bench: Bench, params: DartsSearch, network: SearchNetwork) -> Ou
 
 
 def parts_of(bench: Bench, task: Task) -> Parts:
-    """The training images of a search, on the device, in halves."""
+    """The two halves of a search's training images, on the device."""
     images, _ = load(task.data, bench.data_dir, task.scale)
     whole = Loader(images.to(bench.device), task.recipe, task.recipe.batch_size, seed=task.seed)
     first, second = halves(len(images))
@@ -166,7 +170,7 @@ def parts_of(bench: Bench, task: Task) -> Parts:
 
 
 def _search(bench: Bench, searcher: Searcher, parts: Parts, task: Task) -> tuple[Log, dict[str, Any]]:
-    """All epochs, an interrupted search's rest included; what was seen, and how the steps were executed."""
+    """Run all epochs, or the rest of an interrupted search; returns the log, and how the steps were executed."""
     log, recipe, network = Log(), task.recipe, searcher.network
     left = bench.resume()
     if left is None:
@@ -187,7 +191,7 @@ def _search(bench: Bench, searcher: Searcher, parts: Parts, task: Task) -> tuple
 
 
 class _Steps:
-    """The steps of an epoch: their batches, their sums on the device, and their graphs where the device has some."""
+    """The steps of an epoch: their batches, their sums on the device, and their graphs where the device has graphs."""
 
     def __init__(self, searcher: Searcher, parts: Parts, device: str) -> None:
         self.searcher, self.parts = searcher, parts
@@ -198,7 +202,7 @@ class _Steps:
         self.graphed = Graphed(self._work, self.backend, reason)
 
     def epoch(self, bench: Bench, number: int) -> dict[str, float]:
-        """Train one epoch; mean losses and accuracies of its batches, each before the step it led to."""
+        """Train one epoch; returns mean losses and accuracies of its batches, each measured before the batch's step."""
         train, recipe = self.parts.train, self.searcher.recipe
         count = len(train)
         self.totals.zero_()
@@ -206,7 +210,7 @@ class _Steps:
             valid = self.parts.valid.fresh(number, count)
             for done, rows in enumerate(torch.split(train.choices(number), train.batch_size)):
                 self.searcher.rate.fill_(rate(recipe, number * count + done, count))
-                self.valid_rows.copy_(valid[done])  # in place: a replay reads what lies there
+                self.valid_rows.copy_(valid[done])  # in place: a replay reads from this address
                 self.graphed(rows)
                 bench.progress(number + (done + 1) / count, recipe.epochs)
             loss, hits, seen, valid_loss, valid_hits, valid_seen = self.totals.tolist()

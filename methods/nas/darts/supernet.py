@@ -15,17 +15,17 @@ EDGES = sum(range(2, 2 + NODES))
 """Edges of a cell: every intermediate node reads both inputs and all nodes before it."""
 
 INITIAL_SPREAD = 1e-3
-"""Architecture parameters begin as that many standard deviations of a normal draw."""
+"""The standard deviation of the normal draw of the first architecture parameters."""
 
 
 class MixedEdge(nn.ModuleDict):
-    """All operations of one edge, in their order; `none` gives zeros and is left out of the sum."""
+    """All operations of one edge, in their order; `none` would give zeros, so the sum leaves it out."""
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__({name: operation(name, channels, stride, searching=True) for name in PRIMITIVES[1:]})
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """The sum of what the operations give, by `weights` [8]."""
+        """The sum of the operations' outputs, weighted by `weights` [8]."""
         parts: list[Tensor] = [weight * op(x) for weight, op in zip(weights[1:], self.values(), strict=True)]
         return sum(parts[1:], parts[0])
 
@@ -44,7 +44,7 @@ class SearchCell(nn.Module):
         )
 
     def forward(self, older: Tensor, newer: Tensor, weights: Tensor) -> Tensor:
-        """The cell's output, given the weights [14, 8] of its edges: all intermediate nodes, one behind the other."""
+        """The cell's output, given the weights [14, 8] of its edges: the concatenation of all intermediate nodes."""
         states, first = self.inputs(older, newer), 0
         for _ in range(NODES):
             reads = range(len(states))
@@ -85,7 +85,7 @@ class SearchNetwork(nn.Module):
         return {name: own for name, own in self.named_parameters() if not name.startswith("alphas_")}
 
     def genotype(self) -> dict[str, Any]:
-        """What the parameters stand for now. Waits for the device."""
+        """The genotype that the parameters give now. Waits for the device."""
         return derive(self.alphas_normal.tolist(), self.alphas_reduce.tolist(), PRIMITIVES)
 
     def tables(self) -> Mapping[str, Tensor]:

@@ -1,1 +1,1 @@
-"""ProxylessNAS: search over paths of which few are in memory at a time (Cai, Zhu and Han 2019)."""
+"""ProxylessNAS: a search over paths with only a few paths in memory at a time (Cai, Zhu and Han 2019)."""

@@ -1,4 +1,4 @@
-"""What the operations of a space cost: counted, or measured one by one; and how that joins a search's loss."""
+"""The costs of a space's operations, counted or measured one by one, and how they join a search's loss."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from methods.nas.proxyless.supernet import Supernet
 from methods.nas.resolve import supernet_of
 
 MICRO = 1e6
-"""Costs are in microseconds and microjoules an image: the multiplicative rule needs numbers above 1."""
+"""Costs are in microseconds and microjoules per image, because the multiplicative rule needs numbers above 1."""
 
 
 class Table(NamedTuple):
-    """Cost of everything: of each edge a list by operation, and of the fixed layers."""
+    """All costs: for each edge a list by operation, and the cost of the fixed layers."""
 
     edges: list[list[float]]
     fixed: float
@@ -37,7 +37,7 @@ class Table(NamedTuple):
         return self.fixed + math.fsum(math.fsum(row) / len(row) for row in self.edges)
 
     def of(self, choice: Sequence[int]) -> float:
-        """The cost of one operation an edge."""
+        """The cost of an architecture, given one operation per edge."""
         return self.fixed + math.fsum(row[op] for row, op in zip(self.edges, choice, strict=True))
 
 
@@ -45,8 +45,10 @@ class Table(NamedTuple):
 
 
 def counted(supernet: Supernet) -> Table:
-    """MACs of every operation at its own place, for an image of 32 x 32 pixels. Computes; leaves the network as it was
-    but for what runs on its edges."""
+    """MACs of every operation at its own place, for an image of 32 x 32 pixels.
+
+    This runs the network. It changes only the choice of operations on the edges.
+    """
     shapes = _inputs(supernet, images=1)
     weight = next(supernet.parameters())
 
@@ -55,18 +57,18 @@ def counted(supernet: Supernet) -> Table:
 
     edges = [[of(edge, op) for op in edge.ops.values()] for edge in supernet.edges]
     images = torch.zeros(1, 3, 32, 32, device=weight.device, dtype=weight.dtype)
-    whole = macs(supernet, images)  # hooks count what runs: the fixed layers and one operation an edge
+    whole = macs(supernet, images)  # hooks count the layers that run: the fixed ones and one operation per edge
     return Table(
         edges, whole - math.fsum(row[edge.choice.active] for row, edge in zip(edges, supernet.edges, strict=True))
     )
 
 
 def _inputs(supernet: Supernet, images: int) -> dict[MixedOp, torch.Size]:
-    """The shape of what reaches every edge, for a batch."""
+    """The shape of every edge's input, for a batch."""
     shapes: dict[MixedOp, torch.Size] = {}
 
     def note(edge: nn.Module, given: tuple[Tensor, ...]) -> None:
-        assert isinstance(edge, MixedOp), "the hooks are on edges alone"
+        assert isinstance(edge, MixedOp), "only edges have these hooks"
         shapes[edge] = given[0].shape
 
     hooks = [edge.register_forward_pre_hook(note) for edge in supernet.edges]
@@ -86,9 +88,9 @@ def _inputs(supernet: Supernet, images: int) -> dict[MixedOp, torch.Size]:
 def table(bench: Bench, params: CostTable) -> Output:
     """Measure every operation of a space at its own place, as inference runs it, and the layers that all share.
 
-    Operations of one kind and input shape are measured once. Hands on `seconds` and `joules` an image, arrays [edges,
-    widest] (NaN where an edge has fewer operations), and the same of what is fixed. Raises TrainingError where no meter
-    sees the energy.
+    Operations of one kind and input shape are measured once. Returns `seconds` and `joules` per image, arrays [edges,
+    widest] (NaN where an edge has fewer operations), and the same numbers for the fixed layers. Raises TrainingError
+    where no meter measures the energy.
     """
     task = params.task
     seed_everything(task.seed)
@@ -103,24 +105,24 @@ def table(bench: Bench, params: CostTable) -> Output:
 
 
 class _Places(NamedTuple):
-    """A network, what reaches its edges, and the memory format of all of it."""
+    """A network, the shapes of its edges' inputs, and the memory format."""
 
     supernet: Supernet
     shapes: Mapping[MixedOp, torch.Size]
     layout: torch.memory_format
 
     def images(self, edge: MixedOp) -> Tensor:
-        """A batch as it would reach an edge."""
+        """A batch with the shape of an edge's input."""
         device = edge.alpha.device
         return torch.randn(self.shapes[edge], device=device).contiguous(memory_format=self.layout)
 
     def word(self, edge: MixedOp, op: nn.Module) -> str:
-        """What decides the cost of an operation: what it is, and on which shape."""
+        """A text that identifies an operation's cost: the operation and its input shape."""
         return f"{op!r} on {tuple(self.shapes[edge])}"
 
 
 def _measure_all(bench: Bench, params: CostTable, places: _Places) -> dict[str, Cost | None]:
-    """Costs by word; None for what computes nothing. The fixed layers are called 'fixed'."""
+    """Costs by the text of `word`; None for an operation that computes nothing. The fixed layers are called 'fixed'."""
     standing: dict[str, tuple[MixedOp, nn.Module]] = {}
     for edge in places.supernet.edges:
         for op in edge.ops.values():
@@ -131,10 +133,10 @@ def _measure_all(bench: Bench, params: CostTable, places: _Places) -> dict[str, 
         found[word] = None if nothing else _measured(bench, partial(_call, op, places.images(edge)), params.seconds)
         bench.progress(number + 1, len(standing) + 1)
     ready: dict[str, Tensor] = {}
-    for edge in places.supernet.edges:  # a tensor that lies ready stands for every edge: what is left is fixed
+    for edge in places.supernet.edges:  # a prepared tensor replaces every edge, so only the fixed layers run
         first = next(iter(edge.ops.values()))
         word = places.word(edge, first)
-        if word not in ready:  # edges alike share one: a deep tree has hundreds
+        if word not in ready:  # equal edges share one tensor, because a deep tree has hundreds of edges
             ready[word] = first(places.images(edge))
         edge.ready = ready[word]
     device = places.supernet.edges[0].alpha.device
@@ -148,7 +150,7 @@ def _call(op: nn.Module, images: Tensor) -> object:
 
 
 def _measured(bench: Bench, call: Callable[[], object], seconds: float) -> Cost:
-    """The cost of a call, over as many as take `seconds`; two calls before them warm it up."""
+    """The cost of a call, over as many calls as take `seconds`; two calls before them are the warm-up."""
     call()
     began = time.perf_counter()
     call()
@@ -193,7 +195,7 @@ def _known(cost: Cost | None, name: str) -> float:
 
 
 def of_arrays(arrays: Mapping[str, Tensor], supernet: Supernet, kind: str) -> Table:
-    """The table of a measured output, in microseconds (kind 'latency') or microjoules ('energy') an image."""
+    """The table of a measured output, in microseconds (kind 'latency') or microjoules ('energy') per image."""
     name = {"latency": "seconds", "energy": "joules"}[kind]
     rows = [row[: len(edge.ops)] for row, edge in zip(arrays[name].tolist(), supernet.edges, strict=True)]
     return Table([[MICRO * value for value in row] for row in rows], MICRO * float(arrays[f"fixed_{name}"]))
@@ -203,7 +205,7 @@ def of_arrays(arrays: Mapping[str, Tensor], supernet: Supernet, kind: str) -> Ta
 
 
 class Price:
-    """A table as part of a loss: E = fixed + sum over the edges of what their operations cost, by their shares."""
+    """A table as part of a loss: E = fixed + the sum over the edges of their operations' costs, weighted by shares."""
 
     def __init__(self, table: Table, costs: Costs, device: str, dtype: torch.dtype = torch.float32) -> None:
         self.table = table
@@ -211,7 +213,7 @@ class Price:
         self.reference = table.at_random() if costs.reference is None else costs.reference
         if costs.rule == "multiply" and min(self.reference, table.fixed) <= 1:
             raise TrainingError(
-                f"method.costs.rule=multiply needs costs above 1 {UNITS[costs.kind]}, and the fixed layers have "
+                f"method.costs.rule=multiply needs costs above 1 {UNITS[costs.kind]}, but the fixed layers have "
                 f"{table.fixed:g}, the reference {self.reference:g}: use rule=add"
             )
         widest = max(map(len, table.edges), default=0)
@@ -219,11 +221,11 @@ class Price:
         self._rows = torch.tensor(rows, dtype=dtype, device=device)
 
     def expected(self, shares: Tensor) -> Tensor:
-        """E of what a step compares, by its shares [edges, widest]. Differentiable."""
+        """E of the operations that a step compares, by their shares [edges, widest]. Differentiable."""
         return self.table.fixed + (shares * self._rows).sum()
 
     def joined(self, loss: Tensor, expected: Tensor) -> Tensor:
-        """The loss with the cost in it, by the rule of `costs`; see `Costs`."""
+        """The loss including the cost, by the rule of `costs`; see `Costs`."""
         if self.costs.rule == "add":
             return loss + self.costs.weight * (expected - self.reference) / self.reference
         return self.costs.factor * loss * (expected.log() / math.log(self.reference)) ** self.costs.weight

@@ -1,5 +1,4 @@
-"""An edge of ProxylessNAS: candidate operations of which one path, or two, run at a time; and how its architecture
-parameters learn from gates."""
+"""The edges of ProxylessNAS: only one or two candidate operations run at a time, and gates train the parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Zero(nn.Module):
-    """No operation: zeros of the size that the others of its edge give."""
+    """No operation: zeros with the output size of the edge's other operations."""
 
     def __init__(self, more_channels: int) -> None:
         super().__init__()
@@ -23,17 +22,18 @@ class Zero(nn.Module):
 
 
 class Choice(NamedTuple):
-    """What runs on an edge: the operation that is `active`, and those whose outputs are looked at beside it."""
+    """The operations that run on an edge: the `active` one, and those that are compared with it."""
 
     active: int
     others: tuple[int, ...] = ()
 
 
 class MixedOp(nn.Module):
-    """The candidates of an edge by name, their architecture parameters `alpha` [k], and what was chosen of them.
+    """The candidates of an edge by name, their architecture parameters `alpha` [k], and the present choice.
 
-    With others beside the active one, `gates` [k] hangs in the graph: y = sum of g_m o_m(x), g one-hot, where what the
-    others give is held constant; so x and the weights learn from the active path alone, and dL/dg_m = sum(dL/dy o_m).
+    Where other operations run beside the active one, `gates` [k] are part of the graph: y = sum of g_m o_m(x), with g
+    one-hot and the outputs of the others held constant. So x and the weights get gradients only from the active path,
+    and dL/dg_m = sum(dL/dy o_m).
     """
 
     def __init__(self, ops: Mapping[str, nn.Module]) -> None:
@@ -45,15 +45,19 @@ class MixedOp(nn.Module):
         self.ready: Tensor | None = None
 
     def choose(self, choice: Choice, gates: Tensor | None = None) -> None:
-        """Take what runs from now on. With others beside it, `gates` [k] are one-hot, require a gradient and may be a
-        row of a table; without any given, fresh ones are made."""
+        """Set the operations that run from now on.
+
+        Where others run beside the active one, `gates` [k] are one-hot, require a gradient and may be a row of a table;
+        if none are given, new ones are made.
+        """
         self.choice, self.gates = choice, None
         if choice.others:
             own = nn.functional.one_hot(torch.tensor(choice.active), len(self.alpha)).to(self.alpha)
             self.gates = own.requires_grad_() if gates is None else gates
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output of the active operation; or what lies `ready`, where somebody measures all but the edges."""
+        """The output of the active operation, or the tensor `ready` while only the layers outside the edges are
+        measured."""
         if self.ready is not None:
             return self.ready
         ops = list(self.ops.values())
@@ -69,8 +73,10 @@ class MixedOp(nn.Module):
 
     @property
     def updates(self) -> bool:
-        """Whether an architecture step changes this edge: not where the active operation is zero. ProxylessNAS's code
-        then runs nothing else either, and so learns nothing about the edge."""
+        """Whether an architecture step changes this edge: not where the active operation is zero.
+
+        ProxylessNAS's code then runs no other operation either, so it learns nothing about the edge.
+        """
         return not isinstance(_active(self, self.choice), Zero)
 
 
@@ -79,27 +85,31 @@ def _active(edge: MixedOp, choice: Choice) -> nn.Module:
 
 
 def stacked(alphas: Sequence[Tensor], widest: int) -> Tensor:
-    """The parameters of all edges as a table [edges, widest], -inf where an edge has fewer operations.
-    Differentiable."""
+    """All edges' parameters as a table [edges, widest], -inf where an edge has fewer operations. Differentiable."""
     rows = [nn.functional.pad(alpha, (0, widest - len(alpha)), value=-torch.inf) for alpha in alphas]
     return torch.stack(rows)
 
 
 def shares(table: Tensor, compared: Tensor) -> Tensor:
-    """Probabilities [edges, widest]: on every edge the softmax over the operations `compared`, zero for all others.
-    Differentiable."""
+    """Probabilities [edges, widest]: each edge's softmax over the operations `compared`, zero for others.
+    Differentiable.
+    """
     return table.masked_fill(~compared, -torch.inf).softmax(-1)
 
 
 def alpha_gradient(gate_gradient: Tensor, q: Tensor) -> Tensor:
-    """dL/dalpha_a = sum over m of dL/dg_m q_m (delta_am - q_a), edge by edge, from dL/dg and the shares q, all [edges,
-    widest]: equation 3 of the paper, and of two paths its section 3.3."""
+    """dL/dalpha_a = sum over m of dL/dg_m q_m (delta_am - q_a), edge by edge, from dL/dg and the shares q.
+
+    All are [edges, widest]. Source: equation 3 of the paper, and for two paths its section 3.3.
+    """
     return q * (gate_gradient - (gate_gradient * q).sum(-1, keepdim=True))
 
 
 def keep_unsampled(alphas: Sequence[Tensor], before: Tensor, compared: Tensor) -> None:
-    """After a step on the parameters of the operations `compared`: shift these so that the probabilities of all others
-    are what they were with the table `before`. In place."""
+    """After a step, shift the parameters of the operations `compared`, in place.
+
+    All other operations then have the same probabilities as with the table `before`.
+    """
     with torch.no_grad():
         after = stacked(alphas, before.shape[1]).masked_fill(~compared, -torch.inf)
         shift = after.logsumexp(-1) - before.masked_fill(~compared, -torch.inf).logsumexp(-1)
@@ -109,9 +119,9 @@ def keep_unsampled(alphas: Sequence[Tensor], before: Tensor, compared: Tensor) -
 
 
 class Paths:
-    """Draws what runs on every edge, from a host copy of the parameters: of all edges at once, the device unasked.
+    """Draws the operations of all edges at once from a host copy of the parameters, without waiting for the device.
 
-    `generator` is on the host; refresh after every architecture step, which is the one wait for the device.
+    `generator` is on the host. Call `refresh` after every architecture step; only this call waits for the device.
     """
 
     def __init__(self, edges: Sequence[MixedOp]) -> None:
@@ -125,12 +135,13 @@ class Paths:
         self.probabilities = table.float().cpu().softmax(1)
 
     def single(self, count: int, generator: torch.Generator) -> list[list[Choice]]:
-        """For each of `count` steps one operation an edge, drawn by its probability."""
+        """For each of `count` steps one operation per edge, drawn by its probability."""
         drawn = torch.multinomial(self.probabilities, count, replacement=True, generator=generator)
         return [[Choice(int(op)) for op in step] for step in drawn.T.tolist()]
 
     def two(self, generator: torch.Generator) -> list[Choice]:
-        """On every edge two different operations, drawn by their probabilities, and one of them active by its share."""
+        """On every edge two different operations, drawn by their probabilities; one of them is active, drawn by its
+        share."""
         pairs = torch.multinomial(self.probabilities, 2, replacement=False, generator=generator)
         shares = self.probabilities.gather(1, pairs)
         active = torch.multinomial(shares / shares.sum(1, keepdim=True), 1, generator=generator)
@@ -151,14 +162,17 @@ class Paths:
 
 
 def choose_all(edges: Sequence[MixedOp], choices: Sequence[Choice]) -> None:
-    """Set what runs on every edge."""
+    """Set the operations that run on every edge."""
     for edge, choice in zip(edges, choices, strict=True):
         edge.choose(choice)
 
 
 class Gates(NamedTuple):
-    """What an architecture step decides, as tables [edges, widest] on the device: one-hot gates of the active
-    operations, which require a gradient, the operations that are compared, and those whose parameters will move."""
+    """The choices of an architecture step, as tables [edges, widest] on the device.
+
+    One-hot gates of the active operations, which require a gradient; the operations that are compared; and those whose
+    parameters will move.
+    """
 
     gates: Tensor
     compared: Tensor
@@ -166,7 +180,7 @@ class Gates(NamedTuple):
 
 
 def open_gates(edges: Sequence[MixedOp], choices: Sequence[Choice]) -> Gates:
-    """Set what runs on every edge, and hang one table of gates into all of them. Never waits for the device."""
+    """Set the operations of every edge, and give all edges gates from one table. Never waits for the device."""
     widest, like = max(len(edge.alpha) for edge in edges), edges[0].alpha
     host = torch.zeros(3, len(edges), widest)
     for row, choice in enumerate(choices):
@@ -187,5 +201,5 @@ def names(edges: Sequence[MixedOp], choices: Sequence[Choice]) -> list[str]:
 
 
 def adam(edges: Sequence[MixedOp], settings: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Adam over the parameters of all edges; one without a gradient (None) counts no step."""
+    """Adam over the parameters of all edges; a parameter without a gradient (None) takes no step."""
     return torch.optim.Adam([edge.alpha for edge in edges], eps=1e-8, foreach=False, **settings)

@@ -10,25 +10,25 @@ from torch import Tensor
 from methods.nas.proxyless.gates import Choice, stacked
 
 NEW_WEIGHT = 0.99
-"""How much of the baseline each step replaces by its own mean reward (ProxylessNAS's 'decay')."""
+"""The share of the baseline that each step replaces by its own mean reward (ProxylessNAS's 'decay')."""
 
 
 def reward(accuracy: Tensor, cost: float | None, reference: float, exponent: float) -> Tensor:
-    """Accuracy (0 to 1) times (reference / cost)^exponent; accuracy alone without a cost."""
+    """Accuracy (0 to 1) times (reference / cost)^exponent; only the accuracy where there is no cost."""
     return accuracy if cost is None else accuracy * (reference / cost) ** exponent
 
 
 def baseline_after(baseline: Tensor | None, rewards: Tensor) -> Tensor:
-    """The baseline that a step's rewards are compared with: their mean at first, then moved towards it."""
+    """The baseline for a step's rewards: at first their mean; later the old baseline, moved towards their mean."""
     return rewards.mean() if baseline is None else baseline + NEW_WEIGHT * (rewards.mean() - baseline)
 
 
 def gradients(
     alphas: Sequence[Tensor], samples: Sequence[Sequence[Choice]], rewards: Tensor, baseline: Tensor
 ) -> list[Tensor]:
-    """The mean over the samples of (reward - baseline) d(-ln p)/dalpha, an array an edge. Never waits for the device.
+    """The mean over the samples of (reward - baseline) d(-ln p)/dalpha, one array per edge. Never waits for the device.
 
-    Source: ProxylessNAS, equation 5, as its search code has it.
+    Source: ProxylessNAS, equation 5, according to its search code.
     """
     widest = max(map(len, alphas))
     host = torch.zeros(len(samples), len(alphas), widest)

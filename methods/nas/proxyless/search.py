@@ -1,5 +1,8 @@
-"""The search of ProxylessNAS: weights learn along one sampled path a step, architecture parameters from the gates of
-two paths, or of all, or from the rewards of sampled ones."""
+"""The search of ProxylessNAS.
+
+Weights learn along one sampled path per step. Architecture parameters learn from the gates of two paths or of all
+paths, or from the rewards of sampled paths.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ Labelled = tuple[Tensor, Tensor]
 
 
 class Seen(NamedTuple):
-    """Loss and logits of a step, on the device; of an architecture step, the plain cross-entropy."""
+    """Loss and logits of a step, on the device; for an architecture step the loss is the plain cross-entropy."""
 
     loss: Tensor
     logits: Tensor
@@ -51,8 +54,10 @@ class Seen(NamedTuple):
 
 @dataclass
 class Searcher:
-    """The state of a search: the supernet and its two optimisers. `rate` is the learning rate of the weights, a tensor
-    on the device."""
+    """The state of a search: the supernet and its two optimisers.
+
+    `rate` is the learning rate of the weights, a tensor on the device.
+    """
 
     supernet: Supernet
     recipe: Recipe
@@ -68,7 +73,7 @@ class Searcher:
     def on(
         cls, supernet: Supernet, recipe: Recipe, alphas: Alphas, device: str, precision: TrainPrecision = "fp32"
     ) -> Searcher:
-        """A search at its beginning, its supernet moved to `device`."""
+        """A search at its beginning, with its supernet moved to `device`."""
         layout = torch.channels_last if safe_in_channels_last(supernet, device) else torch.contiguous_format
         supernet.to(device).to(memory_format=layout)  # type: ignore[call-overload] # missing in the stub
         weights = supernet.weights()
@@ -79,8 +84,7 @@ class Searcher:
         )
 
     def weight_step(self, batch: Labelled, path: Sequence[Choice]) -> Seen:
-        """One step of the weights along a path; those of other operations are left alone. Never waits for the
-        device."""
+        """One step of the weights along a path; other operations' weights do not change. Never waits for the device."""
         choose_all(self.supernet.edges, path)
         loss, logits = self._forward(batch, self.recipe.label_smoothing)
         self.weight_optimiser.zero_grad(set_to_none=True)
@@ -89,10 +93,10 @@ class Searcher:
         return Seen(loss.detach(), logits.detach())
 
     def architecture_step(self, batch: Labelled, choices: Sequence[Choice]) -> Seen:
-        """One step of the architecture parameters by the gates of `choices`, the cost's part included.
+        """One step of the architecture parameters by the gates of `choices`, including the cost.
 
-        With two operations on an edge, the probabilities of all others stay what they were. An edge whose active
-        operation is zero is left out. Never waits for the device.
+        With two operations on an edge, the probabilities of all others do not change. An edge whose active operation is
+        zero is left out. Never waits for the device.
         """
         edges, alphas = self.supernet.edges, self.supernet.alphas()
         gates, compared, moved = open_gates(edges, choices)
@@ -114,8 +118,10 @@ class Searcher:
         return Seen(loss.detach(), logits.detach())
 
     def reinforced_step(self, batch: Labelled, samples: Sequence[Sequence[Choice]]) -> None:
-        """One step of the architecture parameters by how well sampled paths answer to a batch, without any gradient
-        through the network; with a price, its weight is the exponent of reference / cost. Never waits for the device.
+        """One step of the architecture parameters by the accuracies of sampled paths on a batch.
+
+        There is no gradient through the network. With a price, its weight is the exponent of reference / cost. Never
+        waits for the device.
         """
         accuracies = []
         for sample in samples:
@@ -153,7 +159,7 @@ class Searcher:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take a checkpoint's place."""
+        """Continue from a checkpoint."""
         self.supernet.load_state_dict(state["supernet"])
         self.weight_optimiser.load_state_dict(state["weights"])
         self.alpha_optimiser.load_state_dict(state["alphas"])
@@ -163,16 +169,16 @@ class Searcher:
 
 
 class Parts(NamedTuple):
-    """Training images for the weights, and those held out for the architecture, as they are."""
+    """Training images for the weights, and held-out images, without augmentation, for the architecture."""
 
     train: Loader
     valid: Loader
 
 
 def search(bench: Bench, params: ProxylessSearch, costs: Output | None = None) -> Output:
-    """Search a network of a space on `params.task.data`; hands on one operation an edge, and the course of the search.
+    """Search a network of a space on `params.task.data`; returns one operation per edge, and the course of the search.
 
-    `costs` is what `costs.table` measured, where the cost is latency or energy.
+    `costs` is the output of `costs.table`, where the cost is latency or energy.
     """
     task = params.task
     seed_everything(task.seed)
@@ -216,18 +222,20 @@ def _price(params: ProxylessSearch, supernet: Supernet, costs: Output | None, de
     if params.costs.kind == "macs":
         return Price(counted(supernet), params.costs, device)
     assert costs is not None, "the plan gives a table where the cost is measured"
-    assert costs.arrays is not None, "a table hands on arrays"
+    assert costs.arrays is not None, "the output of a table has arrays"
     return Price(of_arrays(costs.arrays, supernet, params.costs.kind), params.costs, device)
 
 
 def _told(price: Price | None, choice: Sequence[int]) -> dict[str, float]:
-    """What the derived network costs by the table, and the reference; nothing without a cost."""
+    """The derived network's cost by the table, and the reference; empty where there is no cost."""
     return {} if price is None else {"cost": price.table.of(choice), "cost_reference": price.reference}
 
 
 class _Search:
-    """All epochs of a search: first the weights alone, then both. An interrupted one goes on where its last epoch
-    ended: all that an epoch draws follows from its number."""
+    """All epochs of a search: first only the weights are trained, then weights and architecture.
+
+    An interrupted search continues where its last epoch ended, because an epoch's draws follow from its number.
+    """
 
     def __init__(self, bench: Bench, params: ProxylessSearch, searcher: Searcher, parts: Parts) -> None:
         self.bench, self.params, self.searcher, self.parts = bench, params, searcher, parts
@@ -236,7 +244,7 @@ class _Search:
         self.alone = params.weights_only_epochs
         epochs = params.task.recipe.epochs
         self.total = self.alone + epochs
-        # no architecture step in the first epoch after the weights alone, unless it is the only one
+        # no architecture step in the first epoch of the search, unless it is the only one
         self.first = self.alone + (1 if epochs > 1 else 0)
 
     def run(self) -> Log:
@@ -259,7 +267,8 @@ class _Search:
         return log
 
     def _note(self, log: Log, seen: Mapping[str, float]) -> None:
-        """Log an epoch; the network that would be derived now is looked at off the meter, for it decides nothing."""
+        """Log an epoch; the network that would be derived now is evaluated off the meter, because it decides
+        nothing."""
         with self.bench.paused():
             found = self.paths.strongest()
             valid = _validated(self.searcher, self.parts.valid, found) if seen else {}
@@ -267,7 +276,7 @@ class _Search:
             log.add([edge.alpha for edge in self.edges], architecture, **seen, **valid)
 
     def _epoch(self, number: int) -> dict[str, float]:
-        """Train one epoch; the mean loss and accuracy of its weight steps."""
+        """Train one epoch; returns the mean loss and accuracy of its weight steps."""
         train, device = self.parts.train, self.bench.device
         count, every = len(train), self.params.every
         searching = number >= self.first
@@ -276,7 +285,7 @@ class _Search:
         valid, ahead = self._held_out(number), iter([] if searching else self.paths.single(count, generator))
         for done, batch in enumerate(train.epoch(number)):
             path = next(ahead, None)
-            if path is None:  # as many as there are until the parameters change
+            if path is None:  # for all steps until the parameters change
                 ahead = iter(self.paths.single(every, generator))
                 path = next(ahead)
             self.searcher.rate.fill_(self._rate(number * count + done, count))
@@ -290,7 +299,7 @@ class _Search:
         return {"train_loss": loss / images, "train_acc_pct": 100 * hits / images}
 
     def _architecture_step(self, batch: Labelled, generator: torch.Generator) -> None:
-        """One step in the mode that was asked for."""
+        """One architecture step in the search's mode."""
         if self.params.mode == "reinforce":
             self.searcher.reinforced_step(batch, self.paths.single(self.params.samples, generator))
             return
@@ -298,8 +307,10 @@ class _Search:
         self.searcher.architecture_step(batch, draw(generator))
 
     def _held_out(self, number: int) -> Iterator[Labelled]:
-        """Batches for the architecture steps of an epoch: one pass after another over the images held out, shuffled, a
-        ragged last batch left out; where an epoch ends in the middle of a pass, the next goes on there."""
+        """Batches for an epoch's architecture steps: one shuffled pass after another over the held-out images.
+
+        A ragged last batch is left out. Where an epoch ends in the middle of a pass, the next epoch continues there.
+        """
         valid, steps = self.parts.valid, len(self.parts.train) // self.params.every
         whole = valid.count // valid.batch_size
         done = max(0, number - self.first) * steps
@@ -310,7 +321,7 @@ class _Search:
             done += 1
 
     def _rate(self, step: int, count: int) -> float:
-        """The learning rate: half a cosine to zero over the epochs of the weights alone, then the recipe's own."""
+        """The learning rate: half a cosine to zero over the weights-only epochs, then the recipe's own rate."""
         recipe, alone = self.params.task.recipe, self.alone
         if step < alone * count:
             update = {"epochs": alone, "lr": self.params.weights_only_lr, "schedule": "cosine_step"}
@@ -325,8 +336,10 @@ def _sums(seen: Seen, labels: Tensor) -> Tensor:
 
 
 def _validated(searcher: Searcher, valid: Loader, choices: Sequence[Choice]) -> dict[str, float]:
-    """Loss and accuracy of a path on the images held out, by the statistics of their batches: the running ones belong
-    to all paths at once."""
+    """Loss and accuracy of a path on the held-out images, by batch statistics.
+
+    Running statistics mix all paths, so they are not used.
+    """
     choose_all(searcher.supernet.edges, choices)
     searcher.supernet.train()
     totals = torch.zeros(3, dtype=torch.float64, device=valid.images.pixels.device)

@@ -13,12 +13,12 @@ from methods.nas.proxyless.gates import MixedOp, Zero
 
 
 class Supernet(nn.Module):
-    """A network whose `edges`, in the order of the space's own words, are `MixedOp`s."""
+    """A network whose `edges`, in the order of the space's edges, are `MixedOp`s."""
 
     def __init__(self, network: nn.Module, edges: Sequence[MixedOp]) -> None:
         super().__init__()
         self.network = network
-        self._edges = tuple(edges)  # a tuple: the network holds them already, and names them
+        self._edges = tuple(edges)  # a tuple, because the network already holds and names these modules
 
     @property
     def edges(self) -> tuple[MixedOp, ...]:
@@ -26,7 +26,7 @@ class Supernet(nn.Module):
         return self._edges
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of what runs."""
+        """Logits of the operations that run."""
         return self.network(images)  # type: ignore[no-any-return] # untyped in torch
 
     def alphas(self) -> list[Tensor]:
@@ -40,7 +40,7 @@ class Supernet(nn.Module):
 
 
 def pmb(arguments: Mapping[str, Any], classes: int) -> Supernet:
-    """The supernet of P-MB; an edge a block."""
+    """The supernet of P-MB; one edge per block."""
     edges: list[MixedOp] = []
     bn_eps = arguments.get("bn_eps", 1e-3)
 
@@ -61,7 +61,7 @@ def pmb(arguments: Mapping[str, Any], classes: int) -> Supernet:
 
 
 def tree(arguments: Mapping[str, Any], classes: int) -> Supernet:
-    """The supernet of P-Tree; twelve edges a block."""
+    """The supernet of P-Tree; twelve edges per block."""
     found: dict[tuple[int, int], MixedOp] = {}
 
     def edge(block: int, name: str, channels: int) -> nn.Module:

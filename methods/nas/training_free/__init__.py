@@ -1,1 +1,1 @@
-"""Searches that train little or nothing: scores of untrained networks, and the honest yardstick, random search."""
+"""Searches that train little or nothing: scores of untrained networks, and random search as the reference."""

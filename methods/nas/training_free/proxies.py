@@ -1,4 +1,4 @@
-"""Scores of untrained networks, larger is better, and how several are joined to a ranking."""
+"""Scores of untrained networks (larger is better), and how several scores are joined to a ranking."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def synflow(network: nn.Module, image: Sequence[int] = (3, 32, 32)) -> float:
-    """ln of the synaptic flow: sum over convolution and linear weights of |w dR/dw|, R the sum of all logits for one
-    image of ones, with every parameter replaced by its absolute value and every batch norm by the identity; float64.
+    """ln of the synaptic flow, the sum over convolution and linear weights of |w dR/dw|, in float64.
 
-    -inf where nothing flows. Source: Tanaka et al. 2020, as Abdelfattah et al. 2021 score networks by it.
+    R is the sum of all logits for one image of ones, with every parameter replaced by its absolute value and every
+    batch norm by the identity. -inf where nothing flows. Source: Tanaka et al. 2020, used as a score of networks as in
+    Abdelfattah et al. 2021.
     """
     flow = copy.deepcopy(network).double()
     for name, layer in list(flow.named_modules()):
@@ -48,7 +49,7 @@ RECTIFIERS = {
 
 
 class _Codes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its hook untyped
-    """Adds up, over every rectifier that runs, on how many units each two images agree; called as a function or not."""
+    """Adds up, over every rectifier that runs (module or function), the number of units on which two images agree."""
 
     def __init__(self, images: int, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # same
@@ -56,18 +57,18 @@ class _Codes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in RECTIFIERS:
-            code = (args[0] > 0).flatten(1).float()  # before the call: it may work in place
+            code = (args[0] > 0).flatten(1).float()  # before the call, which may run in place
             same = code @ code.T + (1 - code) @ (1 - code).T  # exact below 2^24 units
             self.agreement += same.double()
         return func(*args, **(kwargs or {}))
 
 
 def naswot(network: nn.Module, images: Tensor) -> float:
-    """ln |det K|, K_ij the number of rectifier units that are on, or off, for both images i and j; train mode, one
-    batch.
+    """ln |det K|, where K_ij is the number of rectifier units that are on, or off, for both images i and j.
 
-    -inf where two images have the same code. Scores of different numbers of images must not be compared. Source: Mellor
-    et al. 2021; in its second version, as NASLib counts (every rectifier that runs, dead branches too).
+    Computed in train mode from one batch. -inf where two images have the same code. Do not compare scores of different
+    numbers of images. Source: Mellor et al. 2021, second version; counted as in NASLib (every rectifier that runs, dead
+    branches too).
     """
     found = agreement(network, images)
     alike = found == found.diagonal()
@@ -77,16 +78,16 @@ def naswot(network: nn.Module, images: Tensor) -> float:
 
 
 def agreement(network: nn.Module, images: Tensor) -> Tensor:
-    """K of `naswot`, float64 [n, n]. Running statistics are left as they were."""
+    """K of `naswot`, float64 [n, n]. Running statistics do not change."""
     counted, codes = copy.deepcopy(network).train(), _Codes(len(images), images.device)
-    # autocast would round what is compared
+    # autocast would round the compared values
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False), codes:
         counted(images)
     return codes.agreement
 
 
 def ranks(scores: Sequence[float]) -> list[float]:
-    """1 for the worst to m for the best; ties share the mean of their ranks; what is no number is among the worst."""
+    """1 for the worst to m for the best; ties share the mean of their ranks; NaN counts among the worst."""
     known = [-math.inf if math.isnan(score) else score for score in scores]
     order = sorted(range(len(known)), key=known.__getitem__)
     found = [0.0] * len(known)
@@ -102,7 +103,7 @@ def ranks(scores: Sequence[float]) -> list[float]:
 
 
 def joined(scores: Mapping[str, Sequence[float]]) -> list[float]:
-    """For every candidate the sum over the proxies of ln(rank / m): one bad rank weighs more than one good one.
+    """For every candidate the sum over the proxies of ln(rank / m): one bad rank weighs more than one good rank.
 
     Source: AZ-NAS (Lee and Ham 2024).
     """
@@ -112,8 +113,10 @@ def joined(scores: Mapping[str, Sequence[float]]) -> list[float]:
 
 
 def best(scores: Mapping[str, Sequence[float]], macs: Sequence[int]) -> int:
-    """The candidate of the largest joined score; of equals the one with the fewest MACs, then the first. Raises
-    ValueError where no candidate has a finite score."""
+    """The candidate with the largest joined score; on a tie the one with the fewest MACs, then the first.
+
+    Raises ValueError where no candidate has a finite score.
+    """
     if not any(all(math.isfinite(own[number]) for own in scores.values()) for number in range(len(macs))):
         raise ValueError(f"none of {len(macs)} candidates has finite scores")
     together = joined(scores)

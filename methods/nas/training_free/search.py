@@ -1,4 +1,4 @@
-"""Searches that train little or nothing: scoring untrained networks, and training a few at random."""
+"""Searches that train little or nothing: scoring untrained networks, and training a few random ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from methods.nas.training_free.proxies import best, naswot, synflow
 
 
 def _network(space: Space, ops: list[str], task: Task, number: int) -> nn.Module:
-    """The network of an architecture, with the initial weights that its number has."""
+    """The network of an architecture, with initial weights drawn by its number."""
     seed_everything(task.seed, number)
     return build_model(derived(space.model, space.architecture(ops)), task.data.classes)
 
@@ -36,10 +36,10 @@ def _network(space: Space, ops: list[str], task: Task, number: int) -> nn.Module
 
 
 def score(bench: Bench, params: ZeroCostSearch) -> Output:
-    """Draw architectures, score each as it is initialised, hand on the best.
+    """Draw architectures, score each right after its initialisation, and return the best.
 
-    All on the meter but the counting of parameters and MACs, which stand beside the scores: they are strong baselines.
-    Raises TrainingError where no architecture has finite scores.
+    Everything is metered except counting parameters and MACs. These counts stand beside the scores in the record
+    because they are strong baselines. Raises TrainingError where no architecture has finite scores.
     """
     task, space = params.task, params.space
     with bench.paused():
@@ -69,7 +69,7 @@ def score(bench: Bench, params: ZeroCostSearch) -> Output:
 
 
 def _images(bench: Bench, params: ZeroCostSearch) -> Tensor:
-    """The first training images, normalised, as they are: naswot looks at no label, and wants no crop."""
+    """The first training images, normalised and not augmented, because naswot needs no labels and no crops."""
     task = params.task
     images, _ = load(task.data, bench.data_dir, task.scale)
     chosen = images.pixels[: params.images].to(bench.device)
@@ -107,7 +107,7 @@ def _scored(log: Mapping[str, list[Any]], chosen: int, params: ZeroCostSearch, s
 
 
 def try_out(bench: Bench, params: RandomSearch) -> Output:
-    """Draw architectures, train each briefly, hand on the best by images held out of training; all on the meter."""
+    """Draw architectures, train each briefly, and return the best on held-out images; everything is metered."""
     task, space = params.task, params.space
     with bench.paused():
         parts = _parts(bench, params)
@@ -139,7 +139,7 @@ def try_out(bench: Bench, params: RandomSearch) -> Output:
 
 
 def _parts(bench: Bench, params: RandomSearch) -> Loaders:
-    """Images to train on, and those held out in the place of a test set."""
+    """Images to train on, and held-out images in place of a test set."""
     task = params.task
     images, _ = load(task.data, bench.data_dir, task.scale)
     kept, out = held_out(images.labels, params.held_out, task.seed)
@@ -148,14 +148,17 @@ def _parts(bench: Bench, params: RandomSearch) -> Loaders:
 
 
 def _tested_once(task: Task) -> Task:
-    """The images held out are looked at after the last epoch alone: that is what the choice needs."""
+    """The task with one test, after the last epoch, because the choice needs no other."""
     recipe = task.recipe.model_copy(update={"test_every": task.recipe.epochs})
     return task.model_copy(update={"recipe": recipe})
 
 
 class Part:
-    """A bench for one of several trainings of a stage: its checkpoints hold what is done beside the training's own, its
-    progress is a part of the whole, and nothing is taken off the meter, for here a choice is made by the evaluation."""
+    """A bench for one of several trainings of a stage.
+
+    Its checkpoints also hold the finished trainings, and its progress is a part of the whole. Nothing is taken off the
+    meter, because here the evaluation makes a choice.
+    """
 
     def __init__(self, bench: Bench, place: Mapping[str, Any], left: Mapping[str, Any] | None) -> None:
         self.device = bench.device
@@ -163,7 +166,7 @@ class Part:
         self._bench, self._place, self._left = bench, place, left
 
     def paused(self) -> AbstractContextManager[None]:
-        """On the meter all the same."""
+        """Nothing is paused: the block stays on the meter."""
         return nullcontext()
 
     def checkpoint(self, state: Callable[[], Mapping[str, Any]]) -> None:
@@ -171,11 +174,11 @@ class Part:
         self._bench.checkpoint(lambda: {"done": self._place["done"], "inner": dict(state())})
 
     def resume(self) -> Mapping[str, Any] | None:
-        """What this training left."""
+        """The checkpoint of this training, if any."""
         return self._left
 
     def progress(self, done: float, total: float, **shown: float) -> None:
-        """So many of all trainings."""
+        """Report the progress as a part of all trainings."""
         self._bench.progress(self._place["number"] + done / total, self._place["of"], **shown)
 
     def once(self, what: str, decide: Callable[[], str]) -> str:

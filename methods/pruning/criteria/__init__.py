@@ -1,2 +1,5 @@
-"""How much a filter is worth: one file, one function a criterion. The function takes a `subject.Subject`, then its own
-settings by name, and gives a number per filter, of which the lowest go. Formulas as in NNI."""
+"""Criteria, which score filters: one file with one function for each criterion.
+
+The function takes a `subject.Subject`, then its own settings by name. It returns one number per filter; the filters
+with the lowest numbers are removed. The formulas are those of NNI.
+"""

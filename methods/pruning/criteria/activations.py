@@ -1,4 +1,4 @@
-"""What criteria of activations share: where they look, and their mean over training steps."""
+"""The common part of criteria of activations: the place where they look, and their mean over training steps."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _FUNCTIONS = {"relu": functional.relu, "relu6": functional.relu6}
 def mean(subject: Subject, measure: Callable[[Tensor], Tensor], activation: Activation, site: Site) -> Scores:
     """The mean of `measure` (elementwise) of each filter's activations, over all images and positions of the steps.
 
-    `activation` is taken of the convolution's raw output in train mode (`pre_bn`, as NNI), or of that of the batch norm
-    that directly follows it, where one does (`post_bn`). Sums are in float64.
+    `activation` is applied in train mode to the convolution's raw output (`pre_bn`, as in NNI), or to the output of the
+    batch norm that directly follows it, where there is one (`post_bn`). Sums are in float64.
     """
     sums: Scores = {}
     seen = dict.fromkeys(subject.layers, 0)
@@ -40,7 +40,7 @@ def mean(subject: Subject, measure: Callable[[Tensor], Tensor], activation: Acti
 
 
 def _sites(subject: Subject, site: Site) -> dict[str, nn.Module]:
-    """The modules whose outputs are looked at, by the convolution they speak for."""
+    """The modules whose outputs are observed, by the convolution that they stand for."""
     after = follow(subject.model).normalised if site == "post_bn" else {}
     return {name: subject.model.get_submodule(after.get(name, name)) for name in subject.layers}
 

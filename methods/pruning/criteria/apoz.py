@@ -9,7 +9,7 @@ from methods.pruning.criteria.subject import Scores, Subject
 
 
 def apoz(subject: Subject, activation: Activation = "relu", activation_site: Site = "pre_bn") -> Scores:
-    """The share of activations above zero: 1 - APoZ, so that low is dispensable. Source: Hu et al. 2016."""
+    """The share of activations above zero: 1 - APoZ, so that low scores are removed. Source: Hu et al. 2016."""
 
     def positive(active: Tensor) -> Tensor:
         return active > 0

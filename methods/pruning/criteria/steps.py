@@ -18,13 +18,13 @@ def _nothing() -> None: ...
 def train(
     subject: Subject, before_step: Callable[[], None] = _nothing, after_step: Callable[[], None] = _nothing
 ) -> None:
-    """Train the subject's model in place, one step a batch, by the plain loss and rate of its recipe, in train mode.
+    """Train the subject's model in place, one step per batch, by the plain loss and rate of its recipe, in train mode.
 
-    `before_step` and `after_step` are called around each step of the optimiser, when the gradients are there. Raises
+    `before_step` and `after_step` are called around each step of the optimiser, while the gradients exist. Raises
     ValueError where there is no batch.
     """
     if not subject.batches:
-        raise ValueError("it looks at training steps and was given none: its YAML must say looks_at_data: true")
+        raise ValueError("the criterion looks at training steps but got none: its YAML must say looks_at_data: true")
     model = subject.model.train()
     loss = loss_of(subject.recipe)
     optimiser = torch.optim.SGD(model.parameters(), **sgd(subject.recipe))

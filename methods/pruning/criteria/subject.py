@@ -1,4 +1,4 @@
-"""What a criterion is given."""
+"""The input of a criterion."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from benchmark.plan.task import Recipe
 from benchmark.vision.data import Batch
 
 Scores = dict[str, Tensor]
-"""A number per filter, [filters], by the name of the convolution. The lowest go."""
+"""A number per filter, [filters], by the name of the convolution. The lowest are removed."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to judge: the convolutions whose filters are to be scored, and the training steps to look at.
+    """A network, the convolutions whose filters the criterion scores, and the training steps to look at.
 
-    With `batches` (images, labels, indices; on the network's device) a criterion has `model` for itself and may train
-    it by `recipe`; without, it only reads it.
+    With `batches` (images, labels, indices; on the network's device) `model` is a copy, and the criterion may train it
+    by `recipe`. Without `batches` the criterion must only read it.
     """
 
     model: nn.Module

@@ -14,8 +14,8 @@ from methods.pruning.criteria.subject import Scores, Subject
 def taylorfo(subject: Subject, taylor_weights: Literal["pre", "post"] = "post") -> Scores:
     """Sum over a filter's elements of (weight x gradient)^2, squared before summing, and over the steps looked at.
 
-    The gradient meets the weights before (`pre`, NNI 2.10 and 3.0) or after (`post`, NNI 2.3 and 2.4) the step that it
-    makes. Raises ValueError where a convolution gets no gradient. Source: Molchanov et al. 2019, equation 8.
+    The gradient is multiplied by the weights before (`pre`, NNI 2.10 and 3.0) or after (`post`, NNI 2.3 and 2.4) the
+    optimiser step. Raises ValueError where a convolution gets no gradient. Source: Molchanov et al. 2019, equation 8.
     """
     weights = {name: cast(Tensor, subject.model.get_submodule(name).weight) for name in subject.layers}
     sums: Scores = {}

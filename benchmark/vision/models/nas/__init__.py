@@ -1,1 +1,1 @@
-"""Networks that an architecture search derives: a builder a space, with the architecture as its arguments."""
+"""Networks that an architecture search derives: one builder per space, with the architecture as its arguments."""

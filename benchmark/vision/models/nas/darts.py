@@ -1,7 +1,7 @@
 """Networks of DARTS: cells that repeat a genotype, and the operations of its space.
 
-Source: Liu, Simonyan and Yang 2019 (DARTS), as its published code has it. Layers are named by what they do: `dw` is a
-depthwise convolution, `pw` a pointwise one.
+Source: Liu, Simonyan and Yang 2019 (DARTS), according to its published code. Layer names: `dw` is a depthwise
+convolution, `pw` a pointwise one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Drop = Callable[[str, Tensor], Tensor]
 
 
 class Separable(nn.Module):
-    """ReLU, depthwise k x k, pointwise, BN: twice. The first time carries the stride."""
+    """ReLU, depthwise k x k, pointwise, BN: twice. The first depthwise convolution has the stride."""
 
     def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Dilated(nn.Module):
 
 
 class FactorisedReduction(nn.Module):
-    """Half the size without losing pixels: two strided 1x1 convolutions, on the even pixels and on the odd ones."""
+    """Halves the size without losing pixels: two strided 1x1 convolutions, on the even pixels and on the odd ones."""
 
     def __init__(self, into: int, out: int, affine: bool) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class FactorisedReduction(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """ReLU, 1x1 convolution, BN: how a cell takes an input of its own size."""
+    """ReLU, 1x1 convolution, BN, for a cell's input that already has the cell's size."""
 
     def __init__(self, into: int, out: int, affine: bool) -> None:
         super().__init__()
@@ -96,21 +96,21 @@ class Pointwise(nn.Module):
 
 
 class Nothing(nn.Module):
-    """The operation `none`: zeros, for the search alone."""
+    """The operation `none`: zeros, used only in the search."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zeros of the size that the others give."""
+        """Zeros of the same size as the output of the other operations."""
         return x[:, :, :: self.stride, :: self.stride] * 0
 
 
 def operation(name: str, channels: int, stride: int, searching: bool = False) -> nn.Module:
     """One of `PRIMITIVES` on `channels` channels, at stride 1 or 2.
 
-    While `searching`, batch norms are not affine, and a pool is followed by one. Padding counts in no average.
+    While `searching`, batch norms are not affine, and one follows each pool. Averages do not count padding.
     """
     affine = not searching
     if name == "none" and searching:
@@ -128,11 +128,11 @@ def operation(name: str, channels: int, stride: int, searching: bool = False) ->
         return Separable(channels, kernel, stride, affine)
     if kind == "dil_conv" and name in PRIMITIVES:
         return Dilated(channels, kernel, stride, affine)
-    raise ValueError(f"{name!r} is no operation of a cell; known: {', '.join(PRIMITIVES[1:])}")
+    raise ValueError(f"{name!r} is not an operation of a cell; known: {', '.join(PRIMITIVES[1:])}")
 
 
 class Inputs(nn.Module):
-    """What a cell does with its two inputs before anything else: both come to its width and size."""
+    """The first step of a cell: brings its two inputs to its width and size."""
 
     def __init__(self, into: tuple[int, int], channels: int, after_reduction: bool, affine: bool) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class Inputs(nn.Module):
 class Cell(nn.Module):
     """A cell of a genotype: each intermediate node adds up two operations on earlier nodes.
 
-    `pairs` are (operation, node it reads), two a node; `concat` names the nodes whose channels the cell gives.
+    `pairs` are (operation, node it reads), two per node; `concat` names the nodes whose channels the cell outputs.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, int]], concat: Sequence[int], inputs: Inputs, place: Place) -> None:
@@ -163,7 +163,7 @@ class Cell(nn.Module):
         )
 
     def forward(self, older: Tensor, newer: Tensor, drop: Drop | None = None) -> Tensor:
-        """The cell's output; `drop` acts on what every operation but an identity gives."""
+        """The cell's output; `drop` acts on the output of every operation except an identity."""
         states = self.inputs(older, newer)
         for first in range(0, len(self.ops), 2):
             states.append(sum(self._edge(number, states, drop) for number in (first, first + 1)))
@@ -176,7 +176,7 @@ class Cell(nn.Module):
 
 
 class Place:
-    """Where a cell stands: its name, width, kind, what reaches it, and whether a reduction cell stands before it."""
+    """The place of a cell: its name, width, kind, input channels, and whether a reduction cell comes before it."""
 
     def __init__(self, number: int, cells: int, channels: int) -> None:
         self.name = f"cells.{number}"
@@ -194,7 +194,7 @@ def reduction_cells(cells: int) -> tuple[int, ...]:
 
 
 def _given(number: int, cells: int, channels: int) -> int:
-    """Channels that a cell gives; before the first there is the stem, which stands for two."""
+    """Output channels of a cell; the stem counts as two cells before the first."""
     return 3 * channels if number < 0 else NODES * Place(number, cells, channels).channels
 
 
@@ -251,8 +251,8 @@ def _cell(genotype: Mapping[str, Any], place: Place) -> Cell:
 def darts(genotype: Mapping[str, Any], channels: int, cells: int, classes: int) -> CellNetwork:
     """The evaluation network of a genotype {normal, normal_concat, reduce, reduce_concat}, as the search writes it.
 
-    Source: DARTS's NetworkCIFAR without its auxiliary head, which is a matter of training. Raises ValueError for a
-    genotype that is none.
+    Source: DARTS's NetworkCIFAR without its auxiliary head, which belongs to training. Raises ValueError for an invalid
+    genotype.
     """
     _check(genotype)
     return CellNetwork(genotype, channels, cells, classes)
@@ -262,9 +262,9 @@ def _check(genotype: Mapping[str, Any]) -> None:
     for kind in ("normal", "reduce"):
         pairs, concat = genotype.get(kind), genotype.get(f"{kind}_concat")
         if not isinstance(pairs, Sequence) or not isinstance(concat, Sequence) or len(pairs) != 2 * NODES:
-            raise ValueError(f"a genotype has {2 * NODES} pairs in {kind!r} and the nodes of {kind}_concat")
+            raise ValueError(f"a genotype needs {2 * NODES} pairs in {kind!r}, and the nodes of {kind}_concat")
         for number, (_, node) in enumerate(pairs):
             if not 0 <= node < 2 + number // 2:
                 raise ValueError(f"pair {number} of {kind!r} reads node {node}, which does not come before it")
         if len(concat) != NODES or not all(0 <= node < 2 + NODES for node in concat):
-            raise ValueError(f"{kind}_concat names {NODES} nodes from 0 to {1 + NODES}, not {list(concat)}")
+            raise ValueError(f"{kind}_concat must name {NODES} nodes from 0 to {1 + NODES}, not {list(concat)}")

@@ -1,7 +1,7 @@
 """P-MB: a network that widens at every block (PyramidNet's rule), whose blocks are MBConv operations.
 
-Our reading of a space that the paper does not publish ("PyramidNet with modifications"); see docs/nas.md. Sources of
-the parts: Han et al. 2017 (PyramidNet), Cai et al. 2019 (ProxylessNAS).
+This is our reconstruction of a space that the paper does not publish ("PyramidNet with modifications"); see
+docs/nas.md. Sources of the parts: Han et al. 2017 (PyramidNet), Cai et al. 2019 (ProxylessNAS).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ MBCONVS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6")
 """Kernel and expansion of the six MBConv operations, in the order of the architecture parameters."""
 
 ZERO = "zero"
-"""No operation: the block is its shortcut. Offered at stride 1."""
+"""No operation: the block is only its shortcut. Possible at stride 1 only."""
 
 Body = Callable[[int, int, int, int], nn.Module | None]
-"""What stands beside the shortcut of a block, given its number, input width, width and stride; None for nothing."""
+"""The body beside a block's shortcut, given the block's number, input width, width and stride; None for no body."""
 
 
 class ConvNorm(nn.Module):
@@ -31,7 +31,7 @@ class ConvNorm(nn.Module):
         self.bn = nn.BatchNorm2d(conv.out_channels, eps=bn_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the two give."""
+        """The output of the two layers."""
         return self.bn(self.conv(x))  # type: ignore[no-any-return] # untyped in torch
 
 
@@ -62,12 +62,14 @@ def candidates(stride: int) -> tuple[str, ...]:
 def operation(op: str, into: int, out: int, stride: int, bn_eps: float) -> nn.Module | None:
     """An operation by its name; None for 'zero'. Raises ValueError where a block of this stride does not have it."""
     if op not in candidates(stride):
-        raise ValueError(f"{op!r} is no operation of a block of stride {stride}: {', '.join(candidates(stride))}")
+        raise ValueError(
+            f"{op!r} is no operation of a block of stride {stride}; known: {', '.join(candidates(stride))}"
+        )
     return None if op == ZERO else MBConv(op, into, out, stride, bn_eps)
 
 
 class Block(nn.Module):
-    """Shortcut + body. The shortcut is the input, averaged over 2 x 2 pixels at stride 2, with channels of zeros
+    """Shortcut + body. The shortcut is the input, averaged over 2 x 2 pixels at stride 2, with zero channels
     appended."""
 
     def __init__(self, body: nn.Module | None, into: int, out: int, stride: int) -> None:
@@ -85,8 +87,8 @@ class Block(nn.Module):
 
 
 class WideningNetwork(nn.Module):
-    """Stem (3x3, BN, ReLU6), blocks, and a head (BN, ReLU, global average pooling, linear). `body` makes the blocks'
-    inner parts, of a derived network as of a supernet."""
+    """Stem (3x3, BN, ReLU6), blocks, and a head (BN, ReLU, global average pooling, linear). `body` makes the inner part
+    of each block, both in a derived network and in a supernet."""
 
     def __init__(self, shape: Shape, classes: int, body: Body) -> None:
         super().__init__()
@@ -115,7 +117,7 @@ class Shape:
 
     def __init__(self, widths: Sequence[int], strides: Sequence[int], stem: int, bn_eps: float) -> None:
         if len(widths) != len(strides) or any(b < a for a, b in zip((stem, *widths), widths, strict=False)):
-            raise ValueError("widths never fall from the stem on, and every block has a width and a stride")
+            raise ValueError("widths must never fall from the stem on, and every block needs a width and a stride")
         self.widths, self.strides, self.stem, self.bn_eps = list(widths), list(strides), stem, bn_eps
 
 
@@ -124,7 +126,7 @@ def initialise(network: nn.Module) -> None:
     +- 1 / sqrt(in), biases zero.
 
     ProxylessNAS's search code does not divide by the groups by default, which gives a depthwise convolution a tenth of
-    the spread; the trainer of its authors for this kind of network does.
+    the spread. Its authors' trainer for this kind of network does divide.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):

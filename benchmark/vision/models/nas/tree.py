@@ -1,6 +1,6 @@
-"""P-Tree: PyramidNet whose blocks are trees of chosen operations: the space of ProxylessNAS's CIFAR-10 network.
+"""P-Tree: PyramidNet whose blocks are trees of chosen operations, the space of ProxylessNAS's CIFAR-10 network.
 
-Sources: Cai et al. 2019 (ProxylessNAS) and 2018 (path-level search), by the configuration they published.
+Sources: Cai et al. 2019 (ProxylessNAS) and 2018 (path-level search), according to the configuration they published.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ EDGES = (
     *(f"L2_{i}{j}" for i in "01" for j in "01"),
     *(f"L3_{i}{j}{m}" for i in "01" for j in "01" for m in "01"),
 )
-"""The twelve edges of a tree that a search decides: of half i the two at depth 2, below each of them two leaves."""
+"""The twelve edges of a tree that a search decides: in half i the two edges at depth 2, and two leaves below each."""
 
 Edge = Callable[[int, str, int], nn.Module]
-"""What stands on an edge, given the block's number, the edge's name and the channels."""
+"""The module on an edge, given the block's number, the edge's name and the channels."""
 
 
 class DepthwiseSeparable(nn.Module):
@@ -42,9 +42,9 @@ class DepthwiseSeparable(nn.Module):
 
 
 def operation(op: str, channels: int) -> nn.Module:
-    """One of `OPS`, all of stride 1. Padding counts in no average."""
+    """One of `OPS`, all of stride 1. Averages do not count padding."""
     if op not in OPS:
-        raise ValueError(f"{op!r} is no operation of a tree: {', '.join(OPS)}")
+        raise ValueError(f"{op!r} is not an operation of a tree; known: {', '.join(OPS)}")
     if op == "id":
         return nn.Identity()
     if op == "avg3":
@@ -55,7 +55,7 @@ def operation(op: str, channels: int) -> nn.Module:
 
 
 class NormConv(nn.Module):
-    """BN, ReLU where asked for, convolution without bias: the pre-activation order."""
+    """BN, ReLU unless `active` is off, convolution without bias: the pre-activation order."""
 
     def __init__(self, conv: nn.Conv2d, active: bool = True) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class NormConv(nn.Module):
         self.active = active
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the three give."""
+        """The output of the three layers."""
         x = self.bn(x)
         return self.conv(functional.relu(x) if self.active else x)  # type: ignore[no-any-return] # untyped in torch
 
@@ -111,7 +111,7 @@ class TreeBlock(nn.Module):
 
 
 def _shuffled(x: Tensor) -> Tensor:
-    """Channels of the root's two groups, interleaved: else each half would see one group alone."""
+    """Channels of the root's two groups, interleaved, because otherwise each half would see only one group."""
     n, channels, height, width = x.shape
     return x.view(n, 2, channels // 2, height, width).transpose(1, 2).reshape(n, channels, height, width)
 
@@ -122,7 +122,7 @@ class TreeNetwork(nn.Module):
     def __init__(self, widths: Sequence[int], classes: int, stem: int, edge: Edge) -> None:
         super().__init__()
         if len(widths) % 3:
-            raise ValueError(f"three stages of equally many blocks, not {len(widths)} blocks")
+            raise ValueError(f"three stages need the same number of blocks each, not {len(widths)} in all")
         self.stem = nn.Module()
         self.stem.conv = nn.Conv2d(3, stem, 3, padding=1, bias=False)
         self.stem.bn = nn.BatchNorm2d(stem)

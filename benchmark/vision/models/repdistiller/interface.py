@@ -1,4 +1,4 @@
-"""What distillation may ask of a network besides its logits."""
+"""What distillation may read from a network besides its logits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class FeatureNetwork(Protocol):
-    """A network that shows its feature list. All networks of this package do."""
+    """A network that exposes its feature list, as all networks of this package do."""
 
     def features(self, x: Tensor, preact: bool = False) -> tuple[list[Tensor], Tensor]:
         """Feature list f[0], ..., f[-1] and logits of images [B, 3, 32, 32].

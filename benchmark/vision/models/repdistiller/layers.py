@@ -23,7 +23,7 @@ def shortcut(c_in: int, c_out: int, stride: int) -> nn.Module:
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     """View the channels of [B, C, H, W] as [groups, C / groups], transpose, flatten. Keeps the memory format of `x`.
 
-    Because it looks at the memory format, it is one opaque node to `torch.fx`, if called through `ChannelShuffle`.
+    It depends on the memory format, so call it through `ChannelShuffle`, which `torch.fx` keeps as one opaque node.
     """
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         return torch.unflatten(x, 1, (groups, -1)).transpose(1, 2).flatten(1, 2)

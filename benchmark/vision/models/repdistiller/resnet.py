@@ -70,37 +70,37 @@ class ResNet(nn.Module):
 
 
 def resnet8(classes: int = 100) -> ResNet:
-    """ResNet-8: one block a stage."""
+    """ResNet-8: one block per stage."""
     return ResNet(1, NARROW, classes)
 
 
 def resnet14(classes: int = 100) -> ResNet:
-    """ResNet-14: two blocks a stage."""
+    """ResNet-14: two blocks per stage."""
     return ResNet(2, NARROW, classes)
 
 
 def resnet20(classes: int = 100) -> ResNet:
-    """ResNet-20: three blocks a stage."""
+    """ResNet-20: three blocks per stage."""
     return ResNet(3, NARROW, classes)
 
 
 def resnet32(classes: int = 100) -> ResNet:
-    """ResNet-32: five blocks a stage."""
+    """ResNet-32: five blocks per stage."""
     return ResNet(5, NARROW, classes)
 
 
 def resnet44(classes: int = 100) -> ResNet:
-    """ResNet-44: seven blocks a stage."""
+    """ResNet-44: seven blocks per stage."""
     return ResNet(7, NARROW, classes)
 
 
 def resnet56(classes: int = 100) -> ResNet:
-    """ResNet-56: nine blocks a stage."""
+    """ResNet-56: nine blocks per stage."""
     return ResNet(9, NARROW, classes)
 
 
 def resnet110(classes: int = 100) -> ResNet:
-    """ResNet-110: eighteen blocks a stage."""
+    """ResNet-110: eighteen blocks per stage."""
     return ResNet(18, NARROW, classes)
 
 

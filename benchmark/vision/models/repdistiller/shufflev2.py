@@ -47,7 +47,10 @@ class DownUnit(nn.Module):
 
 
 class BasicUnit(nn.Module):
-    """Half of the channels pass, half are worked on. The `last` of a stage leaves ReLU and shuffle to the network."""
+    """Half of the channels pass unchanged, half go through a branch.
+
+    The `last` unit of a stage leaves ReLU and shuffle to the network.
+    """
 
     def __init__(self, channels: int, last: bool) -> None:
         super().__init__()

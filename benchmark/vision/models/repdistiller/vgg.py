@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from benchmark.vision.models.repdistiller.layers import init_convs
 
 WIDTHS = (64, 128, 256, 512, 512)
-# the original pools after the fourth block for 64 x 64 images only, so here blocks 3 and 4 both work at 4 x 4
+# the original pools after the fourth block only for 64 x 64 images, so here blocks 3 and 4 both have 4 x 4 maps
 POOLED_BLOCKS = 3
 
 
@@ -58,7 +58,7 @@ class VGG(nn.Module):
 
 
 def vgg8(classes: int = 100) -> VGG:
-    """VGG-8: one convolution a block."""
+    """VGG-8: one convolution per block."""
     return VGG((1, 1, 1, 1, 1), classes)
 
 
@@ -68,7 +68,7 @@ def vgg11(classes: int = 100) -> VGG:
 
 
 def vgg13(classes: int = 100) -> VGG:
-    """VGG-13: two convolutions a block."""
+    """VGG-13: two convolutions per block."""
     return VGG((2, 2, 2, 2, 2), classes)
 
 

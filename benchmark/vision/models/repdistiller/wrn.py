@@ -79,20 +79,20 @@ class WideResNet(nn.Module):
 
 
 def wrn_16_1(classes: int = 100) -> WideResNet:
-    """WRN-16-1: two blocks a group, width factor 1."""
+    """WRN-16-1: two blocks per group, width factor 1."""
     return WideResNet(2, 1, classes)
 
 
 def wrn_16_2(classes: int = 100) -> WideResNet:
-    """WRN-16-2: two blocks a group, width factor 2."""
+    """WRN-16-2: two blocks per group, width factor 2."""
     return WideResNet(2, 2, classes)
 
 
 def wrn_40_1(classes: int = 100) -> WideResNet:
-    """WRN-40-1: six blocks a group, width factor 1."""
+    """WRN-40-1: six blocks per group, width factor 1."""
     return WideResNet(6, 1, classes)
 
 
 def wrn_40_2(classes: int = 100) -> WideResNet:
-    """WRN-40-2: six blocks a group, width factor 2."""
+    """WRN-40-2: six blocks per group, width factor 2."""
     return WideResNet(6, 2, classes)
