@@ -13,6 +13,7 @@ from torch import nn
 from benchmark.deploy.build import build_engine
 from benchmark.deploy.export import export
 from benchmark.deploy.graphs import quantized
+from benchmark.deploy.ort import session_options
 from benchmark.deploy.points import ANSWERS, points
 from benchmark.deploy.quantization.placement import targets
 from benchmark.deploy.quantization.scales import weight_scales
@@ -114,7 +115,7 @@ def test_it_computes_what_the_quantized_file_computes(layout, scales):
 
 def _run(model, images, optimised):
     """As the engine of layout `ort` runs it, biases in int32; or as the file of layout `trt` stands, biases in float."""
-    options, level = onnxruntime.SessionOptions(), onnxruntime.GraphOptimizationLevel
+    options, level = session_options(), onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"images": images.numpy()})[0]
