@@ -3,11 +3,11 @@ it needs."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from benchmark.errors import UserError
+from benchmark.streams import unbreakable
 
 HELP = """\
 The full-cycle energy benchmark: what a deep-learning method costs over its whole life, training and use, in measured
@@ -40,7 +40,11 @@ COMMANDS = ("run", "plan", "study", "report", "check", "free", "device")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 refused or failed, 130 interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    with unbreakable():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0 if words else 1
@@ -62,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except UserError as error:
         return _refuse(str(error))
-    except BrokenPipeError:  # whoever read our lines has seen enough (| head)
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it must outlive us: Python flushes it at its end
-        return 1
+    except OSError as error:  # a folder that may not be looked into, a disk that fails: never our own mistake
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror or error}; make it accessible, or choose another place")
 
 
 def _refuse(message: str) -> int:

@@ -15,5 +15,5 @@ class Asked(Config):
     """`tau` is the exponent of accuracy in G. `max_drop_pct` says, by precision, how many points of accuracy an engine
     may lose against its network before its rows carry a warning."""
 
-    tau: float = Field(gt=0)
-    max_drop_pct: dict[DeployPrecision, Annotated[float, Field(ge=0)]] = MAX_DROP_PCT
+    tau: float = Field(gt=0, le=100)
+    max_drop_pct: dict[DeployPrecision, Annotated[float, Field(ge=0, le=100)]] = MAX_DROP_PCT

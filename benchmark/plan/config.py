@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from benchmark.plan.asked import Asked
 from benchmark.plan.deployment import Here, Inference, choose_engine
@@ -18,8 +18,9 @@ from benchmark.plan.folders import groups as groups
 from benchmark.plan.folders import names as names
 from benchmark.plan.folders import near as near
 from benchmark.plan.folders import search_path
+from benchmark.plan.grammar import unreadable
 from benchmark.plan.stage import Phase, Plan
-from benchmark.plan.task import Calibrating, Config, Data, Task
+from benchmark.plan.task import MOST_SEED, Calibrating, Config, Data, Task
 from benchmark.plan.words import AS_HYDRA, ROLES, as_hydra
 from benchmark.plan.words import check_words as check_words
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 NO_PARAMETERS = ("_target_", "name", "recipe")
 """What a `method:` block holds beside the method's own hyper-parameters: its class, its name for people and, of one
 that brings its own network, the recipe that this is trained by."""
+
+
+MOST_SEEDS = 1000
+"""More repetitions than anybody waits for: a slip of the pen."""
 
 
 class Method(Protocol):
@@ -50,15 +55,27 @@ class Hardware(Config):
     device: str = "auto"
     train: str | None = None
     infer: str | None = None
-    cpu_tdp_w: float | None = Field(default=None, gt=0)
+    cpu_tdp_w: float | None = Field(default=None, gt=0, le=100_000)
 
 
 class Paths(Config):
-    """Where data lie, networks go and records stay."""
+    """Where data lie, networks go and records stay. A leading `~` is the user's home."""
 
     data: Path
     artifacts: Path
     results: Path
+
+    @field_validator("data", "artifacts", "results", mode="before")
+    @classmethod
+    def _a_folder(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not value.strip() or "\0" in value:
+            raise ValueError("name a folder: an empty one would be the present folder (say . for that)")
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"{value} cannot be found ({error}): write the folder in full") from error
 
 
 class Experiment(Config):
@@ -69,9 +86,15 @@ class Experiment(Config):
     hardware: Hardware
     inference: Inference
     engine: str
-    seeds: int = Field(ge=1)
+    seeds: int = Field(ge=1, le=MOST_SEEDS)
     asked: Asked
     paths: Paths
+
+    @model_validator(mode="after")
+    def _last_seed_exists(self) -> Experiment:
+        if self.task.seed + self.seeds - 1 > MOST_SEED:
+            raise ValueError(f"seed={self.task.seed} seeds={self.seeds}: the last seed is above {MOST_SEED}")
+        return self
 
     def tasks(self) -> Iterator[Task]:
         """The task of every seed."""
@@ -115,13 +138,17 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     check_words(overrides)
     for word in overrides:
         name, _, choice = word.partition("=")
+        if name.lstrip("+").startswith("hydra"):
+            raise ConfigError(f"{word}: no job of Hydra's runs here, so its settings would change nothing")
         if name in (*groups(), *ROLES) and "," in choice:
             raise ConfigError(f"{word}: several choices need a sweep: python -m benchmark run -m {word}")
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         return _compose(as_hydra(overrides))
+    except OverrideParseException as error:
+        raise ConfigError(unreadable(as_hydra(overrides), _first_line(error))) from error
     except (HydraException, OmegaConfBaseException) as error:
         if "Ambiguous value" in str(error):  # Hydra's words for a list without brackets
             remedy = "several values need a sweep (run -m), a list needs brackets"
@@ -149,6 +176,7 @@ def parse(config: DictConfig, here: Here) -> tuple[Experiment, list[str]]:
         words = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
+    _check_blocks(words)
     notes = _adapt(words, here)
     values = {
         "task": {name: words.pop(name) for name in Task.model_fields if name in words},
@@ -160,6 +188,16 @@ def parse(config: DictConfig, here: Here) -> tuple[Experiment, list[str]]:
     parsed = experiment(values)
     _check_engine(parsed, here)
     return parsed, notes
+
+
+def _check_blocks(words: Mapping[str, Any]) -> None:
+    """Refuse a plain value in the place of a block of settings. Raises ConfigError."""
+    for name in ("hardware", "inference", "paths", "scale", "data", "recipe", "method", "calibration", "max_drop_pct"):
+        if not isinstance(words.get(name), dict):
+            raise ConfigError(f"{name} is a block of settings: write {name}.NAME=value, not {name}={words.get(name)}")
+    for name in ("model", "teacher", "teacher_recipe"):
+        if not isinstance(words.get(name), dict | None):
+            raise ConfigError(f"{name} is a block of settings, chosen by {name}=, and not {words.get(name)}")
 
 
 def experiment(values: Mapping[str, Any]) -> Experiment:
@@ -249,7 +287,9 @@ def _adapt(words: dict[str, Any], here: Here) -> list[str]:
     longest = words["scale"].get("max_epochs")
     for name in ("recipe", "teacher_recipe"):
         recipe = words.get(name)
-        if longest is not None and recipe is not None and recipe["epochs"] > longest:
+        if not isinstance(recipe, dict) or not isinstance(longest, int) or not isinstance(recipe.get("epochs"), int):
+            continue  # what is of another type is refused by its type
+        if recipe["epochs"] > longest > 0:
             recipe["epochs"] = longest
     for name in ("model", "teacher"):
         (words.get(name) or {}).pop("recipe", None)  # the name of its own recipe: it has been chosen by it
@@ -259,16 +299,21 @@ def _adapt(words: dict[str, Any], here: Here) -> list[str]:
 
 def _choose_results(words: dict[str, Any]) -> None:
     """Where records go unless somebody says so: what is thrown away stays apart."""
-    if words["paths"]["results"] is None:
-        throw_away = words["scale"]["name"] == "smoke" or words["data"]["name"] == "synthetic"
+    if words["paths"].get("results") is None:
+        throw_away = words["scale"].get("name") == "smoke" or words["data"].get("name") == "synthetic"
         words["paths"]["results"] = "results/.smoke" if throw_away else "results"
 
 
 def report_of(config: DictConfig) -> tuple[Paths, Asked]:
     """The folders of a composed config, and what its report is asked for. Raises ConfigError."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    words = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    try:
+        words = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from error
+    _check_blocks(words)
     _choose_results(words)
     try:
         asked = Asked.model_validate({name: words[name] for name in Asked.model_fields if name in words})
@@ -327,13 +372,16 @@ def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Pydantic's findings in one line: where, what, what was given, and near names for an unknown one."""
     lines = []
     for finding in error.errors():
-        where = ".".join(str(part) for part in finding["loc"]).removeprefix("task.")
+        where = ".".join(str(part) for part in finding["loc"]).removeprefix("task.").removeprefix("asked.")
+        told = finding["msg"].removeprefix("Value error, ")
         if finding["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown name{near(str(finding['loc'][-1]), _fields_at(kind, finding['loc'][:-1]))}")
         elif finding["type"] == "missing":
             lines.append(f"{where}: missing")
+        elif isinstance(finding["input"], BaseModel | dict):  # of a whole block: too much to show
+            lines.append(f"{where}: {told}" if where else told)
         else:
-            lines.append(f"{where}: {finding['msg']} (got {finding['input']!r})")
+            lines.append(f"{where}: {told} (got {finding['input']!r})"[:400])
     return "; ".join(lines)
 
 

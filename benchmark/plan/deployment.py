@@ -117,6 +117,9 @@ class Calibration(Params):
     how: Calibrating = Calibrating()
 
 
+DAY_S = 86_400.0
+
+
 class Inference(Config):
     """The inference protocol; see benchmark.deploy.measure. Times in seconds.
 
@@ -125,13 +128,13 @@ class Inference(Config):
     choice.
     """
 
-    idle_s: float = Field(gt=0)
-    warmup_s: float = Field(gt=0)
-    warmup_cap_s: float = Field(gt=0)
-    window_s: float = Field(gt=0)
-    windows: int = Field(ge=2)
-    curve_window_s: float = Field(gt=0)
-    batch_sizes: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
+    idle_s: float = Field(gt=0, le=DAY_S)
+    warmup_s: float = Field(gt=0, le=DAY_S)
+    warmup_cap_s: float = Field(gt=0, le=DAY_S)
+    window_s: float = Field(gt=0, le=DAY_S)
+    windows: int = Field(ge=2, le=10_000)
+    curve_window_s: float = Field(gt=0, le=DAY_S)
+    batch_sizes: tuple[Annotated[int, Field(gt=0, le=65_536)], ...] = Field(min_length=1, max_length=100)
     buffers: Buffers = "torch"
 
 

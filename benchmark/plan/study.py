@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.plan.config import CONFIGS, ConfigError, check_words, names, near
 from benchmark.plan.folders import folders
+from benchmark.plan.grammar import quoted, unreadable
 from benchmark.plan.words import ROLES
 
 if TYPE_CHECKING:
@@ -84,10 +85,11 @@ def sweep(words: Sequence[str]) -> list[list[str]]:
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_overrides(list(words))
+        spoken = [quoted(word) for word in words]
+        parsed = OverridesParser.create().parse_overrides(spoken)
     except HydraException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
-    return list(map(list, dict.fromkeys(itertools.product(*map(_swept, words, parsed)))))
+        raise ConfigError(unreadable(spoken, str(error).splitlines()[0])) from error
+    return list(map(list, dict.fromkeys(itertools.product(*map(_swept, spoken, parsed)))))
 
 
 def _swept(word: str, parsed: Override) -> list[str]:

@@ -16,6 +16,12 @@ TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
 """What a whole data set has, CIFAR and the synthetic one alike."""
 
 
+MOST_SEED = 2**32 - 1
+"""The largest seed that every generator takes (numpy's is the smallest of them)."""
+MOST_IMAGES = 1_000_000
+"""More than any data set here has, and than the synthetic one could hold in memory."""
+
+
 class Config(BaseModel):
     """A frozen, typed set of values; an unknown name, a wrong type or an out-of-range value is an error."""
 
@@ -67,8 +73,8 @@ class Scale(Config):
     """How much of the data and of the recipe is used. `None` means all of it."""
 
     name: str
-    train_images: int | None = Field(default=None, gt=0)
-    test_images: int | None = Field(default=None, gt=0)
+    train_images: int | None = Field(default=None, gt=0, le=MOST_IMAGES)
+    test_images: int | None = Field(default=None, gt=0, le=MOST_IMAGES)
     max_epochs: int | None = Field(default=None, gt=0)
 
 
@@ -87,8 +93,8 @@ class Recipe(Config):
     """
 
     name: str
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    epochs: int = Field(gt=0, le=1_000_000)
+    batch_size: int = Field(gt=0, le=MOST_IMAGES)
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -127,7 +133,7 @@ class Calibrating(Config):
     """
 
     algorithm: Literal["entropy", "percentile", "max"] = "entropy"
-    images: int = Field(default=1024, gt=0)
+    images: int = Field(default=1024, gt=0, le=MOST_IMAGES)
     percentile: float = Field(default=99.99, gt=50, le=100)
 
     @model_validator(mode="after")
@@ -151,7 +157,7 @@ class Task(Config):
     data: Data
     scale: Scale
     recipe: Recipe
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=MOST_SEED)
     profile: Profile = "fast"
     train_precision: TrainPrecision
     base_precision: HalfPrecision | None = None
@@ -160,7 +166,7 @@ class Task(Config):
     calibration: Calibrating = Calibrating()
     teacher: Model | None = None
     teacher_recipe: Recipe | None = None
-    teacher_seed: int | None = Field(default=None, ge=0)
+    teacher_seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
 
     @model_validator(mode="after")
     def _images_are_there(self) -> Task:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.plan.folders import CONFIGS, ConfigError, folders, groups, names, near
+from benchmark.plan.grammar import check_form, homes_of, quoted
 
 ROLES = {"teacher": "model", "teacher_recipe": "recipe", "start": "method"}
 """Words that choose from the group of another: a teacher is a model, too; what a method starts from is one."""
@@ -23,13 +24,14 @@ def check_words(overrides: Sequence[str]) -> None:
     known = {line.split(":")[0] for line in (CONFIGS / "config.yaml").read_text().splitlines() if line[:1].isalpha()}
     valid = sorted({*known, *groups(), *ROLES, "pair", "hydra", "inference"} - {"defaults"})
     chosen: dict[str, str] = {}
+    check_form(overrides, valid)
     for override in overrides:
-        word, equals, choice = override.lstrip("+~").partition("=")
-        if not equals:
-            raise ConfigError(f"{override!r} is not an override: write name=value (see python -m benchmark run --help)")
+        word, _, choice = override.lstrip("+").partition("=")
         top = word.split(".")[0].split("@")[0].split("/")[0]
         if top not in valid:
-            raise ConfigError(f"unknown name {top!r} in {override!r}{near(top, valid)}")
+            homes = homes_of(top) if top.isidentifier() else []
+            meant = f"; did you mean {', '.join(homes)}?" if homes else near(top, valid)
+            raise ConfigError(f"unknown name {top!r} in {override!r}{meant}")
         if word in groups() and choice in ("null", ""):
             raise ConfigError(f"{word} must be chosen{near(choice, names(word))}")
         if word in (*groups(), *ROLES, "pair") and choice not in ("null", ""):
@@ -55,7 +57,7 @@ def as_hydra(overrides: Sequence[str]) -> list[str]:
 
     Raises ConfigError.
     """
-    words = _without_pair(overrides)
+    words = _without_pair([quoted(word) for word in overrides])
     chosen = dict(word.partition("=")[::2] for word in words)
     recipe, teacher = chosen.get("recipe"), chosen.get("teacher")
     brought = _brought_recipe(chosen)

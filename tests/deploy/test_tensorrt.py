@@ -14,6 +14,7 @@ import torch
 
 from benchmark.deploy.calibrate import scales as calibrated
 from benchmark.deploy.engines import kind_named
+from benchmark.deploy.export import warm_up
 from benchmark.deploy.trt import make, probe
 from benchmark.deploy.trt.build import TOPS, Settings, build, parse_layers
 from benchmark.deploy.trt.run import CAPTURED_AT, TensorRTEngine
@@ -127,6 +128,7 @@ def test_nothing_is_imported_before_the_probe_and_what_then_fails_is_an_error(ma
 
 def test_a_builder_that_cannot_be_made_is_told_before_the_first_stage(machine):
     words = "CUDA initialization failure with error: 35"
+    warm_up()  # once per process, and not beside a module that is no TensorRT
     machine.patch.setitem(sys.modules, "tensorrt", FakeTensorRT(builder=words))
     with pytest.raises(EngineError, match=f"TensorRT's builder cannot be made: {words}"):
         KIND.prove("int8", "cuda:0")
