@@ -222,7 +222,7 @@ def _ensure_data(first: Experiment, lives: Sequence[Sequence[Life]]) -> None:
     from benchmark.vision.download import ensure
 
     for name in sorted({name for own in lives for name in (own[0].data_sets() if own else ())}):
-        ensure(name, first.paths.data)
+        ensure(name, first.paths.data, _say)
 
 
 def _parse(configs: Sequence[DictConfig], quiet: bool = False) -> tuple[list[Experiment], Device]:

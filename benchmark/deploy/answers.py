@@ -37,8 +37,7 @@ def answers(engine: Engine, network: Engine, loader: Loader, trained: Tensor | N
     seen = 0
     for images, labels, _ in loader:
         given, expected = _read(engine, images), _read(network, images)
-        if not torch.isfinite(given).all() and torch.isfinite(expected).all():
-            raise EngineError("the engine answers NaN or infinity where its network does not: it must not be measured")
+        _check_finite(given, expected)
         first = first or (given[:1].clone(), expected[:1].clone())
         varied = varied or not torch.equal(given, first[0].expand_as(given))
         network_varied = network_varied or not torch.equal(expected, first[1].expand_as(expected))
@@ -54,6 +53,14 @@ def answers(engine: Engine, network: Engine, loader: Loader, trained: Tensor | N
         )
     n = loader.count
     return Answers(100 * right / n, 100 * own / n, 100 * same / n, n)
+
+
+def _check_finite(given: Tensor, expected: Tensor) -> None:
+    """Raise EngineError at NaN or infinity, of which class 0 would count as the answer."""
+    if not torch.isfinite(expected).all():
+        raise EngineError("the network answers NaN or infinity to a test image: no engine of it has an accuracy")
+    if not torch.isfinite(given).all():
+        raise EngineError("the engine answers NaN or infinity where its network does not: it must not be measured")
 
 
 def _read(engine: Engine, images: Tensor) -> Tensor:

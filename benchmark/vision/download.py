@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 
 from benchmark.vision.data import CIFAR, DataError, missing_files, verify
 
+SILENT_S = 60.0
 _kept: list[Any] = []
 """Operator libraries registered by `import_torchvision`; they must outlive the import."""
 
@@ -39,15 +43,28 @@ def import_torchvision() -> Any:
     return importlib.import_module("torchvision.datasets")
 
 
-def ensure(name: str, root: Path) -> None:
+def ensure(name: str, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
     """Download the missing files of a data set to `root`, and check that all its files are intact.
 
-    Raises DataError where the download fails, with the files to put there by hand, and where a file is damaged.
+    `say` is given a line before a download. A server that is silent for SILENT_S seconds is given up. Raises DataError
+    where the download fails, with the files to put there by hand, and where a file is damaged.
     """
     missing = missing_files(name, root)
     if missing:
+        say(f"downloading {name} to {root} (about 170 MB; a server that is silent for {SILENT_S:g} s is given up)")
         _download(name, root, missing)
     verify(name, root)
+
+
+@contextlib.contextmanager
+def _no_silence() -> Iterator[None]:
+    """Whatever waits for a socket gives up after a while: torchvision itself would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _download(name: str, root: Path, missing: list[Path]) -> None:
@@ -55,7 +72,8 @@ def _download(name: str, root: Path, missing: list[Path]) -> None:
         datasets = import_torchvision()
         dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
         root.mkdir(parents=True, exist_ok=True)
-        dataset(root=str(root), download=True)
+        with _no_silence():
+            dataset(root=str(root), download=True)
     except DataError:
         raise
     except (

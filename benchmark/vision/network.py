@@ -115,7 +115,8 @@ def take_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     fresh: dict[int, Tensor] = {}
     kept: list[Tensor] = []  # an id() is unique only while its tensor lives
     for name, layer in module.named_modules():
-        known = _take_sizes(layer, tensors.get(f"{name}.weight"))
+        # a batch norm without weights has running means
+        known = _take_sizes(layer, tensors.get(f"{name}.weight", tensors.get(f"{name}.running_mean")))
         for field, own in _own_tensors(layer):
             stored = tensors.get(f"{name}.{field}" if name else field)
             if stored is None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmark.plan.stage import Bench
 from benchmark.plan.task import Recipe, Task
 from benchmark.vision.data import Loader, Loaders
-from benchmark.vision.evaluation import accuracy
+from benchmark.vision.evaluation import BrokenNetwork, accuracy
 from benchmark.vision.graph import Graphed, graph_backend
 from benchmark.vision.learning_rate import rate
 from benchmark.vision.loss import CrossEntropy, Loss, loss_of
@@ -81,12 +81,22 @@ def _fit(bench: Bench, model: nn.Module, loaders: Loaders, loss: Loss, task: Tas
         shown = {"loss": run.history.loss[-1]}
         if run.epoch % recipe.test_every == 0 or run.epoch == recipe.epochs:
             with bench.paused():
-                shown["acc_pct"] = accuracy(model, loaders.test)
+                shown["acc_pct"] = _tested(model, loaders.test, last=run.epoch == recipe.epochs)
             run.history.tested(run.epoch, shown["acc_pct"])
         bench.progress(run.epoch, recipe.epochs, **shown)
         if run.epoch < recipe.epochs:
             bench.checkpoint(partial(run.state, bench.device))
     return run.history
+
+
+def _tested(model: nn.Module, loader: Loader, last: bool) -> float:
+    """Accuracy on the test images. A network that answers NaN has none: NaN on the way, an error at the end."""
+    try:
+        return accuracy(model, loader)
+    except BrokenNetwork as error:
+        if last:
+            raise TrainingError(f"after the last epoch {error}; try a lower recipe.lr or another precision") from error
+        return math.nan
 
 
 def _book(run: Run, task: Task, epoch: int, sums: tuple[float, float, float]) -> None:

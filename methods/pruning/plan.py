@@ -98,9 +98,12 @@ class Pruning(Config):
             batches = math.ceil((task.scale.train_images or TRAIN_IMAGES) / task.recipe.batch_size)
             if self.statistics_batches > batches:
                 raise ValueError(f"statistics_batches={self.statistics_batches}: an epoch has {batches} batches")
-        from methods.pruning.rehearsal import rehearse  # here, not above: planning must not pay for torch
+        from methods.pruning.rehearsal import rehearse, rehearse_with_nni  # here: planning must not pay for torch
 
-        rehearse(task.model, task.data.classes, self.choice(self.sparsity))
+        choice = self.choice(self.sparsity)
+        rehearse(task.model, task.data.classes, choice)
+        if choice.nni_pruner is not None:
+            rehearse_with_nni(task, choice)
 
     def choice(self, sparsity: float) -> Choice:
         """Which filters are removed at a sparsity.

@@ -7,15 +7,19 @@ import importlib.util
 import torch
 from torch import nn
 
-from benchmark.plan.task import Model
+from benchmark.plan.task import Model, Task
 from benchmark.vision.macs import count
 from benchmark.vision.network import build_model, take_shapes
+from benchmark.vision.rehearsal import check
+from methods.pruning.criteria.subject import Subject
 from methods.pruning.masks import choose, chosen_layers
 from methods.pruning.params import Choice
 from methods.pruning.removal import shrink, surviving
 from methods.pruning.scores import named, try_out
 from methods.pruning.trace import follow
 
+BATCHES = (2, 3)
+"""Sizes of the batches that a pruned network is tried on."""
 LEAST_SHARE = 0.1
 """The share of the filters asked for by the sparsity that must really be removed: with fewer, it is another method."""
 
@@ -36,10 +40,39 @@ def rehearse(model: Model, classes: int, choice: Choice) -> None:
             sizes = count(smaller), count(stored)
         except RuntimeError as error:  # torch raises this for shapes that do not fit
             raise ValueError(f"the smaller network does not run: {error}") from error
+        check(smaller, classes, BATCHES)
         if sizes[0] != sizes[1]:
             raise ValueError("the smaller network cannot be rebuilt from the shapes of its tensors")
     except ValueError as error:
         raise ValueError(f"model {model.name} cannot be pruned with these settings: {error}") from error
+
+
+def rehearse_with_nni(task: Task, choice: Choice) -> None:
+    """Mask and shrink the model, with random weights and images, by NNI itself: it has limits of its own.
+
+    Takes some seconds on the CPU. Raises ValueError with the cause.
+    """
+    from methods.nni_bridge import pruning as bridge  # here: it imports nni
+
+    bridge.prepare()
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_model(task.model, task.data.classes)
+        images = torch.randn(max(BATCHES), 3, 32, 32, generator=generator)
+        labels = torch.randint(task.data.classes, (len(images),), generator=generator)
+        batch = (images, labels, torch.arange(len(images)))
+        layers = chosen_layers(follow(network), choice.layers)
+        subject = Subject(network, layers, [batch] * choice.scoring.batches, task.recipe)
+        try:
+            masks = bridge.masks(subject, choice)
+            smaller = bridge.speed_up(network, masks)
+            check(smaller.to("meta"), task.data.classes, BATCHES)
+        except Exception as error:  # NNI may fail in any way
+            words = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"model {task.model.name} cannot be pruned by NNI ({type(error).__name__}: {words}): use backend=native"
+            ) from error
 
 
 def _rehearse(network: nn.Module, choice: Choice) -> nn.Module:

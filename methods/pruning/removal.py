@@ -21,9 +21,11 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     norm. Raises ValueError where the channels cannot be followed, a mask fits no convolution, a layer would lose
     everything, or the network still has its masks as parametrisations.
     """
-    if any(parametrize.is_parametrized(module) for module in model.modules()):
+    found = next((name for name, module in model.named_modules() if parametrize.is_parametrized(module)), None)
+    if found is not None:
         raise ValueError(
-            "a parametrised network cannot be shrunk: remove its parametrisations first (release() does it for masks)"
+            f"a parametrised network cannot be shrunk, and layer {found} is: remove its parametrisations first "
+            "(torch.nn.utils.parametrize.remove_parametrizations; release() does it for masks)"
         )
     smaller = copy.deepcopy(model)
     channels = follow(smaller)

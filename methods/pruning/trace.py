@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 import torch.fx
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import is_parametrized
 
 from benchmark.vision.models.repdistiller.layers import channel_shuffle
 from methods.pruning.channels import Channels, Layer
@@ -67,6 +68,13 @@ def follow(model: nn.Module) -> Channels:
 
     Raises ValueError where the network cannot be traced, or holds an operation whose channels cannot be followed.
     """
+    for name, layer in model.named_modules():
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter) and not is_parametrized(layer):
+            raise ValueError(
+                f"layer {name} makes its weight anew at every call (weight_norm or spectral_norm by hooks): remove "
+                "that first (torch.nn.utils.remove_weight_norm or remove_spectral_norm)"
+            )
     try:
         graph = torch.fx.symbolic_trace(model)
     except Exception as error:  # tracing can fail in any way, depending on the forward function

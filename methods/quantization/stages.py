@@ -14,6 +14,7 @@ from benchmark.plan.deployment import EngineError
 from benchmark.plan.stage import Bench, Network, Output
 from benchmark.plan.task import Model
 from benchmark.vision.data import Loader
+from benchmark.vision.evaluation import BrokenNetwork, broken
 from benchmark.vision.loss import CrossEntropy
 from benchmark.vision.modes import evaluating
 from benchmark.vision.network import build_model
@@ -74,8 +75,14 @@ def train(bench: Bench, params: Aware, trained: Output) -> Output:
 @torch.inference_mode()
 def _answers(simulating: FakeQuantized, loader: Loader) -> Tensor:
     """The class predicted for every image, int16."""
+    found = []
     with evaluating(simulating):
-        return torch.cat([simulating(images).argmax(1).to(torch.int16).cpu() for images, _, _ in loader])
+        for images, _, _ in loader:
+            logits = simulating(images)
+            if broken(logits):
+                raise BrokenNetwork("under fake quantization the network answers NaN or infinity to a test image")
+            found.append(logits.argmax(1).to(torch.int16).cpu())
+    return torch.cat(found)
 
 
 def rehearse(model: Model, classes: int) -> None:

@@ -50,7 +50,10 @@ def test_nan_and_infinity_are_errors(value):
     broken = Answering([[1, 0], [0, 1], [1, 0], [1, 0], [0, value]])
     with pytest.raises(EngineError, match="answers NaN or infinity where its network does not"):
         answers(broken, NETWORK, _loader(5))
-    assert answers(NETWORK, broken, _loader(5)).n_test == 5, "a broken network is its training's business"
+    with pytest.raises(EngineError, match="the network answers NaN or infinity to a test image"):
+        answers(NETWORK, broken, _loader(5))
+    with pytest.raises(EngineError, match="the network answers NaN or infinity to a test image"):
+        answers(broken, broken, _loader(5))
 
 
 def test_the_same_answer_to_every_image_is_an_error_unless_the_network_gives_it_too():

@@ -206,7 +206,7 @@ def test_so_is_a_term_that_is_none(term, wanted, task):
 
 
 def test_what_looks_at_logits_alone_does_with_any_two_networks_and_any_batch(task):
-    odd = _with(learning(task), "scale", train_images=65)
+    odd = _with(learning(task), "scale", train_images=66)
     assert method("dist").check(odd.model_copy(update={"model": NNI})) is None
     assert method("kd").check(odd.model_copy(update={"teacher": NNI})) is None
 
