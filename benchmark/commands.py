@@ -5,6 +5,7 @@ They raise UserError for what a user can mend.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -92,6 +93,8 @@ def check(words: list[str]) -> int:
         print(f"{'FAULT' if finding.fault else 'warning'}: {finding.where}: {finding.what}")
     faults = sum(finding.fault for finding in findings)
     count = len(store.record_paths())
+    if not count:
+        raise UserError(f"there is no record under {store.results}, so nothing to judge: is it the right folder?")
     print(f"{count} records under {store.results}: {faults} faults, {len(findings) - faults} warnings")
     return 1 if faults else 0
 
@@ -265,6 +268,9 @@ def _folders(words: Sequence[str]) -> tuple[Store, Asked]:
     from benchmark.records.store import Store
 
     paths, asked = report_of(compose(words))
+    if not os.path.isdir(paths.results) or not os.access(paths.results, os.R_OK | os.X_OK):
+        why = "may not be read" if os.path.isdir(paths.results) else "does not exist"
+        raise UserError(f"the results folder {paths.results} {why}: name another with paths.results=DIR (or run first)")
     return Store(paths.results, paths.artifacts), asked
 
 
@@ -275,11 +281,12 @@ def _tables(store: Store, asked: Asked) -> int:
     from benchmark.report.tables import show, write
 
     tables = write(store, asked)
-    for line in tables.left_out:
-        _say(f"left out: {line}")
+    for line in (*tables.unwritten, *(f"left out: {line}" for line in tables.left_out)):
+        _say(line)
     if not tables.summary:
         raise UserError(f"there are no runs under {store.results}: python -m benchmark run ... first")
     # piped output has no width of its own: rows stay whole
     show(tables.summary, Console(width=None if sys.stdout.isatty() else 160))
-    _say("written: " + ", ".join(map(str, tables.paths)))
+    if tables.paths:
+        _say("written: " + ", ".join(map(str, tables.paths)))
     return 0

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from benchmark.plan.stage import Phase, kind_of
 from benchmark.plan.task import Config
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 
 class RunStage(Config):
@@ -66,7 +66,7 @@ class RunFile(Config):
     both. `unmeasured` names phases whose energy nobody measured, with the reason.
     """
 
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
     experiment: str
     plan: str
     seed: int

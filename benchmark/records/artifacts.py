@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from benchmark.plan.stage import EngineFile, Network, Output
 from benchmark.plan.task import Config
-from benchmark.records.files import StoreError, plain, replace
+from benchmark.records.files import StoreError, plain, read_words, replace
 
 
 class Stored(NamedTuple):
@@ -155,8 +155,8 @@ class Artifacts:
             replace(path, words.encode())
 
     def users(self) -> list[Path]:
-        """The results folders that keep their outputs here."""
-        return [Path(path.read_text()) for path in sorted((self.folder / "used_by").glob("[0-9a-f]*"))]
+        """The results folders that keep their outputs here. Raises Unreadable."""
+        return [Path(read_words(path)) for path in sorted((self.folder / "used_by").glob("[0-9a-f]*"))]
 
     def unneeded(self, needed: Collection[str]) -> list[Path]:
         """Every output and checkpoint of a stage that is not among `needed`, but those that a process holds.

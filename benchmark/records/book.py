@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from benchmark.plan.run_file import RunFile, RunStage
 from benchmark.plan.stage import Phase
 from benchmark.records.files import StoreError
-from benchmark.records.record import Record, faults, read_record
+from benchmark.records.record import EDITED, Record, fault_of_seal, faults, read_record
 from benchmark.records.store import Store, read_run
 
 Where = tuple[str, str]
@@ -31,11 +31,12 @@ class Book:
         book = cls()
         for path in store.record_paths():
             try:
-                record = read_record(path)
+                record, seal = read_record(path), fault_of_seal(path)
             except StoreError as error:
                 book.unreadable.append(str(error))
                 continue
-            found = list(faults(record))
+            # a number that somebody typed in is no measurement
+            found = [*faults(record), *([seal] if EDITED in seal else [])]
             if found:
                 book.unreadable.append(f"{path}: {'; '.join(found)}")
                 continue
@@ -79,7 +80,17 @@ class Book:
             for record in self.measured.get((run.infer_machine, str(signature)), [])
             if wanted.items() <= {name: record.details.get(name) for name in wanted}.items()
         ]
-        return max(found, key=lambda record: record.created, default=None)
+        return max(found, key=_turn, default=None)
+
+    def lost(self, run: RunFile) -> list[str]:
+        """Stages without a record on which recorded ones rest: their records were there once."""
+        recorded = [stage for stage in run.stages if self.record(stage) is not None]
+        resting = {key: stage.name for stage in recorded for key in stage.inputs.values()}
+        return [
+            f"the record of {stage.name} {stage.key} on {stage.machine} is missing; {resting[stage.key]} rests on it"
+            for stage in run.stages
+            if stage.key in resting and self.record(stage) is None
+        ]
 
     def missing(self, run: RunFile) -> list[str]:
         """The names of the stages that have no record yet, inference included."""
@@ -116,3 +127,10 @@ class Book:
         keys = {(record.machine, record.key) for record in shown if record is not None}
         for records in self.measured.values():
             yield from (record for record in records if (record.machine, record.key) not in keys)
+
+
+def _turn(record: Record) -> tuple[int, str]:
+    """Which of several measurements of one engine is the newest: by how many came before it, and only then by the
+    clock, which may have been set back."""
+    before = record.details.get("measured_before")
+    return (before if isinstance(before, int) else 0), record.created

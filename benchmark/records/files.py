@@ -2,30 +2,69 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
+import re
+import stat
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import UserError
 
+MOST_BYTES = 256 * 2**20
+DAY_S = 86_400.0
+_TEMPORARY = re.compile(r"\..+\.(json|csv|gz|safetensors|checkpoint|[0-9a-f]{12})\.[a-z0-9_]{8}")
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+
 
 class StoreError(UserError):
     """A folder cannot be written or a file cannot be read; the message says which, why, and what to do."""
 
 
+class Unreadable(StoreError):
+    """A stored file holds nothing that can be used. Others may be sound: it stops no more than what rests on it."""
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises StoreError."""
+    """The JSON object in a file. Raises Unreadable, also for what is no plain file (a pipe would wait for ever)."""
     try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it is no plain file")
+        if state.st_size > MOST_BYTES:
+            raise ValueError(f"it has {state.st_size / 1e6:.0f} MB, and nothing that is kept here has so many")
         value = json.loads(path.read_bytes(), parse_constant=_no_number)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {path}: {error}; restore it, or remove it to measure again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise Unreadable(f"cannot read {path}: {error}; restore it, or remove it to measure again") from error
     if not isinstance(value, dict):
-        raise StoreError(f"{path} holds no JSON object; restore it, or remove it to measure again")
+        raise Unreadable(f"{path} holds no JSON object; restore it, or remove it to measure again")
     return value
+
+
+def read_words(path: Path) -> str:
+    """The text of a small file. Raises Unreadable."""
+    try:
+        if not path.is_file():
+            raise ValueError("it is no plain file")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"cannot read {path}: {error}; restore or remove it") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left below a folder: named as ours are, and a day old."""
+    if not folder.is_dir():
+        return
+    for path in folder.rglob(".*"):
+        with contextlib.suppress(OSError):
+            if _TEMPORARY.fullmatch(path.name) and path.is_file() and time.time() - path.stat().st_mtime > DAY_S:
+                path.unlink()
 
 
 def _no_number(word: str) -> Any:
@@ -66,14 +105,29 @@ def create(path: Path, content: bytes) -> bool:
     try:
         beside = _write_beside(path, content)
         try:
-            os.link(beside, path)
+            _claim(beside, path)
         except FileExistsError:
             return False
         finally:
-            beside.unlink()
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     return True
+
+
+def _claim(beside: Path, path: Path) -> None:
+    """Give a written file its name, if it is free. Raises FileExistsError where it is not.
+
+    By a hard link, which takes a name and its content at once. A folder without hard links (exFAT, some network mounts)
+    takes the name first, and the content a moment later.
+    """
+    try:
+        os.link(beside, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        os.replace(beside, path)
 
 
 def _write_beside(path: Path, content: bytes, durable: bool = True) -> Path:

@@ -34,6 +34,26 @@ def commit() -> str:
     return head + ("+dirty" if changed else "")
 
 
+def why_unknown() -> str:
+    """Why `commit` is unknown, and the remedy."""
+    folder = Path(__file__).resolve().parent
+    try:
+        _git(folder, "rev-parse", "HEAD")
+    except FileNotFoundError:
+        return "git is not installed"
+    except subprocess.CalledProcessError as error:
+        words = " ".join(str(error.stderr).split())[:200]
+        if "dubious ownership" in words:
+            return (
+                "this checkout belongs to another user, so git will not read it: "
+                f"git config --global --add safe.directory {folder.parents[1]}"
+            )
+        return f"git says {words!r}: run from a checkout, or from an installed wheel"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"git failed ({type(error).__name__})"
+    return "git has answered since"
+
+
 def _git(folder: Path, *words: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=True)
     return done.stdout.strip()

@@ -7,13 +7,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from benchmark.energy.judge.reading import GRADES
 from benchmark.plan.task import Config
-from benchmark.records.files import StoreError, read_json
+from benchmark.records.files import Unreadable, read_json
 
 
 class Record(Config):
@@ -26,7 +26,7 @@ class Record(Config):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
 
-    version: int = 1
+    version: Literal[1] = 1
     key: str
     fn: str
     fn_version: int
@@ -77,12 +77,16 @@ class Record(Config):
 
 
 def read_record(path: Path) -> Record:
-    """A record from its file. Raises StoreError where the file is no record."""
+    """A record from its file. Raises Unreadable where the file is no record."""
+    content = read_json(path)
     try:
-        return Record.model_validate(read_json(path))
+        return Record.model_validate(content)
     except ValidationError as error:
         finding = error.errors()[0]
-        raise StoreError(f"{path} is no record: {'.'.join(map(str, finding['loc']))}: {finding['msg']}") from error
+        where = ".".join(map(str, finding["loc"]))
+        if finding["loc"] == ("version",):
+            raise Unreadable(f"{path} was written by another version of the suite: update it to read this") from error
+        raise Unreadable(f"{path} is no record of this version: {where}: {finding['msg']}") from error
 
 
 def faults(record: Record) -> Iterator[str]:
@@ -90,6 +94,10 @@ def faults(record: Record) -> Iterator[str]:
     for name in ("joules", "repeated_joules", "ci95_joules"):
         if getattr(record, name) < 0:
             yield f"{name} {getattr(record, name)} is negative"
+        if getattr(record, name) > MOST_JOULES:
+            yield f"{name} {getattr(record, name)} is more than any stage can spend"
+    if record.seconds > MOST_SECONDS:
+        yield f"{record.seconds} seconds are more than a stage can take"
     if record.grade not in GRADES:
         yield f"unknown grade {record.grade!r}"
     for name, value in record.values.items():
@@ -104,7 +112,11 @@ def faults(record: Record) -> Iterator[str]:
         yield "it is of an engine, and has no signature"
 
 
+MOST_JOULES, MOST_SECONDS = 1e15, 1e10
 BUILD = "benchmark.deploy.build:build_engine"
+
+
+EDITED = "was edited by hand"
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -114,11 +126,11 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def fault_of_seal(path: Path) -> str:
-    """What is wrong with the digest of a record's file; empty where it is as it was written. Raises StoreError."""
+    """What is wrong with the digest of a record's file; empty if nothing was changed since. Raises Unreadable."""
     content = read_json(path)
     if not content.get("digest"):
         return "has no digest: whether it was edited by hand cannot be told"
-    return "" if content["digest"] == digest(content) else "was edited by hand: its digest does not fit its content"
+    return "" if content["digest"] == digest(content) else f"{EDITED}: its digest does not fit its content"
 
 
 def sealed(record: Record) -> Record:

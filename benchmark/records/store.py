@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.plan.run_file import RunFile
 from benchmark.records.artifacts import Artifacts
-from benchmark.records.files import StoreError, create, read_json, replace
+from benchmark.records.files import StoreError, Unreadable, create, read_json, replace, sweep
 from benchmark.records.record import Record, dump, read_record, sealed
 
 
@@ -43,6 +43,7 @@ class Store:
             free = shutil.disk_usage(folder).free
             if free < 200e6:
                 raise StoreError(f"only {free / 1e6:.0f} MB are free under {folder}: make room (200 MB at least) first")
+            sweep(folder)
         self.outputs.register(self.results)
 
     # --- records ---------------------------------------------------------------------------------------------------
@@ -97,6 +98,10 @@ class Store:
         found = [read_record(path) for path in sorted((self.results / "records" / machine).glob(f"{key}.*.json"))]
         return sorted((record for record in found if record.group), key=lambda record: record.created)
 
+    def measured_before(self, machine: str, key: str) -> int:
+        """How many measurements were kept of one engine, readable or not: a clock that counts only forward."""
+        return len(list((self.results / "records" / machine).glob(f"{key}.*.json")))
+
     # --- attempts: what an unfinished stage has spent --------------------------------------------------------------
 
     def attempt_paths(self, machine: str, key: str) -> list[Path]:
@@ -122,10 +127,12 @@ class Store:
         content = json.dumps(run.model_dump(mode="json"), indent=1).encode()
         if create(path, content):
             return
-        try:
+        with contextlib.suppress(StoreError):
             read_run(path)
-        except StoreError:
-            replace(path, content)
+            return
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{path} is no plain file: remove it, because a run is to be remembered there")
+        replace(path, content)
 
     def runs(self) -> list[RunFile]:
         """Every life that was ever asked for; files that are no runs are left out (`check` names them)."""
@@ -149,14 +156,26 @@ class Store:
 
     def device(self, board: str, driver: str) -> dict[str, Any] | None:
         """The newest probe of a board (its UUID) under this driver, or None: another driver may show other meters."""
-        found = [read_json(path) for path in sorted((self.results / "devices").glob("*/*.json"))]
+        found = []
+        for path in self.device_paths():
+            with contextlib.suppress(StoreError):  # `check` names it
+                found.append(read_device(path))
         own = [facts for facts in found if _board_of(facts) == (board, driver)]
         return max(own, key=lambda facts: str(facts.get("created")), default=None)
+
+    def device_paths(self) -> list[Path]:
+        """The files of all probes."""
+        return sorted((self.results / "devices").glob("*/*.json"))
 
     def choice(self, machine: str, what: str) -> str | None:
         """What was chosen on a machine, once and for all, about `what`; or None."""
         path = self._choice_path(machine, what)
-        return str(read_json(path).get("chosen")) if path.is_file() else None
+        if not path.exists():
+            return None
+        chosen = read_json(path).get("chosen")
+        if not isinstance(chosen, str) or not chosen:
+            raise Unreadable(f"{path} names no choice; restore it, or remove it to choose again")
+        return chosen
 
     def add_choice(self, machine: str, what: str, chosen: str) -> None:
         """Keep a choice; the first one stays."""
@@ -167,18 +186,54 @@ class Store:
         return self.results / "devices" / machine / "choices" / f"{name}.json"
 
 
+class Probed(BaseModel):
+    """What of a probe is used when its board is measured. Whatever else it found is kept beside it."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    id: str
+    device: dict[str, Any]
+    counter_tick_ms: float | None = Field(default=None, gt=0, lt=10_000)
+    power_fields: dict[str, ProbedField] = Field(default_factory=dict)
+    idle_bare_w: float | None = Field(default=None, ge=0, lt=10_000)
+    idle_context_w: float | None = Field(default=None, ge=0, lt=10_000)
+
+
+class ProbedField(BaseModel):
+    """What a probe found of a power field."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    period_ms: float | None = Field(default=None, gt=0, lt=100_000)
+
+
+def read_device(path: Path) -> dict[str, Any]:
+    """A probe from its file, as data. Raises Unreadable where the file is none, or cannot be true."""
+    content = read_json(path)
+    try:
+        Probed.model_validate(content)
+    except ValidationError as error:
+        finding = error.errors()[0]
+        where = ".".join(map(str, finding["loc"]))
+        raise Unreadable(
+            f"{path} is no probe of a device: {where}: {finding['msg']}; remove it and probe again"
+        ) from error
+    return content
+
+
 def _board_of(facts: Mapping[str, Any]) -> tuple[Any, Any]:
     device = facts.get("device")
     return (device.get("uuid"), device.get("driver")) if isinstance(device, dict) else (None, None)
 
 
 def read_run(path: Path) -> RunFile:
-    """A run from its file. Raises StoreError where the file is none."""
+    """A run from its file. Raises Unreadable where the file is none."""
+    content = read_json(path)
     try:
-        return RunFile.model_validate(read_json(path))
+        return RunFile.model_validate(content)
     except ValidationError as error:
         finding = error.errors()[0]
         where = ".".join(map(str, finding["loc"]))
-        raise StoreError(
+        raise Unreadable(
             f"{path} is no run file of this version: {where}: {finding['msg']}; run again what it was for"
         ) from error

@@ -14,7 +14,7 @@ from benchmark.plan.run_file import RunFile
 from benchmark.records.book import Book
 from benchmark.records.files import StoreError
 from benchmark.records.record import Record, fault_of_seal, faults, read_record
-from benchmark.records.store import Store
+from benchmark.records.store import Store, read_device
 from benchmark.report.rows import StageRow, frame, stage_rows
 
 SHORTEST_S = 0.2
@@ -52,10 +52,20 @@ def check(store: Store) -> list[Finding]:
     book = Book.read(store)  # what is no record, or cannot be, is left out of it: named above, or as a run
     rows = stage_rows(book)
     findings += [Finding(True, "runs", line) for line in book.unreadable if "/runs/" in line]
+    findings += _devices(store)
     findings += _unreached(book)
     findings += _lives(book, rows)
     findings += _table(frame([row for row in rows if row.key], StageRow))  # the unmeasured rest on no record
     return findings
+
+
+def _devices(store: Store) -> Iterator[Finding]:
+    """Probes that cannot be used."""
+    for path in store.device_paths():
+        try:
+            read_device(path)
+        except StoreError as error:
+            yield Finding(True, path.relative_to(store.results).as_posix(), str(error))
 
 
 def _record(record: Record) -> Iterator[tuple[bool, str]]:
@@ -109,6 +119,9 @@ def _lives(book: Book, rows: Sequence[StageRow]) -> Iterator[Finding]:
     for run in book.runs:
         where, mine = run.name, own.get((run.experiment, run.seed), [])
         yield from (Finding(False, where, line) for line in book.copies(run))
+        yield from (Finding(True, where, line) for line in book.lost(run))
+        if not mine and run.stages:
+            yield Finding(False, where, "nothing of it is recorded: it has not run, or its records were removed")
         for phase, why in run.unmeasured.items():
             yield Finding(False, where, f"TEC is unknown, phase {phase}: {why}")
         yield from _short(where, mine)

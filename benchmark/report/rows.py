@@ -128,7 +128,9 @@ def stage_rows(book: Book, max_drop_pct: Mapping[DeployPrecision, float] = MAX_D
         rows += [_unmeasured(run, phase, why, differing) for phase, why in run.unmeasured.items()]
         inference = book.inference(run)
         if inference is not None:
-            rows.append(replace(_row(run, _as_stage(inference), inference, differing, 0.0), **engine))
+            rows.append(
+                replace(_row(run, _as_stage(inference), inference, differing, inference.repeated_joules), **engine)
+            )
     return _shared(rows)
 
 

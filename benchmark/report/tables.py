@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from benchmark.energy.judge.reading import is_estimate
+from benchmark.errors import one_line
 from benchmark.plan.asked import Asked
 from benchmark.records.book import Book
-from benchmark.records.files import replace
+from benchmark.records.files import StoreError, replace
 from benchmark.records.store import Store
 from benchmark.report.columns import names
 from benchmark.report.rows import LifeRow, StageRow, frame, stage_rows
@@ -33,11 +35,12 @@ LABELS = {
 
 
 class Tables(NamedTuple):
-    """The summary, lines on runs that say nothing, and the files that were written."""
+    """The summary, lines on files that say nothing, the files that were written, and why others were not."""
 
     summary: list[SummaryRow]
     left_out: list[str]
     paths: list[Path]
+    unwritten: list[str]
 
 
 def write(store: Store, asked: Asked) -> Tables:
@@ -46,11 +49,26 @@ def write(store: Store, asked: Asked) -> Tables:
     stages = stage_rows(book, asked.max_drop_pct)
     summary = summarise(book, stages, asked.tau)
     paths: list[Path] = []
+    unwritten: list[str] = []
     if summary:
         for name, table in (("stages", frame(stages, StageRow)), ("summary", frame(summary, SummaryRow))):
-            paths.append(store.results / f"{name}.csv")
-            replace(paths[-1], table.to_csv(index=False).encode())
-    return Tables(summary, book.unreadable, paths)
+            path = store.results / f"{name}.csv"
+            try:
+                replace(path, _safe(table).to_csv(index=False).encode())
+                paths.append(path)
+            except StoreError as error:  # somebody else's folder can still be looked at
+                unwritten.append(f"{error}: this table is printed, and not written")
+    return Tables(summary, book.unreadable, paths, unwritten)
+
+
+def _safe(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with texts that no terminal and no spreadsheet takes for commands: names may come from anybody."""
+    return table.map(lambda value: _plain(value) if isinstance(value, str) else value)
+
+
+def _plain(text: str) -> str:
+    told = one_line(text)
+    return f"'{told}" if told[:1] in ("=", "+", "-", "@") else told
 
 
 NARROW = 105
@@ -80,7 +98,7 @@ def show(summary: Sequence[SummaryRow], console: Console) -> None:
         first = [cells["method"], cells["model"], *apart]
         told = [" ".join(filter(None, first))] if narrow else first
         # as texts: a name with brackets is a name, and no markup
-        table.add_row(*map(Text, told), *(Text(cells[name]) for name in numbers))
+        table.add_row(*(Text(one_line(word)) for word in told), *(Text(one_line(cells[name])) for name in numbers))
     console.print(table)
     for line in footnotes(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

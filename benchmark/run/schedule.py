@@ -10,7 +10,7 @@ from benchmark.errors import UserError
 from benchmark.plan.deployment import EngineError, Here
 from benchmark.plan.life import Life, undeployable
 from benchmark.plan.stage import Phase
-from benchmark.records.files import StoreError
+from benchmark.records.files import StoreError, Unreadable
 from benchmark.records.provenance import now
 from benchmark.run.process import forget, terminable
 from benchmark.run.state import measurement, redone
@@ -67,7 +67,7 @@ def _advance(worker: Worker, life: Life, pending: dict[str, Pending], again: boo
     try:
         for phase, stage in life.steps():
             worker.ensure(life, phase, stage)
-    except StageError as error:
+    except (StageError, Unreadable) as error:
         failure = str(error)  # the words alone: the error itself would hold the stage's tensors
     else:
         failure = ""

@@ -21,7 +21,7 @@ from benchmark.plan.stage import Output, Phase, Stage
 from benchmark.plan.task import Task
 from benchmark.records.artifacts import Stored
 from benchmark.records.files import StoreError, plain
-from benchmark.records.provenance import now, provenance
+from benchmark.records.provenance import now, provenance, why_unknown
 from benchmark.records.record import Record
 from benchmark.run.account import Account
 from benchmark.run.process import costly_settings, ready, words
@@ -65,6 +65,9 @@ class Worker:
     def __enter__(self) -> Worker:
         self.site.store.check_writable()
         self._provenance = provenance()  # now: the code on disk may change while a long study runs
+        if self._provenance["commit"] == "unknown":
+            why = why_unknown()
+            self.say(f"note: check will call every record of this run a fault, because its commit is unknown: {why}")
         return self
 
     def __exit__(
@@ -213,6 +216,7 @@ class Worker:
             kept["engine_key"] = life.key(life.build)
             kept["engine_version"] = life.place.engine_version
             kept["measurement"] = asked(cast(Measurement, stage.params))
+            kept["measured_before"] = self.site.store.measured_before(self.site.device.machine, life.key(stage))
             inputs = {"engine": each.given.artifact}
             made = _Made(Output(values=output.values, details=kept), account, Stored("", 0), inputs, bench.ids)
             record = self._record(stage, life, made)
