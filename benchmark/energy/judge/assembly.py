@@ -29,6 +29,7 @@ from benchmark.energy.timeline.clock import utc_label
 from benchmark.energy.timeline.gpu_recorder import GpuRecorder
 from benchmark.energy.timeline.host_recorder import HostRecorder
 from benchmark.energy.timeline.marks import Marks
+from benchmark.energy.timeline.raw import Raw
 from benchmark.energy.timeline.samples import Mark
 from benchmark.energy.timeline.span import Span
 from benchmark.intervals import Z975
@@ -121,9 +122,14 @@ def _gpu(window: Marks, device: Device, recorder: GpuRecorder, sync_method: str)
             **gpu_provenance(recorder, span, best, aligned, window.step_period_s),
             "polled_period": {"period_s": PAPER_PERIOD_S, "query_s": PAPER_QUERY_S},
         },
-        raw=(RawSlice(device.uuid, recorder.raw, span.start_ns, span.end_ns, len(recorder.raw.t)),),
+        raw=(RawSlice(device.uuid, recorder.raw, span.start_ns, span.end_ns, _newest(recorder.raw)),),
         marks=_marks(window),
     )
+
+
+def _newest(raw: Raw) -> int:
+    """The time of the newest reading; of none the beginning of time."""
+    return max(raw.t[-64:], default=0)
 
 
 def _sampled(recorder: GpuRecorder, span: Span) -> dict[str, Any]:
@@ -154,7 +160,7 @@ def _with_host(reading: Reading, window: Marks, host: HostRecorder) -> Reading:
         cpu_source=package.source,
         dram_source=dram.source,
         provenance={**reading.provenance, **host_provenance(host, package.source)},
-        raw=(*reading.raw, RawSlice("host", host.raw, span.start_ns, span.end_ns, len(host.raw.t))),
+        raw=(*reading.raw, RawSlice("host", host.raw, span.start_ns, span.end_ns, _newest(host.raw))),
     )
     cross = "no second source could be read" if reading.grade != "X" else reading.reason
     return _with_missing(full, {"cpu_joules": package.reason, "dram_joules": dram.reason, "cross_joules": cross})

@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
-from benchmark.energy.timeline.curves import PowerCurve
+from benchmark.energy.timeline.curves import NEWEST, PowerCurve
 from benchmark.energy.timeline.gpu_recorder import GpuRecorder
 from benchmark.energy.timeline.host_recorder import HostRecorder, Rung
 from benchmark.energy.timeline.marks import Aligned
@@ -187,8 +187,7 @@ def from_power(recorder: GpuRecorder, span: Span, curve: PowerCurve, step_s: flo
             else f"only {n} sample(s) of power came in {seconds:.2f} s: calls are too slow",
             short=True,
         )
-    times = curve.t[inside]
-    steps = sorted(b - a for a, b in itertools.pairwise(times))
+    steps = sorted(b - a for a, b in itertools.pairwise(curve.t[inside][-NEWEST:]))
     period_ns = steps[len(steps) // 2]
     unmeasured_s = sum(g for a, b in span.segments() for g in curve.gaps(a, b, GAP_PERIODS * period_ns)) / 1e9
     if unmeasured_s > MAX_UNMEASURED * span.useful_s:

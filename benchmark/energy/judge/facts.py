@@ -69,7 +69,7 @@ def _around(recorder: GpuRecorder, span: Span) -> list[tuple[int, Slow]]:
 def slow_around(recorder: GpuRecorder, span: Span) -> list[Slow]:
     """The slow readings of the window and the nearest one on either side: for what changes slowly (temperature), is a
     mean over the time before (utilisation), or must not be missed (other processes)."""
-    return [slow for _, slow in _around(recorder, span)]
+    return _once_a_second(_around(recorder, span))
 
 
 def slow_inside(recorder: GpuRecorder, span: Span) -> list[Slow]:
@@ -79,8 +79,18 @@ def slow_inside(recorder: GpuRecorder, span: Span) -> list[Slow]:
     for start_ns, end_ns in span.segments():
         low = bisect_left(recorder.slow, start_ns, key=_stamp)
         high = bisect_right(recorder.slow, end_ns, key=_stamp)
-        inside += [slow for _, slow in recorder.slow[low:high]]
+        inside += _once_a_second(recorder.slow[low:high])
     return inside
+
+
+def _once_a_second(entries: list[tuple[int, Slow]]) -> list[Slow]:
+    """The readings, those from a thinned stretch as often as they stand for seconds: no mean may favour the last
+    hour."""
+    found: list[Slow] = []
+    for (t, slow), (after, _) in itertools.zip_longest(entries, entries[1:], fillvalue=(0, None)):
+        seconds = round((after - t) / 1e9) if after else 1
+        found += [slow] * (min(10, max(1, seconds)) if seconds > 2 else 1)  # type: ignore[list-item]  # only `after` is filled
+    return found
 
 
 def mean_of(slows: list[Slow], name: str) -> float:
@@ -114,7 +124,7 @@ def _clocks(slows: list[Slow]) -> dict[str, Any]:
     sm = [float(s.sm_clock_mhz) for s in slows if s.sm_clock_mhz is not None]
     reasons = [s.event_reasons for s in slows if s.event_reasons is not None]
     return {
-        "slow_samples": len(slows),
+        "slow_samples": len({id(slow) for slow in slows}),
         "sm_clock_mhz_p5": quantile(sm, 0.05),
         "sm_clock_mhz_p50": quantile(sm, 0.5),
         "sm_clock_mhz_p95": quantile(sm, 0.95),
@@ -210,6 +220,9 @@ def polled_energies(recorder: GpuRecorder, span: Span) -> tuple[float, float]:
     watts = [w for a, b in span.segments() for w in recorder.power.w[recorder.power.between(a, b)]]
     if not watts:
         return math.nan, math.nan
+    mean = math.fsum(watts) / len(watts) * span.useful_s
+    if recorder.power.thinned_ns > span.start_ns:  # samples are no longer even, but the curve's energy is
+        mean = span.total_energy(recorder.power.energy_at) - span.paused_energy(recorder.power.energy_at)
     step_ns = int((PAPER_PERIOD_S + PAPER_QUERY_S) * 1e9)
     walked = [recorder.power.power_at(t) for a, b in span.segments() for t in range(a, b, step_ns)]
-    return math.fsum(watts) / len(watts) * span.useful_s, math.fsum(walked) * PAPER_PERIOD_S
+    return mean, math.fsum(walked) * PAPER_PERIOD_S

@@ -33,22 +33,22 @@ class RawSlice:
     """The readings of one device that belong to a window, with a margin on either side: the edges lie between two
     readings.
 
-    `count` is how many readings there were when the window closed, so that a slice does not grow with a session that
-    goes on.
+    `closed_ns` is when the window closed, so that a slice does not grow with a session that goes on. More than an hour
+    later the session may have thinned what it holds (benchmark.energy.timeline.thinning).
     """
 
     device: str
     raw: Raw
     start_ns: int
     end_ns: int
-    count: int
+    closed_ns: int
 
     def __iter__(self) -> Iterator[Sample]:
-        raw = self.raw
-        for i in range(self.count):
-            if self.start_ns - MARGIN_NS <= raw.t[i] <= self.end_ns + MARGIN_NS:
-                t_s = (raw.t[i] - self.start_ns) / 1e9
-                yield Sample(t_s, self.device, KINDS[raw.kind[i]], raw.value[i], raw.call_ns[i] / 1e3)
+        t, kind, value, call_ns = self.raw.columns
+        first, last = self.start_ns - MARGIN_NS, min(self.end_ns + MARGIN_NS, self.closed_ns)
+        for i in range(len(call_ns)):
+            if first <= t[i] <= last:
+                yield Sample((t[i] - self.start_ns) / 1e9, self.device, KINDS[kind[i]], value[i], call_ns[i] / 1e3)
 
 
 def _number(value: float) -> float | None:

@@ -10,8 +10,12 @@ import itertools
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from benchmark.energy.timeline.thinning import SLOT_NS, kept
+
+NEWEST = 1000
+"""So many readings show a period; older ones may have been thinned."""
 S = 1e-9
 """Seconds per nanosecond."""
 
@@ -24,6 +28,10 @@ class PowerCurve:
         self.t = array("q")
         self.w = array("d")
         self._cum = array("d")
+        self.thinned_ns = 0
+        """What is older was thinned: the distance of two samples there says nothing about gaps."""
+        self._silences: list[tuple[int, int]] = []
+        """Gaps in what was thinned."""
 
     def add(self, t_ns: int, watts: float) -> None:
         """Append a sample; samples must come in order of time (an older one is dropped: it could only be a driver's
@@ -68,6 +76,13 @@ class PowerCurve:
     def gaps(self, start_ns: int, end_ns: int, longest_ns: float) -> Iterator[int]:
         """Lengths in ns of the spans inside [start, end] that no sample came for `longest_ns` or more, edges
         included."""
+        for begin, end in self._silences:
+            inside_ns = min(end, end_ns) - max(begin, start_ns)
+            if inside_ns > longest_ns:
+                yield inside_ns
+        start_ns = max(start_ns, self.thinned_ns)
+        if start_ns >= end_ns:
+            return
         inside = self.between(start_ns, end_ns)
         marks = [start_ns, *self.t[inside], end_ns]
         # a sample just outside vouches for the edge as well as one on it
@@ -76,6 +91,22 @@ class PowerCurve:
         for before, after in itertools.pairwise(marks):
             if after - before > longest_ns:
                 yield after - before
+
+    def thin(self, until_ns: int, edges: Sequence[int]) -> None:
+        """Keep of what is older one sample in a slot, the largest, and all around the edges; energies stay as they
+        are."""
+        low, high = bisect_left(self.t, self.thinned_ns), bisect_left(self.t, until_ns)
+        if high - low < 2:
+            return
+        pairs = itertools.pairwise(self.t[max(0, low - 1) : high])
+        self._silences += [(a, b) for a, b in pairs if b - a > SLOT_NS // 2]
+        peak = max(range(low, high), key=self.w.__getitem__)
+        stay = sorted({*kept(self.t, low, high, edges), peak, high - 1})
+        self.t = self.t[:low] + array("q", [self.t[i] for i in stay]) + self.t[high:]
+        self.w, self._cum = (
+            column[:low] + array("d", [column[i] for i in stay]) + column[high:] for column in (self.w, self._cum)
+        )
+        self.thinned_ns = until_ns
 
 
 class CounterCurve:
@@ -175,6 +206,15 @@ class CounterCurve:
         """How many ticks were seen inside [start, end]."""
         return bisect_right(self.t, end_ns) - bisect_left(self.t, start_ns)
 
+    def thin(self, until_ns: int, edges: Sequence[int]) -> None:
+        """Keep of what is older one tick in a slot, and all around the edges; energies there stay as they are."""
+        high = bisect_left(self.t, until_ns)
+        stay = kept(self.t, 0, high, edges)
+        self.t, self.half_width = (
+            array("q", [column[i] for i in stay]) + column[high:] for column in (self.t, self.half_width)
+        )
+        self.j = array("d", [self.j[i] for i in stay]) + self.j[high:]
+
     def bracket_s(self, t_ns: int) -> float:
         """Seconds between the ticks around `t_ns`, beyond the ends those to the nearest tick: how far the energy at
         that time rests on a straight line; NaN without ticks."""
@@ -222,11 +262,11 @@ class CounterCurve:
         return self.half_width[i] * S / math.sqrt(3) * (1 + 2 * beyond / self.SLOPE_NS)
 
     def tick_s(self, start_ns: int, end_ns: int) -> float:
-        """The counter's tick in seconds: as told, else the median distance of the ticks inside [start, end]; NaN below
-        two."""
+        """The counter's tick in seconds: as told, else the median distance of the newest thousand ticks inside [start,
+        end]; NaN below two."""
         if self.tick_period_ns is not None:
             return self.tick_period_ns * S
-        ticks = self.t[bisect_left(self.t, start_ns) : bisect_right(self.t, end_ns)]
+        ticks = self.t[bisect_left(self.t, start_ns) : bisect_right(self.t, end_ns)][-NEWEST:]
         steps = sorted(b - a for a, b in itertools.pairwise(ticks))
         return steps[len(steps) // 2] * S if steps else math.nan
 

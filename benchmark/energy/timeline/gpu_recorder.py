@@ -8,6 +8,7 @@ the curves whole, and is never held during a call.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmark.energy.meters.sensors import Sensor, sensor_for
 from benchmark.energy.timeline.clock import Clock
 from benchmark.energy.timeline.curves import CounterCurve, PowerCurve
 from benchmark.energy.timeline.raw import Raw
+from benchmark.energy.timeline.thinning import EVERY_NS, SLOW_SLOT_NS, WHOLE_NS, kept
 
 NO_COUNT = 2**62
 """A counter at or above this many mJ is no count: a driver in trouble answers with all ones (2**64 - 1)."""
@@ -64,6 +66,8 @@ class GpuRecorder:
         self._ring_since_us = 0
         self._failures = 0
         self._quiet_until_ns = 0
+        self.edges: list[int] = []
+        self._thinned_ns = 0
         self._last_poll: tuple[int, int, int] | None = None
 
     @property
@@ -204,12 +208,30 @@ class GpuRecorder:
                 slow = self.gpu.slow()
                 with self.lock:
                     self.slow.append((now_ns, slow))
+                    self._thin(now_ns)
             except NvmlError as error:
                 self.errors.append((now_ns, f"slow: {error}"))
             except Exception as error:
                 self.fault = f"tracer fault: {type(error).__name__}: {error}"
             if not self.counts:
                 self._read_ring()
+
+    def edge(self, t_ns: int) -> None:
+        """A window or a pause begins or ends here: what was read around this time is never thinned."""
+        self.edges.append(t_ns)
+
+    def _thin(self, now_ns: int) -> None:
+        """Thin, now and then, what is older than an hour."""
+        until_ns = now_ns - WHOLE_NS
+        if not self.slow or until_ns - max(self._thinned_ns, self.slow[0][0]) < EVERY_NS:
+            return
+        edges = sorted(self.edges)
+        for each in (self.raw, self.counter, self.power, self.ring):
+            each.thin(until_ns, edges)
+        high = bisect_left(self.slow, until_ns, key=lambda entry: entry[0])
+        stay = kept([t for t, _ in self.slow[:high]], 0, high, edges, SLOW_SLOT_NS)
+        self.slow[:high] = [self.slow[i] for i in stay]
+        self._thinned_ns = until_ns
 
     def fetch_ring(self) -> None:
         """Fetch what the driver's ring buffer has gathered, where it is the best source."""

@@ -124,6 +124,7 @@ class Ledger:
             marks.start_ns = clock.now_ns()
             if marks.align:
                 session.align_start(marks)
+            session.edge(marks.start_ns)
         except Exception as error:
             marks.error = marks.error or f"tracer fault: {told(error)}"
             marks.start_ns = clock.now_ns()
@@ -153,6 +154,7 @@ class Ledger:
         marks.end_ns = end_ns
         try:
             if session is not None:
+                session.edge(end_ns)
                 session.read()
                 if marks.align:
                     session.align_end(marks)
@@ -204,7 +206,7 @@ class Ledger:
         now_ns = self.settings.clock.now_ns()
         for around in _outwards(marks):
             around.open_pauses[key] = now_ns
-        self._read(marks)  # after the mark: what the reading costs is part of the pause
+        self._read(marks, now_ns)  # after the mark: what the reading costs is part of the pause
 
     def end_pause(self, marks: Marks, key: int) -> None:
         """The pause of this key ends; nothing happens where none began."""
@@ -214,15 +216,16 @@ class Ledger:
         self._hands.shielded(lambda: self._end_pause(marks, key))
 
     def _end_pause(self, marks: Marks, key: int) -> None:
-        self._read(marks)
+        self._read(marks, self.settings.clock.now_ns())
         now_ns = self.settings.clock.now_ns()
         for around in _outwards(marks):
             around.end_pause(key, now_ns)
 
-    def _read(self, marks: Marks) -> None:
+    def _read(self, marks: Marks, edge_ns: int) -> None:
         session = self._session_of(marks)
         try:
             if session is not None:
+                session.edge(edge_ns)
                 session.read()
         except Exception as error:
             marks.error = marks.error or f"tracer fault: {told(error)}"

@@ -59,6 +59,11 @@ class Session:
         """Read every meter once, now; a driver that takes longer than EDGE_S is left behind, and noted."""
         self._driver(self._read)
 
+    def edge(self, t_ns: int) -> None:
+        """A window or a pause begins or ends here."""
+        for _, recorder in self.gpus:
+            recorder.edge(t_ns)
+
     def fetch(self) -> None:
         """Fetch what a driver's own buffer has gathered, where that is the best source."""
         self._driver(self._fetch)
