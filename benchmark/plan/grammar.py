@@ -32,18 +32,24 @@ def check_form(words: Sequence[str], valid: Iterable[str]) -> None:
     Raises ConfigError that says what was probably meant.
     """
     for place, word in enumerate(words):
-        name, equals, _ = word.lstrip("+").partition("=")
+        name, equals, value = word.lstrip("+").partition("=")
         if word.startswith("~"):
             raise ConfigError(f"{word}: no setting can be taken away; give it another value (name=value), or null")
         if not equals:
             following = words[place + 1] if place + 1 < len(words) else ""
             raise ConfigError(_meant(word, following, list(valid)))
         group, _, field = name.partition(".")
-        if field == "name" and group in LABELS:
+        if field == "name" and group in LABELS and not _is_another_network(group, value, words):
             raise ConfigError(
                 f"{word}: rows are called by the name of the file that was chosen, so it cannot be changed alone; "
                 f"choose another with {group}=, or write one of your own (--config-dir)"
             )
+
+
+def _is_another_network(group: str, name: str, words: Sequence[str]) -> bool:
+    """Whether a name is that of a network of one's own, whose builder is named beside it; no choice's name."""
+    beside = any(word.lstrip("+").startswith(f"{group}.builder=") for word in words)
+    return group in ("model", "teacher") and beside and name not in names("model")
 
 
 def _meant(word: str, following: str, valid: list[str]) -> str:

@@ -136,6 +136,8 @@ def test_a_results_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
 
 
 def test_report_without_runs_says_so(tmp_path, capsys):
+    assert "does not exist" in _refused(capsys, "report", *_paths(tmp_path))
+    (tmp_path / "results").mkdir()
     assert "there are no runs" in _refused(capsys, "report", *_paths(tmp_path))
 
 

@@ -89,7 +89,7 @@ def test_every_study_expands_to_experiments_that_parse():
         ("engine=tensorrtt", "unknown engine 'tensorrtt'"),
         ("executor=ray", "only 'local'"),
         ("tau=0", "tau: "),
-        ("seed", "write name=value"),
+        ("seed", "write seed=value"),
         ("+scale.train_images=60000", "scale.train_images=60000: cifar100 has 50000"),
         ("+scale.test_images=20000", "scale.test_images=20000: cifar100 has 10000"),
     ],

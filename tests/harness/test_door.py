@@ -120,6 +120,13 @@ def test_a_row_cannot_be_called_by_another_name_than_its_choices(group):
         compose([f"++{group}.name=full", *BASE])
 
 
+def test_a_network_of_ones_own_has_a_name_of_its_own():
+    own = ["model.builder=tests.tiny:tiny", "data=synthetic", "scale=smoke"]
+    assert compose(["model.name=mine", *own]).model.name == "mine"
+    with pytest.raises(ConfigError, match="rows are called by the name"):
+        compose(["model.name=nni/vgg16", *own])
+
+
 @pytest.mark.parametrize(
     "name", ["a=b", "a#b", "a b", "ä", "a,b", "it's", 'say "x"', "a{b}", "a~", "(a)", "a:b", "a\\b"]
 )
