@@ -202,13 +202,15 @@ class Workbench:
         return joules, "; ".join(reasons)
 
     def forget(self) -> None:
-        """Remove what this attempt and those before it left, once a record accounts for them."""
+        """Remove what this attempt and those before it left, once a record accounts for them. What cannot be removed
+        stays: the record names the attempts, so nothing is booked twice."""
         machine, store = self._site.device.machine, self._site.store
-        if self._key != MEASURING:
-            self._site.checkpoint(self._key).unlink(missing_ok=True)
-            store.clear_attempts(machine, self._key)
-        else:
-            store.clear_attempts(machine, self._key, self.ids)
+        with contextlib.suppress(OSError):
+            if self._key != MEASURING:
+                self._site.checkpoint(self._key).unlink(missing_ok=True)
+                store.clear_attempts(machine, self._key)
+            else:
+                store.clear_attempts(machine, self._key, self.ids)
 
     def _leftovers(self) -> Earlier:
         """The journals of earlier attempts, without those that are no attempt's at this: they belong to a record that
