@@ -15,10 +15,10 @@ energy.
 
 usage: python -m benchmark COMMAND [name=value ...]
 
-  run      work one experiment: train, deploy, measure; what is recorded already is not worked again
+  run      run one experiment: train, deploy, measure; what is recorded already does not run again
            (--measure-again: its inference is)
   plan     show its stages, keys, what is recorded, and what the rest may cost; runs nothing (--check: builds networks)
-  study    work every experiment of configs/experiment/NAME.yaml: study experiment=NAME
+  study    run every experiment of configs/experiment/NAME.yaml: study experiment=NAME
   report   build results/stages.csv and results/summary.csv from the records, and print the summary
   check    judge every record; exits non-zero on a fault
   free     delete the networks and engines that no unfinished life needs (--dry-run: only list them); records stay

@@ -185,7 +185,7 @@ def _take(flag: str, words: list[str]) -> tuple[bool, list[str]]:
 
 
 def _work(blocks: Sequence[Sequence[DictConfig]], again: bool = False) -> int:
-    """Work blocks of experiments to their rows, then report on them. What is refused or fails stops no other."""
+    """Run blocks of experiments to their rows, then report on them. One that is refused or fails stops no other."""
     from benchmark.plan.config import one_place
     from benchmark.run.schedule import refusals
     from benchmark.run.schedule import work as work_all
@@ -200,7 +200,7 @@ def _work(blocks: Sequence[Sequence[DictConfig]], again: bool = False) -> int:
     lives = [_lives(experiment, device, store) for experiment in experiments]
     failures: list[str] = []
     if again or not all(recorded(life, store) for own in lives for life in own):
-        # the method's check is torch's work: nothing that is recorded already pays for it
+        # the method's check imports torch: what is recorded already must not wait for it
         refused = refusals([own[0] for own in lives], _here(device), device.torch_name)
         failures += refused.values()
         lives = [[] if number in refused else own for number, own in enumerate(lives)]

@@ -50,7 +50,7 @@ class Method(Protocol):
 
 
 class Hardware(Config):
-    """Where to work (`device`) and whose records count for training and inference (`None`: this machine's)."""
+    """Where to run (`device`) and whose records count for training and inference (`None`: this machine's)."""
 
     device: str = "auto"
     train: str | None = None
@@ -120,13 +120,13 @@ class Experiment(Config):
 
 
 def one_place(experiments: Sequence[Experiment]) -> Experiment:
-    """The first of some experiments that are to be worked together. Raises ConfigError unless they share folders and
+    """The first of some experiments that run together. Raises ConfigError unless they share folders and
     hardware."""
     for name in ("paths", "hardware", "asked"):
         found = {str(getattr(each, name)) for each in experiments}
         if len(found) > 1:
             said = "tau and max_drop_pct" if name == "asked" else name
-            raise ConfigError(f"experiments worked together must share {said}; found {' and '.join(sorted(found))}")
+            raise ConfigError(f"experiments that run together must share {said}; found {' and '.join(sorted(found))}")
     return experiments[0]
 
 

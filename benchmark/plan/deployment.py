@@ -73,8 +73,11 @@ class EngineKind(Protocol):
         """The version of the library itself, whatever its distribution is called; 'absent' where there is none."""
 
     def prove(self, precision: DeployPrecision, device: str) -> None:
-        """Import the library and make what builds engines, before any stage is worked: what only that can tell must not
-        be told after a day of training. Raises EngineError; nobody chooses again."""
+        """Import the library and make its builder, before the first stage runs.
+
+        What only this can show must not come out after a day of training. Raises EngineError; no other engine is chosen
+        instead.
+        """
 
     def build(self, order: BuildOrder) -> EngineFile:
         """Build the engine of a network. Raises EngineError."""
@@ -172,8 +175,10 @@ def with_calibration(plan: Plan, task: Task) -> Plan:
 
 
 def calibration_stage(network: Stage, task: Task) -> Stage:
-    """The calibration of a stage's network on the task's training images: the same stage, with the same key, whoever
-    asks for it."""
+    """The calibration of a stage's network on the task's training images.
+
+    It is the same stage, with the same key, whichever plan asks for it.
+    """
     params = Calibration(data=without_search(task.data), scale=task.scale, seed=task.seed, how=task.calibration)
     return Stage("benchmark.deploy.calibrate:scales", params, {"network": network})
 
@@ -188,7 +193,7 @@ def build_stage(plan: Plan, task: Task, engine: str) -> Stage:
 
 
 def measure_stage(measurement: Measurement) -> Stage:
-    """The stage that measures an inference; it has no inputs in its key, for the signature alone decides the energy."""
+    """The stage that measures an inference. Its key holds no inputs, because the signature alone decides the energy."""
     return Stage("benchmark.deploy.measure:inference", measurement, bound=Bound.ENGINE)
 
 

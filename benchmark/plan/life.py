@@ -1,4 +1,4 @@
-"""A life cycle as it will be worked: an experiment's plan, one a seed, and the stages the harness appends. No torch."""
+"""A life cycle as it will run: an experiment's plan, one per seed, and the stages that the harness adds. No torch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Life:
         return f"{self.experiment.slug(self.plan.deploy.name)}-{self.digest[:8]}"
 
     def steps(self) -> tuple[tuple[Phase, Stage], ...]:
-        """All stages whose keys are known before any work, in order."""
+        """All stages whose keys are known before the first one runs, in order."""
         return (*self.plan.steps, (Phase.DEPLOY, self.build))
 
     def data_sets(self) -> set[str]:

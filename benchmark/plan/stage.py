@@ -209,7 +209,7 @@ class Bench(Protocol):
 
     def once(self, what: str, decide: Callable[[], str]) -> str:
         """`decide()`, asked once per machine, off the meter, and kept: a choice that only a trial can settle must not
-        be settled anew, and otherwise, by the next stage. `what` names all that the choice depends on."""
+        be settled again, and differently, by the next stage. `what` names all that the choice depends on."""
 
     def cost(self, call: Callable[[], object], n: int) -> Cost:
         """Measure `n` calls of something in a window of its own inside the stage's."""

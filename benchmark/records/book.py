@@ -118,7 +118,7 @@ class Book:
         return record.repeated_joules + sum(each.joules + each.repeated_joules for each in again)
 
     def unreached(self) -> Iterator[Record]:
-        """Records that no run reaches: nobody's row shows them."""
+        """Records that no run reaches: no row shows them."""
         reached = {(stage.machine, stage.key) for run in self.runs for stage in run.stages}
         for where, record in self.firsts.items():
             if where not in reached:

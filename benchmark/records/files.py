@@ -32,7 +32,7 @@ class Unreadable(StoreError):
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises Unreadable, also for what is no plain file (a pipe would wait for ever)."""
+    """The JSON object in a file. Raises Unreadable, also for what is no plain file (reading a pipe would never end)."""
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):

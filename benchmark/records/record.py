@@ -17,11 +17,11 @@ from benchmark.records.files import Unreadable, read_json
 
 
 class Record(Config):
-    """One stage, worked once, as measured. Joules are NaN (null on disk) with a `reason` where no meter could tell.
+    """One stage, run once, as measured. Joules are NaN (null on disk) with a `reason` where no meter could tell.
 
     `artifact` is the SHA-256 of what it handed on (empty where it hands on nothing), `input_artifacts` those of what it
-    was given. `joules` are useful ones; `repeated_joules` were spent on epochs that were lost and worked again. One
-    with `repeat=True` is the whole stage worked again (its artifact was lost): everything in it counts as repeated.
+    was given. `joules` are useful ones; `repeated_joules` were spent on epochs that were lost and run again. One
+    with `repeat=True` is the whole stage run again (its artifact was lost): everything in it counts as repeated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
@@ -90,7 +90,7 @@ def read_record(path: Path) -> Record:
 
 
 def faults(record: Record) -> Iterator[str]:
-    """What of a record cannot be: whoever reads it for a table must leave it out, and say so."""
+    """What in a record cannot be true: a table must leave such a record out, and say so."""
     for name in ("joules", "repeated_joules", "ci95_joules"):
         if getattr(record, name) < 0:
             yield f"{name} {getattr(record, name)} is negative"

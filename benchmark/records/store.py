@@ -29,7 +29,7 @@ class Store:
         self.outputs = Artifacts(artifacts)
 
     def check_writable(self) -> None:
-        """Raise StoreError before any work where a folder cannot take a file or the disk is all but full."""
+        """Raise StoreError, before the first stage, if a folder cannot take a file or the disk is almost full."""
         for folder in (self.results, self.artifacts):
             try:
                 folder.mkdir(parents=True, exist_ok=True)

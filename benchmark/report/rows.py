@@ -79,7 +79,7 @@ class StageRow(MeasuredRow):
     phase: str = column("", "base, compress, retrain, deploy or infer")
     stage: str = column("", "name of the stage's function")
     stage_version: int = column("", "version of the stage: raised when its arithmetic or its energy changes")
-    key: str = column("", "name of the stage's result: equal stages have equal keys and are worked once")
+    key: str = column("", "name of the stage's result: equal stages have equal keys and run once")
     kind: str = column("", "TEC: counts into TEC; deploy: engine building, beside TEC; IEC: the inference measurement")
     shared_by: int = column("", "lives of this table that rest on this very record")
     first_mention: bool = column("", "true in one row of each record: sum over these rows and nothing counts twice")
@@ -100,7 +100,7 @@ class StageRow(MeasuredRow):
     polled_period_wh: float = column("W.h", "what the paper's polling of nvidia-smi would book: 0.1 s of each 0.18 s")
     gpu_util_pct: float = column("%", "mean utilisation of the GPU")
     mem_util_pct: float = column("%", "mean utilisation of the GPU's memory interface")
-    machine: str = column("", "machine the stage was worked on: device and power limit")
+    machine: str = column("", "machine that the stage ran on: device and power limit")
     device_name: str = column("", "the device, in words")
     device_uuid: str = column("", "the very board")
     driver: str = column("", "version of the GPU's driver")
@@ -112,7 +112,7 @@ class StageRow(MeasuredRow):
 
 
 def stage_rows(book: Book, max_drop_pct: Mapping[DeployPrecision, float] = MAX_DROP_PCT) -> list[StageRow]:
-    """A row per stage and life, inference included; stages that were not worked yet have none.
+    """A row per stage and life, inference included; stages that have not run yet have none.
 
     `max_drop_pct` says by precision how many points an engine may lose before its rows carry a warning.
     """

@@ -159,7 +159,7 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
     if any(map(_estimated, summary)):
         lines.append("~ estimated, not measured: no meter on that machine (python -m benchmark device says why)")
     if any(row.scale != "full" for row in summary):
-        lines.append("scales other than full prove that the parts work; their rows say nothing about a method")
+        lines.append("scales other than full show that the parts fit together; their rows say nothing about a method")
     if len({tuple(_said(name, row) for name in RIVALS) for row in summary}) > 1:
         lines.append(
             "rows that differ in data, scale, profile, machine or engine are no rivals: each kind has its ranks"

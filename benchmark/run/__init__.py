@@ -1,1 +1,1 @@
-"""From plans to records: who works which stage, when, and what it is given."""
+"""From plans to records: which stage runs when, where, and what it is given."""

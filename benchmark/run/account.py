@@ -3,7 +3,7 @@
 A stage may need several attempts. Each attempt keeps a journal under results/attempts (joules so far, every few
 seconds). A checkpoint holds, beside the state, the share of each attempt that went into it. When the stage is done,
 useful = the shares of the resumed checkpoint + what this attempt spent since; repeated = everything else that was
-spent. Journals are read before the work: a damaged one costs the knowledge of what was repeated, and nothing else.
+spent. Journals are read before the stage runs: after damage the repeated energy is unknown, and nothing else is lost.
 """
 
 from __future__ import annotations

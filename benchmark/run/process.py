@@ -1,4 +1,4 @@
-"""What working needs of the process: a device made ready, signals that end work in order, errors in one line."""
+"""Prepares the process for stages: a device made ready, signals that end a run in order, errors in one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ready(device: Device) -> Callable[[], None] | None:
     """Make the device ready before any window opens (torch imported, context made, libraries warm); returns what waits
     for it.
 
-    What that takes is nobody's: it is done once per process and device, and no stage is billed for it. Raises
+    This is done once per process and device, and no stage is charged for its energy. Raises
     DeviceError where torch cannot use the device, or would use another board than the one the meter reads.
     """
     if device.kind == "cuda":
@@ -75,7 +75,7 @@ def _is_on(torch_name: str) -> bool:
 def _count_as_the_driver_does() -> None:
     """Have CUDA number its boards by bus, as the driver and so the meter do; its own order is fastest first.
 
-    CUDA reads the variable when it is initialised. Whoever set it before is not overruled: the boards are compared.
+    CUDA reads the variable when it is initialised. A value that was set before stays: the boards are compared.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
@@ -158,11 +158,11 @@ def warm_up(torch_name: str) -> None:
 COSTLY = re.compile(
     r"(OMP|MKL|GOMP|KMP|OPENBLAS|ONEDNN|DNNL|CUDA|CUDNN|CUBLAS|NVIDIA|NCCL|PYTORCH|TORCH|TORCHINDUCTOR|ORT|TRT|MALLOC)_"
 )
-"""Variables whose names begin so change how fast, and at what energy, the same work is done."""
+"""Variables with these prefixes may change how fast the same stage runs, and at what energy."""
 
 
 def costly_settings() -> dict[str, str]:
-    """The variables of this process that may change what work costs, for its records."""
+    """The variables of this process that may change the cost of a stage, for its records."""
     return {name: value[:200] for name, value in sorted(os.environ.items()) if COSTLY.match(name)}
 
 
@@ -172,7 +172,7 @@ def words(error: BaseException) -> str:
         return "interrupted; the same command resumes it"
     try:
         text = " ".join(str(error).split())
-    except Exception:  # an exception of the work may fail to print itself: that must not hide it
+    except Exception:  # an exception may fail to print itself; that must not hide it
         text = "it cannot be printed"
     known = type(error).__module__.startswith(("benchmark", "methods"))
     return text if known and text else f"{type(error).__name__}: {text}"
@@ -180,7 +180,7 @@ def words(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end the work like Ctrl-C does: windows close, journals are written.
+    """Let SIGTERM end a run like Ctrl-C does: windows close, journals are written.
 
     SIGINT stays as it was inherited. A shell starts its background jobs, and nohup its command, with SIGINT ignored, so
     that a Ctrl-C meant for something else does not end them: such a run goes on, and SIGTERM is how to end it.

@@ -35,17 +35,17 @@ class Progress:
             self._line(f"{title} ...")
 
     def update(self, done: float, total: float, shown: Mapping[str, float], energy: Spending) -> None:
-        """Tell the state of work: `done` of `total`, numbers to show, and (joules so far, watts now)."""
+        """Show how far the stage is: `done` of `total`, numbers to show, and (joules so far, watts now)."""
         self._kept.update(shown)
         now = time.monotonic()
         if self._first_done is None:
-            self._first_done = done if done < total else 0.0  # resumed work did not take its share of this time
+            self._first_done = done if done < total else 0.0  # what was resumed took none of this time
         if now - self.last < (0.2 if self.terminal else PLAIN_EVERY_S):
             return
         self.last = now
         share = done / total if total else 0.0
-        worked = done - self._first_done
-        left = (total - done) * (now - self.began) / worked if worked > 0 else math.nan
+        new = done - self._first_done
+        left = (total - done) * (now - self.began) / new if new > 0 else math.nan
         words = (_bar(share), f"{done:.1f}/{total:g}", self._numbers(), self._energy(energy), f"left {clock(left)}")
         self._line(" ".join([self.title, *filter(None, words)]), moving=True)
 

@@ -1,4 +1,4 @@
-"""Who works what, and when: lives one after another on one worker. Another executor is another module like this one."""
+"""Which stage runs when: lives one after another on one worker. Another executor is another module like this one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _work_block(worker: Worker, block: Sequence[Life], failures: list[str], meas
 
 
 def _announce(worker: Worker, blocks: Sequence[Sequence[Life]]) -> None:
-    """Remember what was asked for, and say what will be done anew."""
+    """Remember what was asked for, and say what will run again."""
     before = worker.site.store.runs()
     for life in (life for block in blocks for life in block):
         for line in redone(life, worker.site.store, before):
@@ -63,7 +63,7 @@ def _announce(worker: Worker, blocks: Sequence[Sequence[Life]]) -> None:
 
 
 def _advance(worker: Worker, life: Life, pending: dict[str, Pending], again: bool) -> str:
-    """Work the stages of a life, and note the measurement that it then needs. Returns why that failed, or ''."""
+    """Run the stages of a life, and note the measurement that it then needs. Returns why that failed, or ''."""
     try:
         for phase, stage in life.steps():
             worker.ensure(life, phase, stage)
@@ -76,7 +76,9 @@ def _advance(worker: Worker, life: Life, pending: dict[str, Pending], again: boo
         return failure
     inference = measurement(life, worker.site.store)
     if inference is None:
-        raise StoreError(f"the record of engine {life.key(life.build)} vanished while its network was worked on")
+        raise StoreError(
+            f"the record of engine {life.key(life.build)} vanished during the run: was it removed? Run again"
+        )
     key = life.key(inference)
     if again or not worker.site.store.measurements(life.place.infer_machine, key):
         pending.setdefault(key, Pending(life, inference))
@@ -104,7 +106,7 @@ def _words(error: Exception) -> str:
 
 def refusals(lives: Sequence[Life], here: Here, device: str) -> dict[int, str]:
     """Why some of these lives cannot be worked at all, by position: what their engine says when its library is imported
-    for the torch device `device`, and their methods' own check, before any work."""
+    for the torch device `device`, and their methods' own check, before the first stage."""
     found: dict[int, str] = {}
     for number, life in enumerate(lives):
         try:

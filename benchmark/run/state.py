@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
 
 def steps(life: Life, store: Store) -> list[Step]:
-    """Every stage of a life whose key is known before any work, with its record."""
+    """Every stage of a life whose key is known before the first stage runs, with its record."""
     found = []
     for phase, stage in life.steps():
         key = life.key(stage)
@@ -56,7 +56,7 @@ def recorded(life: Life, store: Store) -> bool:
 
 
 def redone(life: Life, store: Store, runs: Iterable[RunFile]) -> Iterator[str]:
-    """What of a life is recorded under an earlier plan, one of `runs`, and would be worked again, and why; a line each.
+    """What of a life is recorded under an earlier plan, one of `runs`, and would run again, and why; a line each.
 
     Earlier is the newest plan that was asked for in the same words; stages are paired by function, in their order.
     """
@@ -75,7 +75,7 @@ def redone(life: Life, store: Store, runs: Iterable[RunFile]) -> Iterator[str]:
             continue
         changed[stage.key] = stage.name
         if store.record(was.machine, was.key) is not None and store.record(stage.machine, stage.key) is None:
-            yield f"{stage.name} {was.key} is recorded, but is worked again as {stage.key}: {_why(stage, was, changed)}"
+            yield f"{stage.name} {was.key} is recorded, but runs again as {stage.key}: {_why(stage, was, changed)}"
     if run.measurement_version != before.measurement_version:
         versions = f"from {before.measurement_version} to {run.measurement_version}"
         yield f"inference is measured again: its version was raised {versions}"

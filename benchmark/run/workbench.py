@@ -56,7 +56,7 @@ class Workbench:
         self._under = under
         self._id = uuid.uuid4().hex[:12]
         self._resumed: dict[str, Share] = {}
-        # read now: what is damaged must be known before the work, not after it
+        # read now: damage must be known before the stage runs, not after it
         self._earlier = self._leftovers()
         self._last_checkpoint = self._last_journal = self._began = time.monotonic()
         self._paused_s = self._last_shown = 0.0
@@ -263,7 +263,7 @@ class Workbench:
 
 @dataclass(frozen=True)
 class Site:
-    """Where stages are worked: the device, the store that keeps what comes of it, where data lie, and the rated power
+    """Where stages run: the device, the store that keeps what comes of it, where data lie, and the rated power
     of a CPU without a meter (None: a stated assumption)."""
 
     device: Device

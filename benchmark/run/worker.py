@@ -1,4 +1,4 @@
-"""Works stages on one device, each in one window, one record each. The only place that opens a stage's window."""
+"""Runs stages on one device, each in one window, with one record each. The only place that opens a stage's window."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DAY_S = 86_400.0
 
 
 class StageError(UserError):
-    """A stage failed or may not be worked here; the message names it and its cause. What was spent on it is kept in its
+    """A stage failed or may not run here; the message names it and its cause. What was spent on it is kept in its
     account."""
 
 
@@ -53,8 +53,10 @@ class Given(NamedTuple):
 
 @dataclass
 class Worker:
-    """One device at work. Within `with` it may hold the board and keeps one energy tracer; `say` gets a line for
-    everything a user should know."""
+    """Runs stages on one device. Within `with` it keeps one energy tracer, and may hold the device's lock.
+
+    `say` gets a line for everything a user should know.
+    """
 
     site: Site
     say: Callable[[str], None]
@@ -82,7 +84,7 @@ class Worker:
     # --- stages ----------------------------------------------------------------------------------------------------
 
     def ensure(self, life: Life, phase: Phase, stage: Stage) -> None:
-        """Work a stage unless its record is there. Raises StageError, or StoreError where nothing can be kept."""
+        """Run a stage unless its record is there. Raises StageError, or StoreError where nothing can be kept."""
         key, machine = life.key(stage), life.machine(phase)
         if self.site.store.record(machine, key) is not None:
             self.say(f"{phase:<8} {stage.name} {key}: recorded")
@@ -95,7 +97,7 @@ class Worker:
                 self._work(life, stage)
 
     def obtain(self, life: Life, stage: Stage) -> Given:
-        """What a stage hands on: from its artifact, or worked again where that is lost or no record vouches for it."""
+        """The output of a stage: from its artifact; the stage runs again if that is lost or no record vouches for it."""
         key, store = life.key(stage), self.site.store
         _trust(life)
         with self._held(stage, key):
@@ -109,11 +111,11 @@ class Worker:
             for path in store.outputs.copies(key):
                 self.say(f"artifact {path} is not taken: no record of its stage here vouches for it")
             self._may_work(life, stage)
-            self.say(f"the artifact of {stage.name} {key} is lost: it is worked again and booked as repeated")
+            self.say(f"the artifact of {stage.name} {key} is lost: the stage runs again and is booked as repeated")
             return self._work(life, stage)
 
     def _may_work(self, life: Life, stage: Stage) -> None:
-        """Refuse to work a stage here whose records are to come from another machine."""
+        """Refuse to run a stage here whose records must come from another machine."""
         machine, here = life.machine(life.phase(stage)), self.site.device.machine
         if machine != here:
             raise StageError(
@@ -123,7 +125,7 @@ class Worker:
 
     def _held(self, stage: Stage, key: str) -> contextlib.AbstractContextManager[None]:
         return self.site.store.outputs.working_on(
-            key, lambda: self.say(f"another process works on {stage.name} {key}: waiting for it")
+            key, lambda: self.say(f"another process runs {stage.name} {key}: waiting for it")
         )
 
     def _work(self, life: Life, stage: Stage) -> Given:
@@ -242,11 +244,10 @@ class Worker:
         return Workbench(self.site, key, self._tracer, progress, under), progress
 
     def _take_meter(self) -> None:
-        """Have the device to ourselves until the end of the run, if its meter sees everybody's work: a GPU's, and RAPL.
-        Two jobs on it would be billed for each other.
+        """Hold the device's lock until the end of the run, if its meter counts what all processes do (a GPU's, RAPL).
 
-        Before any stage is held: a process that held a stage and waited for the meter could wait for one that has the
-        meter and waits for the stage.
+        Two jobs on such a device would each be charged for the other. The lock is taken before any stage's lock: else
+        two processes, each with one of the two locks, could wait for each other.
         """
         device = self.site.device
         if (device.kind == "cuda" or device.source.startswith("rapl")) and not self._has_meter:

@@ -21,7 +21,7 @@ NO_METER = (
 
 
 class DeviceError(UserError, RuntimeError):
-    """A device that was asked for is not to be had; the message names the cause and the remedy."""
+    """A device that was asked for cannot be used; the message names the cause and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Device:
     """One device to measure: a GPU ('cuda') or the host's CPU ('cpu').
 
     `torch_name` counts among *visible* devices, as torch does; `nvml_index` among all. `source` is the best meter,
-    `grade_best` the best grade it can reach, `why_not_better` one line for each better source that is not to be had.
-    `power_limit_w` is None on a CPU, `threads` (those that work on it shall use) on a GPU.
+    `grade_best` the best grade it can reach, `why_not_better` one line for each better source that cannot be used.
+    `power_limit_w` is None on a CPU, `threads` (how many a stage must use) on a GPU.
     """
 
     kind: str
@@ -61,9 +61,9 @@ class Device:
 
 
 def cpu_threads() -> int:
-    """How many threads work on the CPU shall use: OMP_NUM_THREADS where it is set, else the cores this process may use.
+    """How many threads a stage on the CPU must use: OMP_NUM_THREADS if it is set, else the cores this process may use.
 
-    Whoever runs the work must see to it that it uses as many (benchmark.run.process.ready does).
+    The caller must set its libraries to this number (benchmark.run.process.ready does).
     """
     setting = re.match(r"\s*(\d+)", os.environ.get("OMP_NUM_THREADS", ""))
     if setting is not None and int(setting[1]) > 0:

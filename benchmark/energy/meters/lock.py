@@ -93,7 +93,8 @@ class DeviceLock:
             time.sleep(0.05)
 
     def _sign(self, fd: int) -> None:
-        """Say in the file who holds it, for whoever finds it busy. A full disk costs the signature, not the lock."""
+        """Write into the file who holds it: a process that finds it busy names the holder. A full disk costs the
+        signature, not the lock."""
         holder = {
             "pid": os.getpid(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -3,7 +3,7 @@
 The driver lists pids. On a bare machine they are everybody's. In a container older drivers list the host's, which mean
 nothing inside: our own stands there under a number that we cannot know, and any number may by chance be that of a
 process in our own /proc; newer drivers translate, to a thread of ours at times. So: where the list names us, its pids
-are to be taken at their word, and whoever else is on it is foreign, however long it has been there. Where it does not,
+can be believed, and every other process in it is foreign, however long it has been there. Where it does not,
 we learn our number by looking before and after we make our context; what was there before is resident (a monitor, a
 display, a neighbour's idle session) and no job that disturbs this measurement more than that one before it; what comes
 later is foreign.

@@ -242,7 +242,7 @@ class GpuRecorder:
     def _read_ring(self) -> None:
         if "samples" in self.unsupported:
             return
-        # the driver stamps with wall time: map it onto the monotonic clock anew at every fetch, so that a clock step
+        # the driver stamps with wall time: map it onto the monotonic clock again at every fetch, so that a clock step
         # touches one fetch
         wall_us = self._clock.wall_us()
         offset_ns = self._clock.now_ns() - wall_us * 1000

@@ -21,7 +21,7 @@ MOST_THREADS = 16
 
 
 class Ticket:
-    """One job, done at most once, by whoever takes it first; `finished` is true once it is done."""
+    """One job, done at most once, by the thread that takes it first; `finished` is true once it is done."""
 
     def __init__(self, job: Callable[[], None]) -> None:
         self.finished = False
@@ -37,7 +37,7 @@ class Ticket:
             return
         try:
             self._job()
-        except BaseException as error:  # it is raised again by whoever waits
+        except BaseException as error:  # the thread that waits raises it again
             self.error = error
         self.finished = True
         self._done.release()
@@ -111,7 +111,7 @@ class Threads:
             thread = threading.Thread(target=self._serve, args=(waiting,), name="energy-hand", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no thread is to be had: then without a shield and without a bound
+            except RuntimeError:  # no thread can be started: then without a shield and without a bound
                 ticket.run()
                 return
             self._made += 1
@@ -129,7 +129,10 @@ _SHARED: tuple[int, Threads] | None = None
 
 
 def hands_for(clock: Clock) -> Hands:
-    """The process's threads; with a clock of the caller's own, his own thread. A forked child gets threads anew."""
+    """The process's threads; with another clock than the machine's, the caller's thread.
+
+    A forked child gets new threads.
+    """
     global _SHARED
     if not isinstance(clock, SystemClock):
         return Own()

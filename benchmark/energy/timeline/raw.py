@@ -46,7 +46,7 @@ class Raw:
             column.append(each)
 
     def thin(self, until_ns: int, edges: Sequence[int]) -> None:
-        """Keep of what is older one reading of a kind in a slot, and all around the edges. Whoever reads the columns
+        """Keep of what is older one reading of a kind in a slot, and all around the edges. Who reads the columns
         meanwhile goes on with the old ones."""
         t, kinds = self._columns[:2]
         taken: dict[int, int] = {}

@@ -44,7 +44,7 @@ class Sampler:
 
     @property
     def running(self) -> bool:
-        """Whether the sampler is at work."""
+        """Whether the sampler is running."""
         return self._ticker is not None
 
     def attach(self, key: int, fast: tuple[Recorder, ...], slow: tuple[SlowRecorder, ...], period_s: float) -> None:
@@ -54,7 +54,7 @@ class Sampler:
             self._next_slow_ns = 0
             try:
                 self._restart()
-            except BaseException:  # no thread is to be had now; the next one to attach tries again
+            except BaseException:  # no thread can be started now; the next one to attach tries again
                 del self._attached[key]
                 raise
 

@@ -24,7 +24,8 @@ GAP_SHARE = 0.02
 """How far the power right after the work may differ from that one tick later: standard uncertainty of the gap
 correction."""
 EDGE_S = 1.0
-"""A reading at an edge of a window takes a millisecond. Work waits no longer than this for a driver that hangs."""
+"""A reading at an edge of a window takes a millisecond. The measured code waits no longer than this for a driver that
+hangs."""
 
 
 @dataclass(frozen=True)
