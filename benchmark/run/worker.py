@@ -97,7 +97,7 @@ class Worker:
                 self._work(life, stage)
 
     def obtain(self, life: Life, stage: Stage) -> Given:
-        """The output of a stage: from its artifact; the stage runs again if that is lost or no record vouches for it."""
+        """The output of a stage: from its artifact, or from another run of the stage if no valid copy is left."""
         key, store = life.key(stage), self.site.store
         _trust(life)
         with self._held(stage, key):

@@ -112,6 +112,7 @@ def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> 
             reads = _reads(recorder, span)
             why = f"only {reads} reads of the energy counter came in {seconds:.2f} s: calls are too slow"
         return invalid(source, why, short=True)
+    # beyond the first and last tick the line goes on with the last slope: good for a tick or so, and no longer
     deaf = max((curve.t[0] - span.start_ns) / 1e9, (span.end_ns - curve.t[-1]) / 1e9)
     if deaf > 0.5 + tick_s:
         return invalid(source, f"the energy counter could not be read for {deaf:.2f} s at an edge of the window")
@@ -125,7 +126,8 @@ def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> 
     spread = _spread(recorder, span)
     spread = mean_w if math.isnan(spread) else spread
     marks = [mark for pause in span.paused() for mark in pause] + ([] if aligned else [span.start_ns, span.end_ns])
-    # between two ticks the energy is taken to grow evenly; how wrong that is grows with the time between them
+    # Between two ticks the energy is taken to grow evenly. In truth the power may have changed anywhere between them, by
+    # the whole spread: a uniform distribution over that time, whose standard deviation is its width / sqrt(12).
     parts = [max(tick_s, curve.bracket_s(mark)) / math.sqrt(12) * spread for mark in marks]
     parts += [curve.stamp_sd_s(mark) * mean_w for mark in marks]
     if aligned is not None:
@@ -210,6 +212,8 @@ def from_power(recorder: GpuRecorder, span: Span, curve: PowerCurve, step_s: flo
 
 def _sampling_sd(curve: PowerCurve, inside: slice, per_period: float) -> float:
     """Half the range of the integral over phase-shifted subsets of the samples (every 2nd sensor period)."""
+    # the sensor renews once a period, so every 2nd period is the coarsest sampling that still sees the load; if its
+    # shifted copies give different integrals, ours depends on the phase in which the sampler happened to start
     stride = max(2, round(2 * per_period))
     n = inside.stop - inside.start
     if n < 3 * stride:
@@ -225,6 +229,7 @@ def _sampling_sd(curve: PowerCurve, inside: slice, per_period: float) -> float:
 def _coverage_sd(watts: list[float], coverage: float, readings: float) -> float:
     """Watts of uncertainty from the share of time that the sensor does not see, for a load whose phase is random to
     it."""
+    # the unseen share of each period holds power of the same variance; over n periods its mean errs by sd / sqrt(n)
     mean = math.fsum(watts) / len(watts)
     variance = math.fsum((w - mean) ** 2 for w in watts) / len(watts)
     return math.sqrt(variance * (1 - coverage) / max(readings, 1.0))
@@ -235,6 +240,8 @@ def _blind_sd(recorder: GpuRecorder, joules: float, seconds: float, phases: int,
     to the limit."""
     if not phases or not step_s:
         return 0.0
+    # what is never seen lies anywhere from 0 W to the limit: a uniform distribution whose half width is the larger
+    # distance from the mean, and whose standard deviation is that / sqrt(3)
     unseen = 1 - min(1.0, phases * recorder.sensor.window_s / step_s)
     mean_w = joules / seconds
     limit = recorder.identity.get("power_limit_w") or 2 * mean_w
