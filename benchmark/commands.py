@@ -31,6 +31,11 @@ def run(words: list[str]) -> int:
     if others and others != flags:
         raise UserError(f"-m stands alone: without it, {' '.join(sorted(others))} looks at one experiment")
     if others:
+        unknown = [word for word in others if word.partition("=")[0] not in HYDRA_FLAGS]
+        if unknown:
+            from benchmark.plan.config import check_words
+
+            check_words(words)  # which says what was probably meant
         return _hydra(words)
     from benchmark.plan.config import compose
 
@@ -172,11 +177,16 @@ def _hydra(words: list[str]) -> int:
     words = [*(word for word in words if word not in overrides), *as_hydra(overrides)]
     configs: list[DictConfig] = []
     sys.argv = ["python -m benchmark run", *words, *search_path()]
-    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(configs.append)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(configs.append)()
+    except ValueError as error:  # its own words about its own flags
+        raise UserError(str(error)) from error
     return _work([configs]) if configs else 0
 
 
 AGAIN = "--measure-again"
+HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--package", "-p", "--resolve", "--hydra-help", "--version")
+"""Flags of Hydra that look at one experiment, and run none."""
 
 
 def _take(flag: str, words: list[str]) -> tuple[bool, list[str]]:

@@ -147,7 +147,11 @@ class Worker:
                 raise StageError(f"{stage.name} {key} failed: {words(error)}") from error
             raise
         made = _Made(output, account, stored, {name: given.artifact for name, given in inputs.items()}, bench.ids)
-        record = store.add(self._record(stage, life, made), _samples(bench.reading))
+        try:
+            record = store.add(self._record(stage, life, made), _samples(bench.reading))
+        except BaseException:
+            bench.close()  # what was spent stays known until a record can be kept
+            raise
         bench.forget()
         progress.close(self._done(record))
         return Given(output, stored.sha256)
@@ -184,7 +188,11 @@ class Worker:
             if isinstance(error, Exception):
                 raise StageError(f"the inference measurement failed: {words(error)}") from error
             raise
-        self._keep(name, {key: (ready_ones[key], output) for key, output in outputs.items()}, bench)
+        try:
+            self._keep(name, {key: (ready_ones[key], output) for key, output in outputs.items()}, bench)
+        except BaseException:
+            bench.close()
+            raise
         bench.forget()
         progress.close(f"done, {self._wh(bench.spent_joules)} spent on measuring")
         if left_out:

@@ -112,6 +112,24 @@ def test_what_cannot_be_meant_is_one_line_with_its_remedy(words, said, capsys, t
     assert list(tmp_path.iterdir()) == [], "nothing may be written before the words are understood"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--scale", "smoke"], "settings are written without dashes: scale=smoke"),
+        (["run", "--frobnicate"], "unknown flag --frobnicate"),
+        (["run", "--resolve"], "can only be used in conjunction with --cfg"),
+        (["run", "-m", "--scale", "smoke"], "-m stands alone"),
+        (["study", "experiment=smoke", "--nothing"], "unknown flag --nothing"),
+        (["check", "--all"], "unknown flag --all"),
+        (["free", "--now"], "unknown flag --now"),
+        (["device", "--look"], "unknown flag --look"),
+    ],
+)
+def test_no_command_ignores_a_flag_that_it_does_not_know(words, said, capsys):
+    assert main(words) == 1
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("group", LABELS)
 def test_a_row_cannot_be_called_by_another_name_than_its_choices(group):
     with pytest.raises(ConfigError, match="rows are called by the name of the file that was chosen"):

@@ -126,8 +126,8 @@ def from_counter(recorder: GpuRecorder, span: Span, aligned: Aligned | None) -> 
     spread = _spread(recorder, span)
     spread = mean_w if math.isnan(spread) else spread
     marks = [mark for pause in span.paused() for mark in pause] + ([] if aligned else [span.start_ns, span.end_ns])
-    # Between two ticks the energy is taken to grow evenly. In truth the power may have changed anywhere between them, by
-    # the whole spread: a uniform distribution over that time, whose standard deviation is its width / sqrt(12).
+    # Between two ticks the energy is taken to grow evenly. In truth the power may have changed anywhere between them,
+    # by the whole spread: a uniform distribution over that time, whose standard deviation is its width / sqrt(12).
     parts = [max(tick_s, curve.bracket_s(mark)) / math.sqrt(12) * spread for mark in marks]
     parts += [curve.stamp_sd_s(mark) * mean_w for mark in marks]
     if aligned is not None:

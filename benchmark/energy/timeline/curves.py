@@ -257,8 +257,8 @@ class CounterCurve:
         """
         if not self.t:
             return math.nan
-        # a tick lies anywhere within its half width: sd = half width / sqrt(3). Beyond the ends both stamps of the slope
-        # count, over a base of SLOPE_NS, so their error grows in proportion to the distance
+        # A tick lies anywhere within its half width: sd = half width / sqrt(3). Beyond the ends both stamps of the
+        # slope count, over a base of SLOPE_NS, so their error grows in proportion to the distance.
         i = min(max(bisect_right(self.t, t_ns) - 1, 0), len(self.t) - 1)
         beyond = max(0, self.t[0] - t_ns, t_ns - self.t[-1])
         return self.half_width[i] * S / math.sqrt(3) * (1 + 2 * beyond / self.SLOPE_NS)
