@@ -67,6 +67,8 @@ class Workbench:
     @contextlib.contextmanager
     def metered(self) -> Iterator[None]:
         """The one window of the stage: everything inside is on the meter."""
+        if self._key == MEASURING:
+            self._earlier = self._leftovers()  # again: another process may have measured while this one waited
         self._window = self._tracer.window(self._key)
         with self._window:
             self._began = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -181,6 +182,35 @@ def test_an_interrupted_inference_measurement_is_booked_by_the_next(lab, monkeyp
     (measured,) = (record for record in lab.store.records() if record.group)
     assert measured.repeated_joules == pytest.approx(spent["joules"])
     assert not list((lab.store.results / "attempts").rglob("*.json"))
+
+
+def test_a_measurement_under_way_elsewhere_is_not_booked_as_lost(lab, monkeypatch):
+    """Another process measures while this one waits for the device, and is done when it gets it."""
+    machine, measuring = lab.device.machine, {"on": False}
+    other = {
+        "id": "other", "key": "inference", "joules": 99.0, "max_w": 1.0, "seconds": 1.0, "longest_gap_s": 0.0,
+        "at": "now", "closed": False, "host": os.uname().nodename, "device_uuid": lab.device.uuid,
+    }  # fmt: skip  # one value a line would hide the shape
+    make = Worker._bench
+
+    def bench(self, title, key):
+        if key == "inference":
+            lab.store.write_attempt(machine, key, other)
+            measuring["on"] = True
+        return make(self, title, key)
+
+    acquire = DeviceLock.acquire
+
+    def acquired(lock):
+        acquire(lock)
+        if measuring["on"]:
+            lab.store.clear_attempts(machine, "inference", {"other"})
+
+    monkeypatch.setattr(Worker, "_bench", bench)
+    monkeypatch.setattr(DeviceLock, "acquire", acquired)
+    lab.run(tiny_experiment(lab.root))
+    (measured,) = (record for record in lab.store.records() if record.group)
+    assert measured.repeated_joules == 0
 
 
 def test_a_tracer_that_would_not_measure_is_refused_before_any_work(lab, monkeypatch):
