@@ -28,6 +28,8 @@
 26 Hypothesis curves, fine Riemann sum       test_energy_integrals
 27 overhead                                  scripts/perf_energy.py (a benchmark: no test depends on speed)
    clocks, throttling, the power limit       test_energy_slow
+   interrupts, drivers that hang, meters of   test_energy_doors
+   one's own; locks; a window of a day        test_energy_locks, test_energy_thinning
 30 no GPU at all                             test_energy_process, test_energy_devices
    (28 and 29 need recorded traces and other tools)
 """

@@ -302,7 +302,7 @@ def test_what_a_meter_shares_is_locked_and_no_more(lab, monkeypatch, source, sta
 def test_a_lock_that_cannot_be_taken_at_all_is_told_before_the_first_stage(lab, monkeypatch, tmp_path):
     (tmp_path / "locks").write_text("no folder")
     monkeypatch.setenv("ENERGY_LOCK_DIR", str(tmp_path / "locks"))
-    with pytest.raises(DeviceError, match="cannot lock .*ENERGY_LOCK_DIR"):
+    with pytest.raises(DeviceError, match=r"cannot lock .*ENERGY_LOCK_DIR"):
         lab.run(tiny_experiment(lab.root))
     assert lab.store.record_paths() == []
 
