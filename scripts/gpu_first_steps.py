@@ -42,7 +42,9 @@ class Step:
     instead_of: str = ""
 
 
-NOT_BUILT = (("nas: ProxylessNAS and DARTS in full", "longer than this hour: python -m benchmark study experiment=nas"),)
+NOT_BUILT = (
+    ("nas: ProxylessNAS and DARTS in full", "longer than this hour: python -m benchmark study experiment=nas"),
+)
 """Rows of Table 3 that no step makes."""
 
 FETCH = (

@@ -66,8 +66,10 @@ class Worker:
 
     def __enter__(self) -> Worker:
         self.site.store.check_writable()
-        with contextlib.suppress(DeviceBusy), DeviceLock(self.site.device):
-            pass  # a lock that cannot be taken at all is told now, and not after a day of training
+        lock = DeviceLock(self.site.device)
+        with contextlib.suppress(DeviceBusy):
+            lock.acquire()  # a lock that cannot be taken at all is told now, and not after a day of training
+            lock.release()
         self._provenance = provenance()  # now: the code on disk may change while a long study runs
         if self._provenance["commit"] == "unknown":
             why = why_unknown()

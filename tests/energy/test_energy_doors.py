@@ -62,7 +62,7 @@ for _ in range(300):
     missed += window._marks.opened and not window.closed
 assert opened > 100, opened
 # a signal may come in the very instruction that calls __exit__: then the tracer's own end closes the window
-assert missed <= 0.02 * opened, (missed, opened)
+assert missed <= (0.1 if every_s else 0.02) * opened, (missed, opened)
 tracer.close()
 assert tracer._ledger._open == {} and tracer._ledger._session is None
 assert not any(thread.name == "energy-sampler" for thread in threading.enumerate())

@@ -51,11 +51,18 @@ def day(curve, thin: bool, monkeypatch, tmp_path, **settings):
     return window.reading, sizes
 
 
-SETTINGS = [{}, {"unsupported": ("counter", "samples")}, {"deaf": lambda t: 100 < t < 103}]
+POLLED, DEAF = {"unsupported": ("counter", "samples")}, {"deaf": lambda t: 100 < t < 103}
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("curve", [constant(200), Sine(300, 120, 41.0)])
+@pytest.mark.parametrize(
+    ("curve", "settings"),
+    [
+        (Sine(300, 120, 41.0), {}),
+        pytest.param(Sine(300, 120, 41.0), POLLED, marks=pytest.mark.slow),
+        pytest.param(Sine(300, 120, 41.0), DEAF, marks=pytest.mark.slow),
+        pytest.param(constant(200), POLLED, marks=pytest.mark.slow),
+    ],
+)
 def test_a_long_window_reads_the_same_and_holds_a_bounded_part(short_hour, monkeypatch, tmp_path, curve, settings):
     thin, sizes = day(curve, True, monkeypatch, tmp_path, **settings)
     whole, all_sizes = day(curve, False, monkeypatch, tmp_path, **settings)

@@ -259,7 +259,7 @@ def test_another_seeds_network_under_the_same_name_is_not_taken(lab):
     shutil.copy(_artifact(lab, second), _artifact(lab, first))
     said = lab.run(lab.experiment({"factor": 2.0}))
     assert any("is not what any record of its stage handed on" in line for line in said)
-    assert any("is lost: it is worked again" in line for line in said)
+    assert any("is lost: the stage runs again" in line for line in said)
     by_seed = {row.seed: row.acc_pct for row in lab.rows() if row.stage == "use"}
     used = [record for record in lab.store.records() if record.fn.endswith(":use") and record.params["factor"] == 2.0]
     assert used[0].values["acc_pct"] == by_seed[0]
@@ -282,7 +282,7 @@ def test_flipped_bits_are_not_taken(lab):
     content[-5] ^= 64
     path.write_bytes(content)
     said = lab.run(lab.experiment({"factor": 2.0}))
-    assert any("is lost: it is worked again" in line for line in said)
+    assert any("is lost: the stage runs again" in line for line in said)
 
 
 def test_a_row_whose_chain_mixes_copies_says_so(lab, monkeypatch):

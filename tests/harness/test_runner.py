@@ -100,7 +100,7 @@ def test_a_lost_network_that_is_needed_is_worked_again_and_booked_as_repeated(la
     first = stages_of(lab)
     shutil.rmtree(lab.store.artifacts)
     said = lab.run(tiny_experiment(lab.root), measure_again=True)
-    assert any("is lost: it is worked again and booked as repeated" in line for line in said)
+    assert any("is lost: the stage runs again and is booked as repeated" in line for line in said)
     now = stages_of(lab)
     assert now["energy_wh"][0] == first["energy_wh"][0]
     assert now["repeated_wh"][0] > 0 == first["repeated_wh"][0]

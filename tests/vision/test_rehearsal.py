@@ -161,6 +161,7 @@ def test_a_silent_server_is_given_up_with_the_remedy(tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{server.getsockname()[1]}/cifar-100-python.tar.gz"
         monkeypatch.setattr(download.import_torchvision().CIFAR100, "url", url)
         monkeypatch.setattr(download, "SILENT_S", 0.5)
+        monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of its first use in this process
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.delenv(name, raising=False)
         said = []
