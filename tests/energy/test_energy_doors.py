@@ -73,7 +73,7 @@ print("sound", opened, missed)
 """
 
 
-@pytest.mark.parametrize("every_s", ["0", "0.0007"])
+@pytest.mark.parametrize("every_s", ["0", pytest.param("0.0007", marks=pytest.mark.slow)])
 def test_interrupts_at_any_instruction_leave_a_reading_and_no_session(every_s):
     """A Ctrl-C at a random time, once or again and again, as 300 windows open, pause and close."""
     done = subprocess.run(
@@ -147,6 +147,7 @@ def test_a_driver_that_hangs_holds_nobody_up(driver, align):
     assert "reads of the energy counter came" in window.reading.reason or "no power reading" in window.reading.reason
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_slow_for_once_costs_certainty_and_no_energy(driver):
     fake = driver(tick_s=0.02)
     tracer = EnergyTracer("cuda:0", synchronize=lambda: None)

@@ -94,6 +94,7 @@ def trained(lab: Lab):
     return [record for record in lab.store.records() if record.fn == "methods.training:train"]
 
 
+@pytest.mark.slow
 def test_a_stage_resumed_under_another_meter_says_so_and_counts_as_estimated(lab, monkeypatch, tmp_path):
     """Estimate, then RAPL: what was measured last vouches for no more than its own part."""
     broken_off(lab, monkeypatch)
@@ -116,7 +117,10 @@ def test_a_stage_resumed_under_another_meter_says_so_and_counts_as_estimated(lab
     assert any("estimated, in a table of measured results" in finding.what for finding in check(lab.store))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"id": "x"}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", *(pytest.param(each, marks=pytest.mark.slow) for each in (b"{", b"[]", b'{"id": "x"}', b"\xff\xfe"))],
+)
 def test_a_damaged_journal_costs_the_knowledge_of_what_was_repeated_and_nothing_else(lab, monkeypatch, content):
     broken_off(lab, monkeypatch)
     (journal,) = (lab.store.results / "attempts").rglob("*.json")
@@ -130,7 +134,7 @@ def test_a_damaged_journal_costs_the_knowledge_of_what_was_repeated_and_nothing_
     assert not list((lab.store.results / "attempts").rglob("*.json"))
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish"])
+@pytest.mark.parametrize("content", [b"rubbish", pytest.param(b"", marks=pytest.mark.slow)])
 def test_a_damaged_checkpoint_is_refused_before_any_work_is_done(lab, monkeypatch, content):
     broken_off(lab, monkeypatch)
     (checkpoint,) = lab.store.artifacts.glob("*.checkpoint")
@@ -144,6 +148,7 @@ def test_a_damaged_checkpoint_is_refused_before_any_work_is_done(lab, monkeypatc
     assert record.attempts == 3
 
 
+@pytest.mark.slow
 def test_what_a_kill_between_record_and_clean_up_leaves_is_booked_once(lab, monkeypatch):
     """The record accounts for it: a later re-run of the stage neither resumes it nor books it again."""
     with monkeypatch.context() as patch:
@@ -235,6 +240,7 @@ def test_an_error_that_cannot_be_printed_is_still_the_one_that_is_told(lab, monk
         lab.run(tiny_experiment(lab.root))
 
 
+@pytest.mark.slow
 def test_two_interrupts_still_close_the_account(lab, monkeypatch):
     """The second comes while the first is being booked."""
     real = EnergyTracer.window

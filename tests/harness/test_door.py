@@ -58,7 +58,7 @@ def why_refused(words) -> str:
 
 @pytest.mark.parametrize(
     ("method", "values"),
-    [("baseline", STRANGE[::4]), *(pytest.param(method, STRANGE[::2], marks=pytest.mark.slow) for method in METHODS)],
+    [("baseline", STRANGE[::6]), *(pytest.param(method, STRANGE[::2], marks=pytest.mark.slow) for method in METHODS)],
 )
 def test_no_value_of_any_setting_is_a_traceback(method, values):
     """Refused in one line that names it, or accepted; never used before its type is known."""
@@ -75,7 +75,7 @@ def test_no_value_of_any_setting_is_a_traceback(method, values):
         refused += bool(said)
         assert said.isprintable(), (place, value)
         assert len(said) < 900, (place, value)
-    assert refused > 100
+    assert refused > 60
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from benchmark.report.checks import check
 from tests.harness.helpers import tiny_experiment
 from tests.harness.test_runner import Lab, summary_of
 
+PROBE = {"id": "a1", "device": {"uuid": "GPU-1", "driver": "9"}, "counter_tick_ms": 20.0, "created": "1"}
 WORDS = ("data=synthetic", "scale=smoke", "model=repdistiller/resnet8", "hardware=cpu")
 
 
@@ -34,9 +35,7 @@ def sound(tmp_path_factory) -> Path:
     assert main(["run", *WORDS, *folders(root)]) == 0
     store = Store(root / "results", root / "artifacts")
     (machine,) = {path.parent.name for path in store.record_paths()}
-    store.add_device(
-        machine, {"id": "a1", "device": {"uuid": "GPU-1", "driver": "9"}, "counter_tick_ms": 20.0, "created": "1"}
-    )
+    store.add_device(machine, PROBE)
     store.add_choice(machine, "layout", "contiguous")
     key = store.record_paths()[0].name[:20]
     store.write_attempt(
@@ -277,18 +276,15 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path):
     assert left == {".gitignore", ".notes.json", "abc.json", ".abc.json.UPPER123", ".new.json.k3jx_9ab"}
 
 
-def test_a_probe_that_cannot_be_true_is_not_used_and_named(sound):
-    store = Store(sound / "results", sound / "artifacts")
+def test_a_probe_that_cannot_be_true_is_not_used_and_named(tmp_path):
+    store = Store(tmp_path / "results", tmp_path / "artifacts")
+    store.add_device("here", PROBE)
     assert store.device("GPU-1", "9")["id"] == "a1"
     (path,) = store.device_paths()
-    whole = path.read_bytes()
-    try:
-        for bad in ({}, {"id": "a", "device": {"uuid": "GPU-1", "driver": "9"}, "counter_tick_ms": "soon"}):
-            path.write_text(json.dumps(bad))
-            assert store.device("GPU-1", "9") is None
-            assert any("is no probe of a device" in finding.what for finding in check(store))
-    finally:
-        path.write_bytes(whole)
+    for bad in ({}, {**PROBE, "counter_tick_ms": "soon"}, {**PROBE, "power_fields": {"power.instant": 1}}):
+        path.write_text(json.dumps(bad))
+        assert store.device("GPU-1", "9") is None
+        assert any("is no probe of a device" in finding.what for finding in check(store))
 
 
 @pytest.mark.parametrize("content", ['{"chosen": null}', "{}", '{"chosen": ["x"]}'])
