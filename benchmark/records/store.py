@@ -102,6 +102,14 @@ class Store:
         """How many measurements were kept of one engine, readable or not: a clock that counts only forward."""
         return len(list((self.results / "records" / machine).glob(f"{key}.*.json")))
 
+    def booked_attempts(self, machine: str) -> set[str]:
+        """The ids of the attempts that any measurement on a machine accounts for."""
+        found: set[str] = set()
+        for path in (self.results / "records" / machine).glob("*.*.json"):
+            with contextlib.suppress(StoreError):
+                found.update(map(str, read_record(path).provenance.get("attempt_ids", ())))
+        return found
+
     # --- attempts: what an unfinished stage has spent --------------------------------------------------------------
 
     def attempt_paths(self, machine: str, key: str) -> list[Path]:

@@ -222,6 +222,9 @@ class Workbench:
         if self._key == MEASURING:
             here = (os.uname().nodename, self._site.device.uuid)
             own = {name: a for name, a in found.attempts.items() if (a.host, a.device_uuid) == here}
+            booked = store.booked_attempts(machine) if own else set()
+            store.clear_attempts(machine, self._key, own.keys() & booked)
+            own = {name: attempt for name, attempt in own.items() if name not in booked}
             return Earlier(own, ())
         recorded = found.attempts.keys() & self._recorded()
         if recorded:

@@ -66,10 +66,11 @@ class Worker:
 
     def __enter__(self) -> Worker:
         self.site.store.check_writable()
-        lock = DeviceLock(self.site.device)
-        with contextlib.suppress(DeviceBusy):
-            lock.acquire()  # a lock that cannot be taken at all is told now, and not after a day of training
-            lock.release()
+        if not self._meter_is_shared():
+            lock = DeviceLock(self.site.device)
+            with contextlib.suppress(DeviceBusy):
+                lock.acquire()  # a lock that cannot be taken at all is told now, and not after a day of training
+                lock.release()
         self._provenance = provenance()  # now: the code on disk may change while a long study runs
         if self._provenance["commit"] == "unknown":
             why = why_unknown()
@@ -90,7 +91,9 @@ class Worker:
     def ensure(self, life: Life, phase: Phase, stage: Stage) -> None:
         """Run a stage unless its record is there. Raises StageError, or StoreError where nothing can be kept."""
         key, machine = life.key(stage), life.machine(phase)
-        if self.site.store.record(machine, key) is not None:
+        record = self.site.store.record(machine, key)
+        if record is not None:
+            self._clean(stage, record)
             self.say(f"{phase:<8} {stage.name} {key}: recorded")
             return
         self._may_work(life, stage)
@@ -99,6 +102,15 @@ class Worker:
         with self._held(stage, key):
             if self.site.store.record(machine, key) is None:  # another process may have finished it meanwhile
                 self._work(life, stage)
+
+    def _clean(self, stage: Stage, record: Record) -> None:
+        """Remove what a process left that was killed between this record and its own clean-up."""
+        store, ids = self.site.store, set(map(str, record.provenance.get("attempt_ids", ())))
+        left = [path.stem.removeprefix(f"{record.key}-") for path in store.attempt_paths(record.machine, record.key)]
+        if ids.intersection(left):
+            with self._held(stage, record.key), contextlib.suppress(OSError):
+                self.site.checkpoint(record.key).unlink(missing_ok=True)
+                store.clear_attempts(record.machine, record.key, ids)
 
     def obtain(self, life: Life, stage: Stage) -> Given:
         """The output of a stage: from its artifact, or from another run of the stage if no valid copy is left."""
@@ -261,10 +273,13 @@ class Worker:
         Two jobs on such a device would each be charged for the other. The lock is taken before any stage's lock: else
         two processes, each with one of the two locks, could wait for each other.
         """
-        device = self.site.device
-        if (device.kind == "cuda" or device.source.startswith("rapl")) and not self._has_meter:
+        if self._meter_is_shared() and not self._has_meter:
             self._lock.enter_context(self._locked())
             self._has_meter = True
+
+    def _meter_is_shared(self) -> bool:
+        """Whether the device's meter counts what all processes do."""
+        return self.site.device.kind == "cuda" or self.site.device.source.startswith("rapl")
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -106,7 +106,9 @@ def assert_whole(root: Path, whole) -> None:
     assert summary["n_seeds"] == 2
     assert math.isfinite(summary["tec_wh"])
     assert [finding for finding in check(Lab(root).store) if finding.fault] == []
-    assert list((root / "results" / "attempts").rglob("*.json")) == [], "journals of finished stages"
+    # one of an inference measurement waits for the next on its device, which sees that it is booked
+    left = [path for path in (root / "results" / "attempts").rglob("*.json") if "inference-" not in path.name]
+    assert left == [], "journals of finished stages"
     assert list((root / "artifacts").glob("*.checkpoint")) == []
 
 
