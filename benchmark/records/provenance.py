@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -75,3 +76,12 @@ def versions() -> dict[str, str]:
 def provenance() -> dict[str, Any]:
     """Everything a record says of the software and host it was made by."""
     return {"commit": commit(), "versions": versions(), "architecture": platform.machine()}
+
+
+def outside(fn: str) -> dict[str, Any]:
+    """The SHA-256 of the file that a stage function lies in, where no commit of ours holds it."""
+    module = fn.partition(":")[0]
+    path = getattr(sys.modules.get(module), "__file__", None)
+    if module.partition(".")[0] in ("benchmark", "methods") or path is None:
+        return {}
+    return {"outside": {module: hashlib.sha256(Path(path).read_bytes()).hexdigest()}}

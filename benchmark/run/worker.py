@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
@@ -21,7 +18,7 @@ from benchmark.plan.stage import Output, Phase, Stage
 from benchmark.plan.task import Task
 from benchmark.records.artifacts import Stored
 from benchmark.records.files import StoreError, plain
-from benchmark.records.provenance import now, provenance, why_unknown
+from benchmark.records.provenance import now, outside, provenance, why_unknown
 from benchmark.records.record import Record
 from benchmark.run.account import Account
 from benchmark.run.process import costly_settings, ready, words
@@ -332,7 +329,7 @@ class Worker:
             **made.account.fields(),
             values=dict(made.output.values),
             details=plain(made.output.details),
-            provenance={**self._provenance, **board, **_outside(stage.fn), "attempt_ids": made.attempts},
+            provenance={**self._provenance, **board, **outside(stage.fn), "attempt_ids": made.attempts},
             device_name=device.name,
             machine=device.machine,
             commit=self._provenance["commit"],
@@ -371,15 +368,6 @@ class _Made(NamedTuple):
     stored: Stored
     given: dict[str, str]
     attempts: list[str]
-
-
-def _outside(fn: str) -> dict[str, Any]:
-    """The SHA-256 of the file that a stage function lies in, where no commit of ours holds it."""
-    module = fn.partition(":")[0]
-    path = getattr(sys.modules.get(module), "__file__", None)
-    if module.partition(".")[0] in ("benchmark", "methods") or path is None:
-        return {}
-    return {"outside": {module: hashlib.sha256(Path(path).read_bytes()).hexdigest()}}
 
 
 def _network_of(life: Life, stage: Stage) -> str:
