@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmark.plan.stage import Phase, Plan, Precision, Stage
-from benchmark.plan.task import Config, HalfPrecision, Params, Task
+from benchmark.plan.task import Config, Effort, Given, HalfPrecision, Params, Task
 
 
 class Training(Params):
@@ -11,6 +11,10 @@ class Training(Params):
 
     task: Task
     autocast: HalfPrecision | None = None
+
+    def effort(self, given: Given) -> Effort:
+        """The epochs of the recipe."""
+        return Effort((self.task.training(),))
 
 
 class Baseline(Config):

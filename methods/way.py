@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from benchmark.plan.stage import Phase, Plan, Stage
-from benchmark.plan.task import Params, Recipe, Task
+from benchmark.plan.task import Effort, Given, Params, Recipe, Task
 
 
 class Continued(Params):
@@ -19,6 +19,10 @@ class Continued(Params):
     trains: ClassVar[bool] = True
     task: Task
     first_epoch: int = 0
+
+    def effort(self, given: Given) -> Effort | None:
+        """The epochs of the recipe, where the stage trains them."""
+        return Effort((self.task.training(),)) if self.trains else None
 
 
 class FineTuning(Continued):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -164,7 +165,7 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         return hydra_compose("config", overrides=[*overrides, *search_path()])
 
 
-def parse(config: DictConfig, here: Here) -> tuple[Experiment, list[str]]:
+def parse(config: DictConfig | dict[str, Any], here: Here) -> tuple[Experiment, list[str]]:
     """The typed experiment of a composed config on this machine, and notes on what was changed for it.
 
     Raises ConfigError on a wrong type, an out-of-range value, an unknown name or an impossible combination.
@@ -173,7 +174,8 @@ def parse(config: DictConfig, here: Here) -> tuple[Experiment, list[str]]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        words = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        plain = config if isinstance(config, dict) else OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        words = copy.deepcopy(cast(dict[str, Any], plain))
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
     _check_blocks(words)

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 
 from benchmark.errors import UserError
 from benchmark.plan.stage import Bound, EngineFile, Network, Phase, Plan, Precision, Stage, digest_of
-from benchmark.plan.task import Calibrating, Config, Data, DeployPrecision, Params, Scale, Task
+from benchmark.plan.task import Calibrating, Config, Data, DeployPrecision, Effort, Given, Params, Scale, Task
 
 Buffers = Literal["torch", "pycuda"]
 """Who owns the memory that an engine reads and writes, and the stream it runs on."""
@@ -109,6 +109,10 @@ class Build(Params):
     data: Data
     scale: Scale
 
+    def effort(self, given: Given) -> Effort:
+        """Export, building, a look at the test images: of an order that depends little on the network."""
+        return Effort(seconds=20.0)
+
 
 class Calibration(Params):
     """Parameters of `benchmark.deploy.calibrate:scales`: which training images are looked at (drawn by `seed`), and how
@@ -118,6 +122,10 @@ class Calibration(Params):
     scale: Scale
     seed: int = Field(default=0, ge=0)
     how: Calibrating = Calibrating()
+
+    def effort(self, given: Given) -> Effort:
+        """An export, and the histograms of the activations of a few images."""
+        return Effort(seconds=20.0)
 
 
 DAY_S = 86_400.0
@@ -155,6 +163,12 @@ class Measurement(Params):
     engine: str
     precision: DeployPrecision
     protocol: Inference
+
+    def effort(self, given: Given) -> Effort:
+        """The protocol's times: idle twice, warm-up (of each scenario), the curve, and both scenarios' windows."""
+        times = self.protocol
+        curve = times.curve_window_s * len(times.batch_sizes)
+        return Effort(seconds=2 * times.idle_s + 2 * times.warmup_s + curve + 2 * times.windows * times.window_s)
 
 
 def asked(measurement: Measurement) -> str:

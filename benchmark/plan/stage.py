@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmark.plan.task import DeployPrecision, Params
+from benchmark.plan.task import DeployPrecision, Effort, Params
 
 
 class Phase(StrEnum):
@@ -69,6 +69,10 @@ class Stage:
     def name(self) -> str:
         """The function's own name, for people."""
         return self.fn.rpartition(":")[2]
+
+    def effort(self) -> Effort | None:
+        """What the stage will do, for forecasts; None where nobody knows."""
+        return self.params.effort({name: stage.params for name, stage in self.inputs.items()})
 
     def walk(self) -> Iterator[Stage]:
         """Every stage this one rests on, inputs first, then itself."""

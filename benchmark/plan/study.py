@@ -3,10 +3,11 @@ sweep."""
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmark.plan.config import CONFIGS, ConfigError, check_words, names, near
 from benchmark.plan.folders import folders
@@ -19,10 +20,32 @@ if TYPE_CHECKING:
 FOLDER = CONFIGS / "experiment"
 
 
-def expand(name: str, extra: Sequence[str]) -> list[list[list[str]]]:
-    """The override lists of study `name`, block by block, each with `extra` (the command's own, which win) at its end.
+class Block(NamedTuple):
+    """Experiments of a study that are measured together, as lists of overrides.
 
-    Equal jobs are one. Raises ConfigError where the study is unknown, malformed or empty.
+    `unavailable` says why they do not exist; `needs` names the kind of device (gpu) without which they say nothing, and
+    `because` why.
+    """
+
+    jobs: list[list[str]]
+    unavailable: str = ""
+    needs: str = ""
+    because: str = ""
+
+    def not_on(self, device_kind: str) -> str:
+        """Why these experiments are n/a on a kind of device; empty where they are to be run."""
+        if self.unavailable:
+            return self.unavailable
+        if self.needs == "gpu" and device_kind != "cuda":
+            return f"needs a GPU: {self.because}"
+        return ""
+
+
+def expand(name: str, extra: Sequence[str] = (), only: Sequence[str] = ()) -> list[Block]:
+    """The blocks of study `name`, each job with `extra` (the command's own overrides, which win) at its end.
+
+    Equal jobs are one. `only` keeps the jobs that have, for each of its patterns, an override which the pattern fits
+    (`method=pruning/*`). Raises ConfigError where the study is unknown, malformed or empty, and where nothing is left.
     """
     studies = _studies()
     path = studies.get(name)
@@ -33,13 +56,18 @@ def expand(name: str, extra: Sequence[str]) -> list[list[list[str]]]:
     blocks = []
     for block in _blocks(path):
         # an override of the command replaces the file's of the same name
-        jobs = [[*(word for word in job if word.partition("=")[0] not in own), *extra] for job in _jobs(block)]
+        jobs = [[*(word for word in job if word.partition("=")[0] not in own), *extra] for job in _jobs(path, block)]
         new = [list(job) for job in dict.fromkeys(map(tuple, jobs)) if job not in seen]
         seen.update(map(tuple, new))
-        blocks.append(new)
+        kept = [job for job in new if all(fnmatch.filter(job, pattern) for pattern in only)]
+        blocks.append(Block(kept, *(str(block.get(name, "")) for name in Block._fields[1:])))
     if not seen:
         raise ConfigError(f"{path} holds no experiment")
-    return [block for block in blocks if block]
+    left = [block for block in blocks if block.jobs]
+    if not left:
+        words = sorted({word for job in seen for word in job})
+        raise ConfigError(f"only={' '.join(only)}: no experiment of {name} has that{near(only[-1], words)}")
+    return left
 
 
 def _studies() -> dict[str, Path]:
@@ -57,17 +85,24 @@ def _blocks(path: Path) -> list[dict[str, Any]]:
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise ConfigError(f"{path} must be a list of blocks {{overrides: [...], sweep: {{name: [...]}}}}")
     for block in blocks:
-        unknown = set(block) - {"overrides", "sweep"}
+        unknown = set(block) - set(KEYS)
         if unknown:
-            raise ConfigError(
-                f"{path}: unknown {', '.join(map(str, unknown))}{near(str(unknown.pop()), ['overrides', 'sweep'])}"
-            )
+            raise ConfigError(f"{path}: unknown {', '.join(map(str, unknown))}{near(str(unknown.pop()), KEYS)}")
+        if block.get("needs", "gpu") != "gpu" or ("needs" in block) != ("because" in block):
+            raise ConfigError(f"{path}: a block needs: gpu, because: of a reason; found {block.get('needs')!r}")
     return blocks
 
 
-def _jobs(block: dict[str, Any]) -> list[list[str]]:
+KEYS = ("overrides", "sweep", *Block._fields[1:])
+
+
+def _jobs(path: Path, block: dict[str, Any]) -> list[list[str]]:
     sweep = block.get("sweep") or {}
-    choices = [[f"{key}={value}" for value in values] for key, values in sweep.items()]
+    choices = []
+    for key, values in sweep.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{path}: {key} sweeps over {values!r}: give a list of one value or more")
+        choices.append([f"{key}={value}" for value in values])
     return [[*(block.get("overrides") or []), *choice] for choice in itertools.product(*choices)]
 
 

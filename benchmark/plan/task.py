@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -36,6 +37,26 @@ class Config(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
+class Passes(NamedTuple):
+    """Images that a stage shows to a network, in batches of `batch`: forward, or where it `trains` backward, too.
+
+    `times` is the size of the network beside that of `model` (a supernet holds several of its kind).
+    """
+
+    model: Model
+    images: float
+    batch: int
+    trains: bool
+    times: float = 1.0
+
+
+class Effort(NamedTuple):
+    """What a stage will do, for forecasts: passes through networks, and seconds that depend on none."""
+
+    passes: tuple[Passes, ...] = ()
+    seconds: float = 0.0
+
+
 class Params(Config):
     """The parameters of a stage function.
 
@@ -43,6 +64,17 @@ class Params(Config):
     """
 
     version: int = 1
+
+    def effort(self, given: Given) -> Effort | None:
+        """What the stage will do, `given` stages with these parameters; None where nobody knows.
+
+        It serves forecasts, and is in no key.
+        """
+        return None
+
+
+Given = Mapping[str, Params]
+"""The parameters of the stages that another rests on, by the name of the input."""
 
 
 class Model(Config):
@@ -167,6 +199,14 @@ class Task(Config):
     teacher: Model | None = None
     teacher_recipe: Recipe | None = None
     teacher_seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
+
+    def training(self) -> Passes:
+        """The epochs of the recipe on the training images."""
+        return self.shown(self.recipe.epochs * (self.scale.train_images or TRAIN_IMAGES), trains=True)
+
+    def shown(self, images: float, trains: bool = False) -> Passes:
+        """Images through the task's network, in batches of its recipe."""
+        return Passes(self.model, images, self.recipe.batch_size, trains)
 
     @model_validator(mode="after")
     def _images_are_there(self) -> Task:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,19 +73,19 @@ def as_hydra(overrides: Sequence[str]) -> list[str]:
 
 def own_recipe(model: str) -> str:
     """The recipe that a network is published with, as its file in configs/model says. Raises ConfigError."""
-    return str(_read("model", model).get("recipe") or "nni160")
+    return str(read_choice("model", model).get("recipe") or "nni160")
 
 
 def _brought_recipe(chosen: Mapping[str, str]) -> str:
     """The recipe of the network that the method brings; empty where it brings none. Raises ConfigError where another is
     named beside it, or where a method is to go on with one that is only known after a search."""
     start, method = chosen.get("start", ""), chosen.get("method", "")
-    if start not in ("", "null") and _read("method", start).get("recipe"):
+    if start not in ("", "null") and read_choice("method", start).get("recipe"):
         raise ConfigError(
             f"start={start}: which network that is, is known when it was searched; nothing can be planned that goes "
             "on with it"
         )
-    recipe = str(_read("method", method).get("recipe") or "")
+    recipe = str(read_choice("method", method).get("recipe") or "")
     if recipe and chosen.get("model", "null") not in ("", "null"):
         raise ConfigError(
             f"model={chosen['model']}: method {method} brings the space that its network comes from (method.*), "
@@ -99,7 +101,7 @@ def _without_pair(overrides: Sequence[str]) -> list[str]:
         if name != "pair":
             words.append(word)
         elif choice not in ("null", ""):
-            pair = _read("pair", choice)
+            pair = read_choice("pair", choice)
             words += [f"model={pair['student']}", f"teacher={pair['teacher']}"]
     return words
 
@@ -110,12 +112,18 @@ def _with_role(word: str) -> str:
     return f"{AS_HYDRA[name]}{equals}{choice}" if name in ROLES else word
 
 
-def _read(group: str, name: str) -> dict[str, Any]:
+def read_choice(group: str, name: str) -> dict[str, Any]:
     """The content of a choice's file; empty where there is none, which Hydra then says better."""
+    path = next((folder / group / f"{name}.yaml" for folder in folders() if _is_choice(folder, group, name)), None)
+    return {} if path is None else copy.deepcopy(_content(path, path.stat().st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=500)
+def _content(path: Path, changed_ns: int) -> dict[str, Any]:
+    """What a file held when it was last changed: a study asks for the same ones again and again."""
     from omegaconf import OmegaConf  # here: `--help` needs none
 
-    path = next((folder / group / f"{name}.yaml" for folder in folders() if _is_choice(folder, group, name)), None)
-    content = {} if path is None else OmegaConf.to_container(OmegaConf.load(path))
+    content = OmegaConf.to_container(OmegaConf.load(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no names and values")
     return {str(key): value for key, value in content.items()}

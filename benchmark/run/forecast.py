@@ -3,67 +3,144 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from benchmark.plan.life import Life
-from benchmark.plan.stage import Phase, Stage
+from benchmark.plan.stage import Phase, Stage, digest_of
 from benchmark.records.record import Record, faults
 from benchmark.records.store import Store
+from benchmark.run.costs import Machine, modelled
 from benchmark.run.progress import clock
 from benchmark.run.state import measured, measurement, redone, steps
 
 
 class Forecast(NamedTuple):
-    """What a stage may cost, by the records of stages that differ in nothing but the seed; NaN without any."""
+    """What a stage may cost, and by what: 'records' of stages that differ in nothing but the seed, the stated 'model',
+    or '' where neither tells (then NaN). `bytes` are its artifact's, known by records alone."""
 
     joules: float
     seconds: float
     bytes: float
+    by: str
 
 
-def table(store: Store, planned: Sequence[Life]) -> Iterator[str]:
+NOTHING = Forecast(math.nan, math.nan, math.nan, "")
+
+
+class Forecaster:
+    """Tells what stages may cost. What is learnt of recorded stages corrects the model for those of the same function,
+    else for all."""
+
+    def __init__(self, past: Iterable[Record], model: Machine | None = None) -> None:
+        self._model = model
+        self._past: dict[tuple[str, str, str], list[Record]] = {}
+        self._seen: dict[str, list[tuple[float, float, float, float]]] = {}
+        for record in past:
+            self._past.setdefault((record.fn, record.machine, _digest(record.params)), []).append(record)
+
+    def of(self, stage: Stage, machine: str) -> Forecast:
+        """What a stage may cost on a machine."""
+        like = self._past.get((stage.fn, machine, _digest(stage.params.model_dump(mode="json"))))
+        if like:
+            spent = [_spent(record) for record in like]
+            count = len(like)
+            return Forecast(
+                math.fsum(joules for joules, _ in spent) / count,
+                math.fsum(seconds for _, seconds in spent) / count,
+                sum(record.artifact_bytes for record in like) / count,
+                "records",
+            )
+        if self._model is None:
+            return NOTHING
+        cost = modelled(stage, self._model)
+        if math.isnan(cost.seconds):
+            return NOTHING
+        slower, hungrier = self._corrections(stage.fn)
+        return Forecast(cost.joules * hungrier, cost.seconds * slower, math.nan, "model")
+
+    def learn(self, stage: Stage, joules: float, seconds: float) -> None:
+        """Compare what a stage took with what the model said of it."""
+        cost = modelled(stage, self._model) if self._model else None
+        if cost and seconds > 0 and cost.seconds > 0:
+            self._seen.setdefault(stage.fn, []).append((joules, seconds, *cost))
+
+    def _corrections(self, fn: str) -> tuple[float, float]:
+        """By what the model's seconds and joules are multiplied: the sums of what was seen over those of the model."""
+        seen = self._seen.get(fn) or [each for own in self._seen.values() for each in own]
+        if not seen:
+            return 1.0, 1.0
+        slower = math.fsum(each[1] for each in seen) / math.fsum(each[3] for each in seen)
+        known = [each for each in seen if math.isfinite(each[0]) and each[2] > 0]
+        hungrier = math.fsum(each[0] for each in known) / math.fsum(each[2] for each in known) if known else slower
+        return slower, hungrier
+
+
+def forecaster(store: Store, lives: Sequence[Life], model: Machine | None = None) -> Forecaster:
+    """A forecaster that knows every sound record of a store, and has learnt from those of these lives."""
+    past = [record for record in store.sound_records() if not list(faults(record))]
+    by_key = {(record.machine, record.key): record for record in past if not record.repeat}
+    told = Forecaster(past, model)
+    learnt: set[str] = set()
+    for life in lives if model else ():
+        for phase, stage in life.steps():
+            record = by_key.get((life.machine(phase), life.key(stage)))
+            if record is not None and record.key not in learnt:
+                learnt.add(record.key)
+                told.learn(stage, record.joules, record.seconds)
+    return told
+
+
+def table(store: Store, planned: Sequence[Life], model: Machine | None = None) -> Iterator[str]:
     """Lines for people: every stage of every life cycle, then the sums of what is left."""
-    past, runs = [record for record in store.records() if not list(faults(record))], store.runs()
+    told, runs = forecaster(store, planned, model), store.runs()
     left: dict[str, Forecast] = {}
     for life in planned:
         yield f"{life.name} seed {life.task.seed}"
-        for phase, stage, key, done in _steps(store, life):
+        for phase, stage, key, done in listed(store, life):
             line = f"  {phase:<8} {stage.fn:<40} {key}  "
             if done:
                 yield line + "recorded"
                 continue
-            left[key] = _forecast(stage, life.machine(phase), past)
-            yield line + _cost(left[key])
+            left[key] = told.of(stage, life.machine(phase))
+            yield line + cost(left[key])
         for phase, why in life.plan.unmeasured.items():
             yield f"  {phase:<8} unmeasured: TEC will be unknown, {why}"
         yield from (f"  {line}" for line in redone(life, store, runs))
-    yield from _sums(list(left.values()))
+    yield from sums(list(left.values()), model)
 
 
-def _sums(left: Sequence[Forecast]) -> Iterator[str]:
-    known = [cost for cost in left if not math.isnan(cost.seconds)]
-    total = f"to do: {len(left)} stage(s)"
-    if known:
-        joules = [cost.joules for cost in known]
-        watt_hours = f"{math.fsum(joules) / 3600:.3g} W.h" if all(map(math.isfinite, joules)) else "unknown energy"
-        duration = clock(math.fsum(cost.seconds for cost in known))
-        total += f"; {len(known)} of them about {duration} and {watt_hours} by earlier records"
-    yield total + ("; no record to go by for the rest" if 0 < len(known) < len(left) else "")
+def sums(left: Sequence[Forecast], model: Machine | None = None) -> Iterator[str]:
+    """Lines for people: what is left in all, and by what that is known."""
+    yield f"to do: {len(left)} stage(s)" + ("" if any(each.by for each in left) or not left else "; no record to go by")
+    for by, words in (("records", "by earlier records"), ("model", f"by the model of {model.name if model else '?'}")):
+        known = [each for each in left if each.by == by]
+        if known:
+            yield f"  {len(known)} of them about {amount(known)} {words}"
+    unknown = sum(not each.by for each in left)
+    if 0 < unknown < len(left):
+        yield f"  {unknown} of them: nothing to go by"
     if left:
-        yield _disk(left, known)
+        yield _disk(left, [each for each in left if not math.isnan(each.bytes)])
+
+
+def amount(known: Sequence[Forecast]) -> str:
+    """Time and energy of some stages, for people."""
+    joules = [each.joules for each in known]
+    energy = f"{math.fsum(joules) / 3600:.3g} W.h" if all(map(math.isfinite, joules)) else "unknown energy"
+    return f"{clock(math.fsum(each.seconds for each in known))} and {energy}"
 
 
 def _disk(left: Sequence[Forecast], known: Sequence[Forecast]) -> str:
     remedy = "python -m benchmark free removes what no unfinished life needs"
     if not known:
         return f"disk: no record to go by yet ({remedy})"
-    room = math.fsum(cost.bytes for cost in known) / 1e6
+    room = math.fsum(each.bytes for each in known) / 1e6
     rest = "" if len(known) == len(left) else "; no record to go by for the rest"
     return f"disk: about {room:.3g} MB of artifacts for {len(known)} of them{rest} ({remedy})"
 
 
-def _steps(store: Store, life: Life) -> Iterator[tuple[Phase, Stage, str, bool]]:
+def listed(store: Store, life: Life) -> Iterator[tuple[Phase, Stage, str, bool]]:
     """(phase, stage, key, whether recorded) of a life cycle, its inference measurement last."""
     for phase, stage, key, record in steps(life, store):
         yield phase, stage, key, record is not None
@@ -74,27 +151,16 @@ def _steps(store: Store, life: Life) -> Iterator[tuple[Phase, Stage, str, bool]]
         yield Phase.INFER, inference, life.key(inference), measured(life, store)
 
 
-def _forecast(stage: Stage, machine: str, past: Sequence[Record]) -> Forecast:
-    """The mean over recorded stages that differ in nothing but the seed."""
-    wanted = _without_seed(stage.params.model_dump(mode="json"))
-    like = [r for r in past if r.fn == stage.fn and r.machine == machine and _without_seed(r.params) == wanted]
-    if not like:
-        return Forecast(math.nan, math.nan, math.nan)
-    spent = [_spent(record) for record in like]
-    count = len(like)
-    return Forecast(
-        math.fsum(joules for joules, _ in spent) / count,
-        math.fsum(seconds for _, seconds in spent) / count,
-        sum(r.artifact_bytes for r in like) / count,
-    )
-
-
 def _spent(record: Record) -> tuple[float, float]:
     """Joules and seconds of the whole stage; of a measurement, all its windows and not only those that count."""
     spent = record.details.get("spent")
     known = spent if isinstance(spent, dict) else {}
     joules, seconds = known.get("joules", record.joules), known.get("seconds", record.seconds)
     return (float(joules) if isinstance(joules, int | float) else math.nan), float(seconds or 0.0)
+
+
+def _digest(params: Any) -> str:
+    return digest_of(_without_seed(params))
 
 
 def _without_seed(params: Any) -> Any:
@@ -104,7 +170,9 @@ def _without_seed(params: Any) -> Any:
     return params
 
 
-def _cost(cost: Forecast) -> str:
-    if math.isnan(cost.seconds):
+def cost(forecast: Forecast) -> str:
+    """What a stage may cost, for people."""
+    if not forecast.by:
         return "to do"
-    return f"to do, about {clock(cost.seconds)}, {cost.joules / 3600:.3g} W.h"
+    about = "about" if forecast.by == "records" else "by the model"
+    return f"to do, {about} {clock(forecast.seconds)}, {forecast.joules / 3600:.3g} W.h"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, StrictStr
 
-from benchmark.plan.task import Config, Params, Task
+from benchmark.plan.task import Config, Effort, Given, Params, Task
 
 
 def _one_spelling(value: Any) -> Any:
@@ -101,6 +101,14 @@ class Learning(Params):
     term: TermChoice
     first_epoch: int = 0
     no_waste: bool = False
+
+    def effort(self, given: Given) -> Effort:
+        """The student's epochs, and the teacher's answers to the same images."""
+        student = self.task.training()
+        teacher = getattr(given.get("teacher"), "task", None)
+        if not isinstance(teacher, Task):
+            return Effort((student,))
+        return Effort((student, student._replace(model=teacher.model, trains=False)))
 
 
 class Preparing(Learning):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from benchmark.plan.stage import Phase, Plan, Precision, Stage
-from benchmark.plan.task import Config, Params, Task
+from benchmark.plan.task import Config, Effort, Given, Params, Task
 from methods.baseline import plain
 from methods.start import start_of
 from methods.way import FineTuning, Way, finetuning, with_recipe
@@ -21,6 +21,10 @@ class Factoring(Params):
     task: Task
     energy: float | None = None
     macs: float | None = None
+
+    def effort(self, given: Given) -> Effort:
+        """Singular values of every layer."""
+        return Effort(seconds=5)
 
 
 class LowRank(Config):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from benchmark.plan.task import Config, Params, Task
+from benchmark.plan.task import Config, Effort, Given, Params, Task
 from methods.nas.spaces import Space
 
 CostKind = Literal["macs", "latency", "energy"]
@@ -33,11 +33,22 @@ class Alphas(Config):
     weight_decay: float = Field(default=0.0, ge=0)
 
 
+SUPERNET_CELLS = 6.0
+"""The MACs of a supernet of mixed operations beside those of one network of its size: 14 edges with 5 operations of
+weight, where a derived cell has 8 edges with one, half of which have no weight."""
+
+
 class DartsSearch(Searching):
     """Parameters of `methods.nas.darts.search:search`, and of its twin by NNI."""
 
     order: Order = "first"
     alphas: Alphas
+
+    def effort(self, given: Given) -> Effort:
+        """A weight step and an architecture step on each half of the images; a cell of the supernet holds every
+        operation, and the second order costs 2.8 times the first (docs/nas.md)."""
+        times = SUPERNET_CELLS * (2.8 if self.order == "second" else 1.0)
+        return Effort((self.task.training()._replace(times=times),))
 
 
 class Costs(Config):
@@ -66,6 +77,10 @@ class CostTable(Params):
     batch_size: int = Field(default=128, gt=0)
     seconds: float = Field(default=0.5, gt=0)
 
+    def effort(self, given: Given) -> Effort:
+        """Every operation at its own place, and as long again to begin with each."""
+        return Effort(seconds=2 * self.seconds * sum(map(len, self.space.edges)))
+
 
 class ProxylessSearch(Searching):
     """Parameters of `methods.nas.proxyless.search:search`.
@@ -85,6 +100,14 @@ class ProxylessSearch(Searching):
     weights_only_lr: float = Field(default=0.05, gt=0)
     costs: Costs | None = None
 
+    def effort(self, given: Given) -> Effort:
+        """The epochs, the epochs of weights alone, and two paths (in mode full all) at every architecture step."""
+        weights = self.task.training()
+        paths = {"two": 2.0, "full": float(len(self.space.edges[0])), "reinforce": self.samples / 3}[self.mode]
+        warm = weights._replace(images=weights.images * self.weights_only_epochs / self.task.recipe.epochs)
+        steps = weights._replace(images=weights.images / self.every, times=paths)
+        return Effort((weights, warm, steps))
+
 
 class ZeroCostSearch(Searching):
     """Parameters of `methods.nas.training_free.search:score`: the number of architectures, and of naswot's images."""
@@ -93,6 +116,11 @@ class ZeroCostSearch(Searching):
     candidates: int = Field(default=1000, gt=0)
     images: int = Field(default=128, gt=1)
     proxies: tuple[Literal["synflow", "naswot"], ...] = ("synflow", "naswot")
+
+    def effort(self, given: Given) -> Effort:
+        """Every candidate built, and looked at by every proxy."""
+        shown = self.task.shown(self.candidates * self.images * len(self.proxies))
+        return Effort((shown._replace(batch=self.images),), seconds=0.1 * self.candidates)
 
 
 class RandomSearch(Searching):
@@ -104,6 +132,11 @@ class RandomSearch(Searching):
     space: Space
     candidates: int = Field(default=8, gt=0)
     held_out: float = Field(default=0.1, gt=0, lt=1)
+
+    def effort(self, given: Given) -> Effort:
+        """The epochs of every candidate."""
+        training = self.task.training()
+        return Effort((training._replace(images=training.images * self.candidates),))
 
 
 class Retraining(Params):
@@ -117,3 +150,7 @@ class Retraining(Params):
     architecture: Mapping[str, Any] | None = None
     auxiliary_weight: float = 0.0
     drop_path: float = 0.0
+
+    def effort(self, given: Given) -> Effort:
+        """The epochs of the recipe."""
+        return Effort((self.task.training(),))

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from benchmark.plan.task import Config, Params, Task
+from benchmark.plan.task import Config, Effort, Given, Params, Task
 from methods.way import Continued
 
 Backend = Literal["native", "nni"]
@@ -53,6 +53,11 @@ class Masking(Continued):
     version: int = 2  # balanced pieces; this stage no longer imports NNI or trains the extra epoch
     choice: Choice
 
+    def effort(self, given: Given) -> Effort:
+        """The training steps that the criterion looks at, and sorting."""
+        looked_at = self.task.shown(self.choice.scoring.batches * self.task.recipe.batch_size, trains=True)
+        return Effort((looked_at,), seconds=2)
+
 
 class ExtraTraining(Continued):
     """Parameters of `methods.pruning.stages:extra_epochs`. The recipe of `task` is that of the extra epochs.
@@ -70,3 +75,7 @@ class Shrinking(Params):
     version: int = 2  # this stage no longer imports NNI
     task: Task
     backend: Backend = "native"
+
+    def effort(self, given: Given) -> Effort:
+        """Copying tensors."""
+        return Effort(seconds=2)
