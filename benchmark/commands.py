@@ -5,22 +5,14 @@ They raise UserError for what a user can mend.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from benchmark.common import folders_of, here_of, lives_of, parse_all, say, show_tables, store_of
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-    from benchmark.energy import Device
-    from benchmark.plan.asked import Asked
-    from benchmark.plan.config import Experiment
-    from benchmark.plan.deployment import Here
-    from benchmark.plan.life import Life
-    from benchmark.records.store import Store
 
 
 def run(words: list[str]) -> int:
@@ -38,28 +30,23 @@ def run(words: list[str]) -> int:
             check_words(words)  # which says what was probably meant
         return _hydra(words)
     from benchmark.plan.config import compose
+    from benchmark.studying import work_blocks
 
     if not flags:
-        return _work([[compose(words)]], again)
+        return work_blocks([[compose(words)]], again)
     from benchmark.plan.study import sweep
 
-    return _work([[compose(job) for job in sweep([word for word in words if word not in flags])]], again)
+    return work_blocks([[compose(job) for job in sweep([word for word in words if word not in flags])]], again)
 
 
 def study(words: list[str]) -> int:
-    """Every experiment of a study's file; the blocks of the file are measured one after the other."""
-    from benchmark.plan.config import ConfigError, check_words, compose
-    from benchmark.plan.study import expand
+    """Every experiment of a study's file, planned as a whole; the blocks of the file are measured one after the other.
 
-    again, words = _take(AGAIN, words)
-    chosen = [word for word in words if word.startswith("experiment=")]
-    if len(chosen) != 1:
-        raise ConfigError("a study needs exactly one experiment=NAME (a file of configs/experiment)")
-    rest = [word for word in words if word not in chosen]
-    check_words(rest)
-    blocks = expand(chosen[0].partition("=")[2], rest)
-    _say(f"study {chosen[0].partition('=')[2]}: {sum(map(len, blocks))} experiment(s)")
-    return _work([[compose(job) for job in block] for block in blocks], again)
+    With --dry-run only the plan, and what it will take.
+    """
+    from benchmark.studying import study as work_study
+
+    return work_study(words)
 
 
 def plan(words: list[str]) -> int:
@@ -69,14 +56,14 @@ def plan(words: list[str]) -> int:
     from benchmark.run.forecast import table
     from benchmark.run.schedule import refusals
 
-    parsed, device = _parse([compose([word for word in words if word != "--check"])])
-    store = _store(parsed[0])
-    lives = _lives(parsed[0], device, store)
-    why = undeployable(lives[0], _here(device))
+    parsed, device = parse_all([compose([word for word in words if word != "--check"])])
+    store = store_of(parsed[0])
+    lives = lives_of(parsed[0], device, store)
+    why = undeployable(lives[0], here_of(device))
     if why:
         raise ConfigError(why)
     if "--check" in words:
-        for why in refusals(lives[:1], _here(device), device.torch_name).values():
+        for why in refusals(lives[:1], here_of(device), device.torch_name).values():
             raise ConfigError(why)
     for line in table(store, lives):
         print(line)
@@ -85,14 +72,14 @@ def plan(words: list[str]) -> int:
 
 def report(words: list[str]) -> int:
     """Both tables, from runs and records alone."""
-    return _tables(*_folders(words))
+    return show_tables(*folders_of(words))
 
 
 def check(words: list[str]) -> int:
     """A verdict on every record; 1 where there is a fault."""
     from benchmark.report.checks import check as judge
 
-    store, _ = _folders(words)
+    store, _ = folders_of(words)
     findings = judge(store)
     for finding in findings:
         print(f"{'FAULT' if finding.fault else 'warning'}: {finding.where}: {finding.what}")
@@ -109,7 +96,7 @@ def free(words: list[str]) -> int:
     from benchmark.run.free import removable
 
     dry, words = _take("--dry-run", words)
-    store, _ = _folders(words)
+    store, _ = folders_of(words)
     paths = removable(store)
     size = sum(path.stat().st_size for path in paths)
     for path in paths:
@@ -134,8 +121,8 @@ def device(words: list[str]) -> int:
     if "--probe" in words:
         from benchmark.run.boards import lines, probe_board
 
-        (experiment,), _ = _parse([config], quiet=True)
-        print(*lines(probe_board(found, _store(experiment), _say)), sep="\n")
+        (experiment,), _ = parse_all([config], quiet=True)
+        print(*lines(probe_board(found, store_of(experiment), say)), sep="\n")
     return 0
 
 
@@ -160,10 +147,6 @@ def choices() -> int:
 # --- what they share -------------------------------------------------------------------------------------------------
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _hydra(words: list[str]) -> int:
     """Hand the flags to Hydra: --cfg job and the rest of its own."""
     import hydra
@@ -171,6 +154,7 @@ def _hydra(words: list[str]) -> int:
     from benchmark.plan.config import CONFIGS, check_words
     from benchmark.plan.folders import search_path
     from benchmark.plan.words import as_hydra
+    from benchmark.studying import work_blocks
 
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
     check_words(overrides)
@@ -181,7 +165,7 @@ def _hydra(words: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(configs.append)()
     except ValueError as error:  # its own words about its own flags
         raise UserError(str(error)) from error
-    return _work([configs]) if configs else 0
+    return work_blocks([configs]) if configs else 0
 
 
 AGAIN = "--measure-again"
@@ -192,111 +176,3 @@ HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--package", "-p", "--resolve", "-
 def _take(flag: str, words: list[str]) -> tuple[bool, list[str]]:
     """Whether a flag was given, and the words without it."""
     return flag in words, [word for word in words if word != flag]
-
-
-def _work(blocks: Sequence[Sequence[DictConfig]], again: bool = False) -> int:
-    """Run blocks of experiments to their rows, then report on them. One that is refused or fails stops no other."""
-    from benchmark.plan.config import one_place
-    from benchmark.run.schedule import refusals
-    from benchmark.run.schedule import work as work_all
-    from benchmark.run.state import recorded
-    from benchmark.run.workbench import Site
-    from benchmark.run.worker import StageError, Worker
-
-    experiments, device = _parse([config for block in blocks for config in block])
-    first = one_place(experiments)
-    store = _store(first)
-    store.check_writable()
-    lives = [_lives(experiment, device, store) for experiment in experiments]
-    failures: list[str] = []
-    if again or not all(recorded(life, store) for own in lives for life in own):
-        # the method's check imports torch: what is recorded already must not wait for it
-        refused = refusals([own[0] for own in lives], _here(device), device.torch_name)
-        failures += refused.values()
-        lives = [[] if number in refused else own for number, own in enumerate(lives)]
-        _ensure_data(first, lives)
-    meter = device.source or "NO METER: every energy will be unknown"
-    _say(f"device: {device.name} ({device.machine}), energy from {meter}")
-    flat = iter(lives)
-    planned = [[life for _ in block for life in next(flat)] for block in blocks]
-    try:
-        site = Site(device, store, first.paths.data, first.hardware.cpu_tdp_w)
-        work_all(Worker(site, _say), planned, measure_again=again)
-    except StageError as error:  # the others are done: their rows are worth seeing
-        failures.append(str(error))
-    status = _tables(store, first.asked) if any(planned) else 1
-    if failures:
-        raise UserError("; ".join(dict.fromkeys(failures)))
-    return status
-
-
-def _ensure_data(first: Experiment, lives: Sequence[Sequence[Life]]) -> None:
-    """Download what is missing. Raises DataError."""
-    from benchmark.vision.download import ensure
-
-    for name in sorted({name for own in lives for name in (own[0].data_sets() if own else ())}):
-        ensure(name, first.paths.data, _say)
-
-
-def _parse(configs: Sequence[DictConfig], quiet: bool = False) -> tuple[list[Experiment], Device]:
-    """Typed experiments for the device that the first of them asks for; notes on what was adapted are said once."""
-    from benchmark.energy import find_device
-    from benchmark.plan.config import parse
-
-    device = find_device(str(configs[0].hardware.device))
-    here = _here(device)
-    parsed = [parse(config, here) for config in configs]
-    for note in dict.fromkeys(note for _, notes in parsed for note in notes):
-        if not quiet:
-            _say(f"note: {note}")
-    return [experiment for experiment, _ in parsed], device
-
-
-def _here(device: Device) -> Here:
-    from benchmark.deploy.engines import kinds
-    from benchmark.plan.deployment import Here
-
-    return Here(device_kind=device.kind, machine=device.machine, engines=kinds())
-
-
-def _store(experiment: Experiment) -> Store:
-    from benchmark.records.store import Store
-
-    return Store(experiment.paths.results, experiment.paths.artifacts)
-
-
-def _lives(experiment: Experiment, device: Device, store: Store) -> list[Life]:
-    from benchmark.plan.life import lives, place_of
-
-    elsewhere = store.runs() if experiment.hardware.infer else []
-    return lives(experiment, place_of(experiment, _here(device), elsewhere))
-
-
-def _folders(words: Sequence[str]) -> tuple[Store, Asked]:
-    """The store that the words name, and what its report is asked for. Plans nothing, and imports no method."""
-    from benchmark.plan.config import compose, report_of
-    from benchmark.records.store import Store
-
-    paths, asked = report_of(compose(words))
-    if not os.path.isdir(paths.results) or not os.access(paths.results, os.R_OK | os.X_OK):
-        why = "may not be read" if os.path.isdir(paths.results) else "does not exist"
-        raise UserError(f"the results folder {paths.results} {why}: name another with paths.results=DIR (or run first)")
-    return Store(paths.results, paths.artifacts), asked
-
-
-def _tables(store: Store, asked: Asked) -> int:
-    """Write both tables of a results folder and print the summary."""
-    from rich.console import Console
-
-    from benchmark.report.tables import show, write
-
-    tables = write(store, asked)
-    for line in (*tables.unwritten, *(f"left out: {line}" for line in tables.left_out)):
-        _say(line)
-    if not tables.summary:
-        raise UserError(f"there are no runs under {store.results}: python -m benchmark run ... first")
-    # piped output has no width of its own: rows stay whole
-    show(tables.summary, Console(width=None if sys.stdout.isatty() else 160))
-    if tables.paths:
-        _say("written: " + ", ".join(map(str, tables.paths)))
-    return 0

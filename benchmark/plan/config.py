@@ -6,10 +6,9 @@ import copy
 import difflib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from benchmark.plan.asked import Asked
 from benchmark.plan.deployment import Here, Inference, choose_engine
@@ -22,6 +21,8 @@ from benchmark.plan.folders import search_path
 from benchmark.plan.grammar import unreadable
 from benchmark.plan.stage import Phase, Plan
 from benchmark.plan.task import MOST_SEED, Calibrating, Config, Data, Task
+from benchmark.plan.where import Hardware as Hardware
+from benchmark.plan.where import Paths as Paths
 from benchmark.plan.words import AS_HYDRA, ROLES, as_hydra
 from benchmark.plan.words import check_words as check_words
 
@@ -48,35 +49,6 @@ class Method(Protocol):
     def plan(self, task: Task) -> Plan: ...
     def check(self, task: Task) -> None: ...
     def identity(self) -> dict[str, Any]: ...
-
-
-class Hardware(Config):
-    """Where to run (`device`) and whose records count for training and inference (`None`: this machine's)."""
-
-    device: str = "auto"
-    train: str | None = None
-    infer: str | None = None
-    cpu_tdp_w: float | None = Field(default=None, gt=0, le=100_000)
-
-
-class Paths(Config):
-    """Where data lie, networks go and records stay. A leading `~` is the user's home."""
-
-    data: Path
-    artifacts: Path
-    results: Path
-
-    @field_validator("data", "artifacts", "results", mode="before")
-    @classmethod
-    def _a_folder(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if not value.strip() or "\0" in value:
-            raise ValueError("name a folder: an empty one would be the present folder (say . for that)")
-        try:
-            return Path(value).expanduser()
-        except RuntimeError as error:
-            raise ValueError(f"{value} cannot be found ({error}): write the folder in full") from error
 
 
 class Experiment(Config):
@@ -170,12 +142,11 @@ def parse(config: DictConfig | dict[str, Any], here: Here) -> tuple[Experiment, 
 
     Raises ConfigError on a wrong type, an out-of-range value, an unknown name or an impossible combination.
     """
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        plain = config if isinstance(config, dict) else OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        words = copy.deepcopy(cast(dict[str, Any], plain))
+        plain = config if isinstance(config, dict) else _whole(config)
+        words = copy.deepcopy(plain)
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from error
     _check_blocks(words)
@@ -190,6 +161,12 @@ def parse(config: DictConfig | dict[str, Any], here: Here) -> tuple[Experiment, 
     parsed = experiment(values)
     _check_engine(parsed, here)
     return parsed, notes
+
+
+def _whole(config: DictConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
 
 
 def _check_blocks(words: Mapping[str, Any]) -> None:
@@ -275,8 +252,7 @@ def _adapt(words: dict[str, Any], here: Here) -> list[str]:
     """Resolve what depends on the device and on the scale, in place; returns a line for every change a user should
     know of."""
     notes = []
-    if words.pop("executor") != "local":
-        raise ConfigError("executor: only 'local' exists")
+    words["hardware"]["executor"] = words.pop("executor")
     trained_here = words["hardware"].get("train") is None
     if here.device_kind == "cpu" and trained_here and words["train_precision"] in ("tf32", "bf16", "fp16"):
         notes.append(f"train_precision is fp32: {words['train_precision']} needs a GPU")

@@ -3,8 +3,8 @@ seconds for a study of 216."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from benchmark.plan.config import ConfigError, compose
 from benchmark.plan.folders import groups
@@ -67,7 +67,7 @@ class _Composer:
 
     def _merged(self, choices: Sequence[str]) -> Plain | None:
         """The default composition with what the choices change; None where two change the same block."""
-        merged, touched = dict(self._base), set()
+        merged, touched = dict(self._base), set[str]()
         for together in _bundles(choices):
             changed = self._changes(together)
             if touched & set(changed):
@@ -147,12 +147,12 @@ PLAIN_GROUPS = ("model", "recipe", "data")
 """Groups whose files hold the values of one block. Hydra reads the others."""
 
 
-def _plain(choices: Sequence[str]) -> Mapping[str, Any] | Any:
+def _plain(choices: Sequence[str]) -> Plain:
     from omegaconf import OmegaConf
 
     from benchmark.plan.config import _compose
 
     try:
-        return OmegaConf.to_container(_compose(choices))
+        return cast(Plain, OmegaConf.to_container(_compose(choices)))
     except Exception as error:
         raise ConfigError(f"{' '.join(choices)}: {str(error).splitlines()[0]}") from error

@@ -17,8 +17,8 @@ VALUES = ("experiment", "only", "max_wh", "max_hours")
 class Request(Config):
     """What is asked of a study.
 
-    `only` holds patterns that overrides must fit. No stage begins once `max_wh` are spent or `max_hours` have passed, or
-    where it is expected to go beyond.
+    `only` holds patterns that overrides must fit. No stage begins once `max_wh` are spent or `max_hours` have passed,
+    nor one that is expected to go beyond.
     """
 
     experiment: str

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +16,7 @@ from pydantic import Field, ValidationError
 from benchmark.plan.stage import EngineFile, Network, Output
 from benchmark.plan.task import Config
 from benchmark.records.files import StoreError, plain, read_words, replace
+from benchmark.records.lease import Leases
 
 
 class Stored(NamedTuple):
@@ -58,11 +57,12 @@ class Header(Config):
 
 
 class Artifacts:
-    """The disposable folder of a study: a file for each output, checkpoints, locks. Several results folders may share
+    """The disposable folder of a study: a file for each output, checkpoints, leases. Several results folders may share
     it: a file is named by its stage's key and its own SHA-256, so that two copies of one stage never meet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._leases = Leases(folder / "leases")
 
     def path(self, key: str, sha256: str) -> Path:
         """The file of one copy of a stage's output."""
@@ -118,34 +118,9 @@ class Artifacts:
         """Where an unfinished stage keeps its state on one board: joules of two boards must not meet in one record."""
         return self.folder / f"{key}.{hashlib.sha256(board.encode()).hexdigest()[:8]}.checkpoint"
 
-    @contextlib.contextmanager
-    def working_on(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold a stage for this process; `waiting` is called once where another process has it. The lock dies with
-        its holder."""
-        handle = self._lock(key, waiting)
-        try:
-            yield
-        finally:
-            os.close(handle)
-
-    def _lock(self, key: str, waiting: Callable[[], None]) -> int:
-        """The handle of the lock that lies at its place now: one that somebody deleted meanwhile locks nobody out."""
-        path, told = self.folder / f"{key}.lock", False
-        while True:
-            try:
-                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-            except OSError as error:
-                raise StoreError(f"cannot lock {path}: {error.strerror or error}") from error
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not told:
-                    waiting()
-                told = True
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
-                return handle
-            os.close(handle)
+    def working_on(self, key: str, busy: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
+        """Hold a stage for this process. While another has it, `busy` is called with who that is (see `Leases`)."""
+        return self._leases.holding(key, busy)
 
     def register(self, results: Path) -> None:
         """Note that a results folder keeps its outputs here, so that `free` on behalf of another leaves them alone."""
@@ -161,23 +136,11 @@ class Artifacts:
     def unneeded(self, needed: Collection[str]) -> list[Path]:
         """Every output and checkpoint of a stage that is not among `needed`, but those that a process holds.
 
-        Files that are named otherwise are somebody else's. Locks stay: one that is deleted while somebody waits for it
-        lets nobody in, but costs a turn.
+        Files that are named otherwise are somebody else's.
         """
         found = [(path, _OURS.fullmatch(path.name)) for path in sorted(self.folder.glob("*.*"))]
         ours = [(path, match["key"]) for path, match in found if match]
-        return [path for path, key in ours if key not in needed and not self._held(key)]
-
-    def _held(self, key: str) -> bool:
-        path = self.folder / f"{key}.lock"
-        if not path.is_file():
-            return False
-        with path.open("r") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return [path for path, key in ours if key not in needed and not self._leases.taken(key)]
 
 
 _OURS = re.compile(r"(?P<key>[0-9a-f]{20})(-[0-9a-f]{12}\.safetensors|\.[0-9a-f]{8}\.checkpoint)")

@@ -20,8 +20,8 @@ class Machine(NamedTuple):
     """How fast a machine computes, and at what power: the assumptions of the model.
 
     A step takes the longer of its arithmetic and its kernels, which cost `kernel_s` each: `training` of them for a
-    module that is trained, `answering` for one that only answers. Power is `waiting_w` where kernels are waited for, and
-    `busy_w` where arithmetic takes all of the time.
+    module that is trained, `answering` for one that only answers. Power is `waiting_w` where kernels are waited for,
+    and `busy_w` where arithmetic takes all of the time.
     """
 
     name: str

@@ -33,11 +33,14 @@ class Forecaster:
     else for all."""
 
     def __init__(self, past: Iterable[Record], model: Machine | None = None) -> None:
-        self._model = model
+        self.model = model
+        self.recorded: set[tuple[str, str]] = set()
         self._past: dict[tuple[str, str, str], list[Record]] = {}
         self._seen: dict[str, list[tuple[float, float, float, float]]] = {}
         for record in past:
             self._past.setdefault((record.fn, record.machine, _digest(record.params)), []).append(record)
+            if not record.repeat and record.group is None:
+                self.recorded.add((record.machine, record.key))
 
     def of(self, stage: Stage, machine: str) -> Forecast:
         """What a stage may cost on a machine."""
@@ -51,9 +54,9 @@ class Forecaster:
                 sum(record.artifact_bytes for record in like) / count,
                 "records",
             )
-        if self._model is None:
+        if self.model is None:
             return NOTHING
-        cost = modelled(stage, self._model)
+        cost = modelled(stage, self.model)
         if math.isnan(cost.seconds):
             return NOTHING
         slower, hungrier = self._corrections(stage.fn)
@@ -61,7 +64,7 @@ class Forecaster:
 
     def learn(self, stage: Stage, joules: float, seconds: float) -> None:
         """Compare what a stage took with what the model said of it."""
-        cost = modelled(stage, self._model) if self._model else None
+        cost = modelled(stage, self.model) if self.model else None
         if cost and seconds > 0 and cost.seconds > 0:
             self._seen.setdefault(stage.fn, []).append((joules, seconds, *cost))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 import re
 import signal
@@ -11,10 +12,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from benchmark.energy import DeviceError
 from benchmark.energy.meters.neighbours import arriving
+from benchmark.plan.stage import Output
 
 if TYPE_CHECKING:
     from benchmark.energy import Device
@@ -209,3 +211,9 @@ def forget() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def resolve(fn: str) -> Callable[..., Output]:
+    """The stage function named `module:function`."""
+    module, _, name = fn.partition(":")
+    return cast(Callable[..., Output], getattr(importlib.import_module(module), name))

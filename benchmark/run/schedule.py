@@ -1,102 +1,115 @@
-"""Which stage runs when: lives one after another on one worker. Another executor is another module like this one."""
+"""One worker does what an agenda holds, job after job. Another executor is another module like this one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+import math
+import time
+from collections.abc import Callable, Sequence
 
 from benchmark.energy import DeviceError
 from benchmark.errors import UserError
 from benchmark.plan.deployment import EngineError, Here
 from benchmark.plan.life import Life, undeployable
-from benchmark.plan.stage import Phase
 from benchmark.records.files import StoreError, Unreadable
 from benchmark.records.provenance import now
+from benchmark.records.store import Store
+from benchmark.run.agenda import BUSY_S, Agenda, Job, StageJob, lives_of
 from benchmark.run.process import forget, terminable
-from benchmark.run.state import measurement, redone
-from benchmark.run.worker import Pending, StageError, Worker
+from benchmark.run.state import redone
+from benchmark.run.whole import Whole
+from benchmark.run.worker import StageBusy, StageError, Worker
 
-GROUP = 8
-"""Engines whose measurements take turns. More would hold more of them on the device, and lose more when interrupted."""
+MANY = 24
+"""Above so many stages, those that are recorded are counted, and not listed."""
 
 
-def work(worker: Worker, blocks: Sequence[Sequence[Life]], measure_again: bool = False) -> None:
+def work(
+    worker: Worker, blocks: Sequence[Sequence[Life]], measure_again: bool = False, whole: Whole | None = None
+) -> str:
     """Bring every life to its rows: train, compress, deploy; inferences are measured as soon as eight shapes wait, and
-    at the end of each block.
+    at the end of each block. `whole` watches a study's progress and its budget; returns why that ended it early, if so.
 
     A life that fails or is refused ends alone: the others go on. Raises StageError at the end, with every failure;
     StoreError or DeviceError at once, for without a place to keep results or a device there is no going on. Everything
-    measured until then is kept.
+    measured until then is kept. Other processes may work on the same folders: each stage is run by one of them.
     """
-    failures: list[str] = []
+    agenda, stopped = Agenda(worker.site.store, blocks, measure_again), ""
     try:
         with worker, terminable():
-            _announce(worker, blocks)
-            for block in blocks:
-                _work_block(worker, block, failures, measure_again)
+            announce(worker.site.store, worker.say, blocks)
+            _skip_recorded(worker, agenda, whole)
+            while not agenda.finished:
+                job = agenda.take()
+                if job is None:
+                    time.sleep(BUSY_S / 2)
+                    continue
+                why = whole.over(job) if whole else ""
+                if why:
+                    agenda.again(job)
+                    agenda.stop()
+                    stopped = stopped or why
+                    continue
+                _do(worker, agenda, job, whole)
     except (StoreError, DeviceError) as error:
-        if failures:
-            raise type(error)("; ".join([str(error), *failures])) from error
+        if agenda.failures:
+            raise type(error)("; ".join([str(error), *agenda.failures])) from error
         raise
-    if failures:
-        raise StageError("; ".join(dict.fromkeys(failures)))
+    if agenda.failures:
+        raise StageError("; ".join(dict.fromkeys(agenda.failures)), agenda.failures)
+    return stopped and f"{stopped}; {len(agenda.left)} experiment(s) are left for the next run"
 
 
-def _work_block(worker: Worker, block: Sequence[Life], failures: list[str], measure_again: bool) -> None:
-    pending: dict[str, Pending] = {}
-    for life in block:
-        failure = _advance(worker, life, pending, measure_again)
-        failures += [failure] if failure else []
-        if len(pending) >= GROUP:
-            failures += _measure(worker, pending)
-    while pending:
-        failures += _measure(worker, pending)
-
-
-def _announce(worker: Worker, blocks: Sequence[Sequence[Life]]) -> None:
+def announce(store: Store, say: Callable[[str], None], blocks: Sequence[Sequence[Life]]) -> None:
     """Remember what was asked for, and say what will run again."""
-    before = worker.site.store.runs()
-    for life in (life for block in blocks for life in block):
-        for line in redone(life, worker.site.store, before):
-            worker.say(f"note: {line}")
-        worker.site.store.add_run(life.run_file(now()))
+    before = store.runs()
+    for life in lives_of(blocks):
+        for line in redone(life, store, before):
+            say(f"note: {line}")
+        store.add_run(life.run_file(now()))
 
 
-def _advance(worker: Worker, life: Life, pending: dict[str, Pending], again: bool) -> str:
-    """Run the stages of a life, and note the measurement that it then needs. Returns why that failed, or ''."""
+def _skip_recorded(worker: Worker, agenda: Agenda, whole: Whole | None) -> None:
+    """Tell the agenda what is there already."""
+    jobs, found = agenda.keys(), set()
+    for job in jobs.values():
+        try:
+            record = worker.recorded(job.life, job.phase, job.stage)
+        except Unreadable:
+            continue  # said when its turn comes
+        if record is not None:
+            found.add(job.key)
+            agenda.done(job)
+            if len(jobs) <= MANY:
+                worker.say(f"{job.phase:<8} {job.stage.name} {job.key}: recorded")
+    if found and len(jobs) > MANY:
+        worker.say(f"{len(found)} of {len(jobs)} stages are recorded")
+    if whole:
+        whole.begin(agenda, found)
+
+
+def _do(worker: Worker, agenda: Agenda, job: Job, whole: Whole | None) -> None:
+    if whole:
+        whole.next(agenda.failures)
     try:
-        for phase, stage in life.steps():
-            worker.ensure(life, phase, stage)
+        if isinstance(job, StageJob):
+            record, joules = worker.ensure(job.life, job.phase, job.stage, wait=False), math.nan
+        else:
+            record, joules = None, worker.measure(job.group, again=agenda.again_measured)
+    except StageBusy as busy:
+        agenda.busy(job, busy.keys)
+        worker.waits_for(str(busy))
+        return
     except (StageError, Unreadable) as error:
         failure = str(error)  # the words alone: the error itself would hold the stage's tensors
     else:
         failure = ""
     if failure:
+        agenda.failed(job, failure)
         forget()
-        return failure
-    inference = measurement(life, worker.site.store)
-    if inference is None:
-        raise StoreError(
-            f"the record of engine {life.key(life.build)} vanished during the run: was it removed? Run again"
-        )
-    key = life.key(inference)
-    if again or not worker.site.store.measurements(life.place.infer_machine, key):
-        pending.setdefault(key, Pending(life, inference))
-    else:
-        worker.say(f"{Phase.INFER:<8} {inference.name} {key}: recorded")
-    return ""
-
-
-def _measure(worker: Worker, pending: dict[str, Pending]) -> list[str]:
-    """Measure the first group of those that wait, and take it out. Returns why that failed, if it did."""
-    group = dict(islice(pending.items(), GROUP))
-    for key in group:
-        del pending[key]
-    try:
-        worker.measure(group)
-    except StageError as error:
-        return [str(error)]
-    return []
+        return
+    agenda.done(job)
+    if whole:
+        whole.end(job, record, joules)
 
 
 def _words(error: Exception) -> str:

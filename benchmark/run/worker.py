@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
-from benchmark.energy import DeviceBusy, DeviceError, DeviceLock, EnergyTracer, Options, Reading
+from benchmark.energy import DeviceError, EnergyTracer, Options, Reading
 from benchmark.energy.judge.reading import is_estimate
 from benchmark.errors import UserError
 from benchmark.plan.deployment import Measurement, asked
@@ -21,24 +20,29 @@ from benchmark.records.files import StoreError, plain
 from benchmark.records.provenance import now, outside, provenance, why_unknown
 from benchmark.records.record import Record
 from benchmark.run.account import Account
-from benchmark.run.process import costly_settings, ready, words
+from benchmark.run.agenda import Pending
+from benchmark.run.process import costly_settings, ready, resolve, words
 from benchmark.run.progress import Progress
+from benchmark.run.turn import Turn
 from benchmark.run.workbench import MEASURING, Site, Under, Workbench
 from benchmark.vision.builders import trust
-
-DAY_S = 86_400.0
 
 
 class StageError(UserError):
     """A stage failed or may not run here; the message names it and its cause. What was spent on it is kept in its
-    account."""
+    account. `failures` are the words of all, where it stands for several."""
+
+    def __init__(self, words: str, failures: Sequence[str] = ()) -> None:
+        super().__init__(words)
+        self.failures = list(failures)
 
 
-class Pending(NamedTuple):
-    """An inference measurement to be taken: of the engine of `life`, as `stage`."""
+class StageBusy(UserError):
+    """Another process runs the stage, or some measurements of a group (`keys`); the message names it."""
 
-    life: Life
-    stage: Stage
+    def __init__(self, words: str, keys: Sequence[str] = ()) -> None:
+        super().__init__(words)
+        self.keys = list(keys)
 
 
 class Given(NamedTuple):
@@ -58,16 +62,15 @@ class Worker:
     site: Site
     say: Callable[[str], None]
     _tracer: EnergyTracer | None = field(default=None, init=False)
-    _lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
-    _has_meter: bool = field(default=False, init=False)
+    _turn: Turn = field(init=False)
+    _waited: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self._turn = Turn(self.site.device, self.say)
 
     def __enter__(self) -> Worker:
         self.site.store.check_writable()
-        if not self._meter_is_shared():
-            lock = DeviceLock(self.site.device)
-            with contextlib.suppress(DeviceBusy):
-                lock.acquire()  # a lock that cannot be taken at all is told now, and not after a day of training
-                lock.release()
+        self._turn.prove()  # now, and not after a day of training
         self._provenance = provenance()  # now: the code on disk may change while a long study runs
         if self._provenance["commit"] == "unknown":
             why = why_unknown()
@@ -80,25 +83,43 @@ class Worker:
         if self._tracer is not None:
             self._tracer.close()
             self._tracer = None
-        self._lock.close()
-        self._has_meter = False
+        self._turn.end()
 
     # --- stages ----------------------------------------------------------------------------------------------------
 
-    def ensure(self, life: Life, phase: Phase, stage: Stage) -> None:
-        """Run a stage unless its record is there. Raises StageError, or StoreError where nothing can be kept."""
+    def ensure(self, life: Life, phase: Phase, stage: Stage, wait: bool = True) -> Record:
+        """The record of a stage, which runs if it has none. Raises StageError, or StoreError where nothing can be kept;
+        without `wait` StageBusy where another process runs it."""
         key, machine = life.key(stage), life.machine(phase)
+        record = self.recorded(life, phase, stage)
+        if record is not None:
+            self.say(f"{phase:<8} {stage.name} {key}: recorded")
+            return record
+        self._may_work(life, stage)
+        self._turn.take()
+        _trust(life)
+        with self._held(stage, key, wait):
+            record = self.site.store.record(machine, key)
+            if record is not None:  # another process finished it meanwhile
+                return record
+            self._work(life, stage)
         record = self.site.store.record(machine, key)
+        if record is None:
+            raise StoreError(f"the record of {stage.name} {key} vanished during the run: was it removed? Run again")
+        return record
+
+    def recorded(self, life: Life, phase: Phase, stage: Stage) -> Record | None:
+        """The record of a stage, if it is there; what a killed process left beside it is removed."""
+        record = self.site.store.record(life.machine(phase), life.key(stage))
         if record is not None:
             self._clean(stage, record)
-            self.say(f"{phase:<8} {stage.name} {key}: recorded")
-            return
-        self._may_work(life, stage)
-        self._take_meter()
-        _trust(life)
-        with self._held(stage, key):
-            if self.site.store.record(machine, key) is None:  # another process may have finished it meanwhile
-                self._work(life, stage)
+        return record
+
+    def waits_for(self, whom: str) -> None:
+        """Say for whom this process waits, once."""
+        if whom not in self._waited:
+            self._waited.add(whom)
+            self.say(f"{whom}: going on with other stages, or waiting for it")
 
     def _clean(self, stage: Stage, record: Record) -> None:
         """Remove what a process left that was killed between this record and its own clean-up."""
@@ -136,10 +157,18 @@ class Worker:
                 "run it there, and copy its results/ and artifacts/ here"
             )
 
-    def _held(self, stage: Stage, key: str) -> contextlib.AbstractContextManager[None]:
-        return self.site.store.outputs.working_on(
-            key, lambda: self.say(f"another process runs {stage.name} {key}: waiting for it")
-        )
+    def _held(self, stage: Stage, key: str, wait: bool = True) -> contextlib.AbstractContextManager[None]:
+        """Hold a stage. While another process has it: wait, told once, or raise StageBusy."""
+        told: list[str] = []
+
+        def busy(who: str) -> None:
+            if not wait:
+                raise StageBusy(f"{who} runs {stage.name} {key}")
+            if not told:
+                told.append(who)
+                self.say(f"{who} runs {stage.name} {key}: waiting for it")
+
+        return self.site.store.outputs.working_on(key, busy)
 
     def _work(self, life: Life, stage: Stage) -> Given:
         """Call the stage's function in its window; keep the artifact first, then the record."""
@@ -147,8 +176,8 @@ class Worker:
         inputs = {name: self.obtain(life, needed) for name, needed in stage.inputs.items()}
         bench, progress = self._bench(f"{phase:<8} {stage.name} {_network_of(life, stage)} {key[:8]}", key)
         try:
-            function = _resolve(stage.fn)
-            with bench.metered():
+            function = resolve(stage.fn)
+            with self._turn.alone(), bench.metered():
                 output = function(bench, stage.params, **{name: given.output for name, given in inputs.items()})
             account = bench.account()
             stored = store.outputs.save(key, output)
@@ -171,15 +200,34 @@ class Worker:
 
     # --- inference -------------------------------------------------------------------------------------------------
 
-    def measure(self, group: Mapping[str, Pending]) -> None:
-        """Measure some engines together, their windows taking turns, a record each by its key.
+    def measure(self, group: Mapping[str, Pending], again: bool = False) -> float:
+        """Measure some engines together, their windows taking turns, a record each by its key; returns the joules spent
+        on it.
 
-        An engine that cannot be had or loaded is left out. What an early end leaves unmeasured is measured by the next
-        run. Raises StageError, with what was left out and why.
+        An engine that cannot be had or loaded is left out. What another process measured meanwhile is not measured
+        `again` unasked. What an early end leaves unmeasured is measured by the next run. Raises StageError, with what
+        was left out and why; StageBusy with the keys that another process measures, once the others are done.
         """
+        self._turn.take()
+        busy: dict[str, str] = {}
+        with contextlib.ExitStack() as held:
+            mine = {}
+            for key, pending in group.items():
+                try:
+                    held.enter_context(self._held(pending.stage, key, wait=False))
+                except StageBusy as error:
+                    busy[key] = str(error)
+                    continue
+                if again or not self.site.store.measurements(pending.life.place.infer_machine, key):
+                    mine[key] = pending
+            joules = self._measure(mine) if mine else 0.0
+        if busy:
+            raise StageBusy("; ".join(dict.fromkeys(busy.values())), list(busy))
+        return joules
+
+    def _measure(self, group: Mapping[str, Pending]) -> float:
         from benchmark.deploy.measure import measure_group  # here: torch
 
-        self._take_meter()
         bench, progress = self._bench(f"{Phase.INFER:<8} {len(group)} network shape(s)", MEASURING)
         name, left_out = f"{now()}/{next(iter(group))[:6]}", {}
         ready_ones: dict[str, _Measured] = {}
@@ -192,7 +240,7 @@ class Worker:
             progress.close("none of them can be measured")
             raise StageError("; ".join(left_out.values()))
         try:
-            with self._alone(), bench.metered():
+            with self._turn.alone(), bench.metered():
                 outputs = measure_group(bench, {key: each.subject for key, each in ready_ones.items()})
         except BaseException as error:
             trouble = bench.close(f"the work raised {words(error)}")
@@ -210,6 +258,7 @@ class Worker:
         progress.close(f"done, {self._wh(bench.spent_joules)} spent on measuring")
         if left_out:
             raise StageError("; ".join(left_out.values()))
+        return bench.spent_joules
 
     def _subject(self, bench: Workbench, pending: Pending) -> _Measured:
         """An engine, loaded and ready to be measured. Raises StageError."""
@@ -263,42 +312,6 @@ class Worker:
         under = Under(self._provenance["commit"], str(versions.get("torch")), device.driver)
         progress = Progress(title, estimated=is_estimate(device.source))
         return Workbench(self.site, key, self._tracer, progress, under), progress
-
-    def _take_meter(self) -> None:
-        """Hold the device's lock until the end of the run, if its meter counts what all processes do (a GPU's, RAPL).
-
-        Two jobs on such a device would each be charged for the other. The lock is taken before any stage's lock: else
-        two processes, each with one of the two locks, could wait for each other.
-        """
-        if self._meter_is_shared() and not self._has_meter:
-            self._lock.enter_context(self._locked())
-            self._has_meter = True
-
-    def _meter_is_shared(self) -> bool:
-        """Whether the device's meter counts what all processes do."""
-        return self.site.device.kind == "cuda" or self.site.device.source.startswith("rapl")
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other process of the suite measures inference on this device meanwhile: even where energy is estimated,
-        two that share the cores take each other's time."""
-        with contextlib.nullcontext() if self._has_meter else self._locked():
-            yield
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the device's lock; a line tells for whom it waits."""
-        lock = DeviceLock(self.site.device)
-        try:
-            lock.acquire()
-        except DeviceBusy as busy:  # its words name the holder; wait, because a study may take a day
-            self.say(f"{busy}: waiting for it")
-            lock = DeviceLock(self.site.device, wait_s=DAY_S)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _probed(self) -> dict[str, dict[str, Any]]:
         """What the newest probe found out about this board, by its UUID."""
@@ -384,9 +397,3 @@ def _trust(life: Life) -> None:
 def _samples(reading: Reading) -> bytes:
     """The raw readings worth keeping beside a record: those of a meter. An estimate has none."""
     return b"" if is_estimate(reading.source) or not reading.raw else reading.samples_csv_gz(thin=True)
-
-
-def _resolve(fn: str) -> Callable[..., Output]:
-    """The stage function named `module:function`."""
-    module, _, name = fn.partition(":")
-    return cast(Callable[..., Output], getattr(importlib.import_module(module), name))

@@ -225,10 +225,10 @@ def test_a_distilled_student_can_be_quantized_where_an_engine_has_int8():
 
 @pytest.mark.slow
 def test_the_study_has_what_exists_and_shares_its_teachers():
-    jobs = [tuple(job) for block in study.expand("distillation", []) for job in block]
+    jobs = [tuple(job) for block in study.expand("distillation") for job in block.jobs]
     assert len(jobs) == len(set(jobs)) == 13 * 13 - 7 + 13
     assert all("teacher_seed=0" in job for job in jobs)
-    newer = [job for block in study.expand("distillation_newer", []) for job in block]
+    newer = [job for block in study.expand("distillation_newer") for job in block.jobs]
     assert len(newer) == 5 * 13
     some = [next(job for job in jobs if {f"method=distillation/{m}", f"pair={p}"} <= set(job)) for m, p in (
         ("kd", "resnet110__resnet20"), ("fsp", "resnet110__resnet32"), ("crd_kd", "resnet110__resnet32"),

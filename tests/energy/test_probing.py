@@ -43,7 +43,7 @@ def test_a_probe_is_written_once(store):
 
 def test_a_worker_hands_the_probe_to_the_tracer(store, tmp_path, monkeypatch):
     device = device_of(FakeGpu(VirtualClock(), constant(200)))
-    monkeypatch.setattr("benchmark.run.worker.DeviceLock", lambda device: _NoLock())
+    monkeypatch.setattr("benchmark.run.turn.DeviceLock", lambda device: _NoLock())
     monkeypatch.setattr("benchmark.run.worker.ready", lambda device: lambda: None)
     said: list[str] = []
     facts = facts_of("2026-01-03", counter_tick_ms=20.0)

@@ -82,7 +82,7 @@ class _NoLock:
 def worked(tmp_path, monkeypatch):
     """A life cycle worked on the CPU beside a steady GPU's meter, as if that had done it."""
     device = device_of(SteadyGpu(VirtualClock(), constant(200)), torch_name="cpu")
-    monkeypatch.setattr("benchmark.run.worker.DeviceLock", lambda device: _NoLock())
+    monkeypatch.setattr("benchmark.run.turn.DeviceLock", lambda device: _NoLock())
     monkeypatch.setattr("benchmark.run.worker.ready", lambda device: lambda: None)
     store = Store(tmp_path / "results", tmp_path / "artifacts")
     # long enough that the marks of a busy machine weigh little against the ticks

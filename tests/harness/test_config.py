@@ -59,7 +59,7 @@ def test_every_study_expands_to_experiments_that_parse():
     files = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")]
     assert files
     for name in files:
-        jobs = [job for block in expand(name, ["seed=3"]) for job in block]
+        jobs = [job for block in expand(name, ["seed=3"]) for job in block.jobs]
         parsed = [_parse(*job) for job in jobs]
         assert len({lives(experiment, HERE)[0].name for experiment in parsed}) == len(jobs)
         assert {experiment.task.seed for experiment in parsed} == {3}
@@ -195,10 +195,10 @@ def test_an_empty_study_is_an_error(tmp_path, monkeypatch):
 def test_words_of_the_command_replace_the_studys(tmp_path, monkeypatch):
     (tmp_path / "two.yaml").write_text("- overrides: [seed=1, scale=small]\n  sweep: {model: [a, b], recipe: [x]}\n")
     monkeypatch.setattr(study, "FOLDER", tmp_path)
-    assert study.expand("two", ["seed=9"]) == [
+    assert [block.jobs for block in study.expand("two", ["seed=9"])] == [
         [["scale=small", "model=a", "recipe=x", "seed=9"], ["scale=small", "model=b", "recipe=x", "seed=9"]],
     ]
-    assert study.expand("two", ["model=c"]) == [[["seed=1", "scale=small", "recipe=x", "model=c"]]]
+    assert study.expand("two", ["model=c"])[0].jobs == [["seed=1", "scale=small", "recipe=x", "model=c"]]
 
 
 def test_values_are_frozen():

@@ -117,7 +117,8 @@ def test_its_name_is_in_sweeps_and_studies(outside):
     )
     assert take_config_dirs(["seed=1", *_flag(outside)]) == ["seed=1"]
     assert study.sweep(["method=glob(*your*)"]) == [["method=your_method"]]
-    assert study.expand("mine", []) == [[["scale=smoke", f"method={name}"] for name in ("baseline", "your_method")]]
+    (block,) = study.expand("mine")
+    assert block.jobs == [["scale=smoke", f"method={name}"] for name in ("baseline", "your_method")]
     with pytest.raises(ConfigError, match=r"unknown experiment 'min'; did you mean .*mine"):
         study.expand("min", [])
     assert config.compose(["method=your_method"]).method.lr == 0.02

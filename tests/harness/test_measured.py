@@ -199,7 +199,7 @@ def test_the_board_is_taken_before_any_stage_and_given_back(lab, monkeypatch):
         events.append("stage")
         return held(self, key, waiting)
 
-    monkeypatch.setattr("benchmark.run.worker.DeviceLock", Lock)
+    monkeypatch.setattr("benchmark.run.turn.DeviceLock", Lock)
     monkeypatch.setattr(Artifacts, "working_on", watched)
     with FakeDriver(shared_library(), BOARD, **FAST):
         lab.run()

@@ -1,0 +1,234 @@
+"""Experiments worked to their rows: one, a sweep, or a study, which is planned as a whole before it begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmark.common import device_of, here_of, lives_of, parse_all, say, show_tables, store_of
+from benchmark.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from benchmark.energy import Device
+    from benchmark.plan.config import Experiment
+    from benchmark.plan.life import Life
+    from benchmark.plan.request import Request
+    from benchmark.plan.study import Block
+    from benchmark.records.store import Store
+    from benchmark.run.costs import Machine
+    from benchmark.run.forecast import Forecaster
+    from benchmark.run.whole import Whole
+
+Composed = Sequence["DictConfig | dict[str, Any]"]
+
+
+@dataclass
+class Planned:
+    """Experiments as lives, block by block; `lives[block][experiment]` are those of its seeds."""
+
+    first: Experiment
+    device: Device
+    store: Store
+    lives: list[list[list[Life]]]
+
+    def blocks(self) -> list[list[Life]]:
+        """All lives of each block."""
+        return [[life for own in block for life in own] for block in self.lives]
+
+
+def work_blocks(blocks: Sequence[Composed], again: bool = False) -> int:
+    """Run blocks of experiments to their rows, then report on them. One that is refused or fails stops no other."""
+    planned = _planned(blocks)
+    planned.store.check_writable()
+    failures = _refuse(planned, again)
+    try:
+        _work(planned, again, None)
+    except UserError as error:
+        failures += _words_of(error)
+    return _end(planned, failures)
+
+
+def study(words: list[str]) -> int:
+    """Plan a study as a whole, say what it will take, and work it (`Request` says how)."""
+    from benchmark.plan.config import check_words
+    from benchmark.plan.quick import compose_all
+    from benchmark.plan.request import request_of
+    from benchmark.plan.study import expand
+    from benchmark.run.forecast import forecaster
+    from benchmark.run.whole import Whole
+
+    request = request_of(words)
+    check_words(request.words)
+    blocks = expand(request.experiment, request.words, request.only)
+    configs = compose_all([job for block in blocks for job in ([] if block.unavailable else block.jobs)])
+    blocks_here = _here_alone(request, blocks, configs)
+    if not blocks_here:
+        say(f"study {request.experiment}: nothing of it is to be run on this machine")
+        return 0
+    planned = _planned(blocks_here)
+    told = forecaster(planned.store, [life for block in planned.blocks() for life in block], _model(planned.device))
+    _order(planned, told)
+    for line in outlook(planned, told, details=request.dry_run):
+        (print if request.dry_run else say)(line)
+    if request.dry_run:
+        return 0
+    planned.store.check_writable()
+    failures = _refuse(planned, request.measure_again)
+    whole, stopped = Whole(told, say, request.max_wh, request.max_hours), ""
+    try:
+        stopped = _work(planned, request.measure_again, whole)
+    except UserError as error:
+        failures += _words_of(error)
+    status = _end(planned, failures)
+    say(f"this run: {whole.spent_joules / 3600:.4g} W.h" + (f"; stopped: {stopped}" if stopped else ""))
+    return status
+
+
+def _here_alone(request: Request, blocks: Sequence[Block], configs: Composed) -> list[Composed]:
+    """The composed blocks that are to be run on this machine; the others are said, with their reason."""
+    left, kept = iter(configs), list[Composed]()
+    device = device_of(configs[0]) if configs else None
+    total, missing = sum(len(block.jobs) for block in blocks), 0
+    for block in blocks:
+        own = [] if block.unavailable else [next(left) for _ in block.jobs]
+        why = block.not_on(device.kind if device else "cpu")
+        if why:
+            missing += len(block.jobs)
+            for job in block.jobs:
+                say(f"n/a: {' '.join(job)}: {why}")
+        elif own:
+            kept.append(own)
+    say(f"study {request.experiment}: {total} experiment(s)" + (f", {missing} of them n/a" if missing else ""))
+    return kept
+
+
+def _planned(blocks: Sequence[Composed]) -> Planned:
+    from benchmark.plan.config import one_place
+
+    experiments, device = parse_all([config for block in blocks for config in block])
+    first = one_place(experiments)
+    store = store_of(first)
+    flat = iter([lives_of(experiment, device, store) for experiment in experiments])
+    return Planned(first, device, store, [[next(flat) for _ in block] for block in blocks])
+
+
+def _refuse(planned: Planned, again: bool) -> list[str]:
+    """Take out the experiments that cannot be run, and return why; fetch the data that the others need."""
+    from benchmark.run.schedule import refusals
+    from benchmark.run.state import recorded
+
+    all_lives = [life for block in planned.blocks() for life in block]
+    if not again and all(recorded(life, planned.store) for life in all_lives):
+        return []  # the method's check imports torch: what is recorded already must not wait for it
+    firsts = [own[0] for block in planned.lives for own in block]
+    refused = refusals(firsts, here_of(planned.device), planned.device.torch_name)
+    names = {id(firsts[number]): why for number, why in refused.items()}
+    planned.lives = [[own for own in block if id(own[0]) not in names] for block in planned.lives]
+    _ensure_data(planned)
+    return list(refused.values())
+
+
+def _ensure_data(planned: Planned) -> None:
+    """Download what is missing. Raises DataError."""
+    from benchmark.vision.download import ensure
+
+    for name in sorted({name for block in planned.lives for own in block for name in own[0].data_sets()}):
+        ensure(name, planned.first.paths.data, say)
+
+
+def _work(planned: Planned, again: bool, whole: Whole | None) -> str:
+    from benchmark.run.schedule import work
+    from benchmark.run.workbench import Site
+    from benchmark.run.worker import Worker
+
+    device, first = planned.device, planned.first
+    if first.hardware.executor == "ray":
+        from benchmark.run.cluster import connect, work_on_ray
+
+        cluster = connect(first.hardware, say)
+        return work_on_ray(cluster, planned.store, first.paths.data, planned.blocks(), again, whole, say)
+    say(f"device: {device.name} ({device.machine}), energy from {device.source or 'NO METER: it will be unknown'}")
+    site = Site(device, planned.store, first.paths.data, first.hardware.cpu_tdp_w)
+    return work(Worker(site, say), planned.blocks(), again, whole)
+
+
+def _words_of(error: UserError) -> list[str]:
+    """The failures of a run: everything else ends it at once."""
+    from benchmark.run.worker import StageError
+
+    if not isinstance(error, StageError):
+        raise error
+    return list(error.failures) or [str(error)]
+
+
+def _end(planned: Planned, failures: Sequence[str]) -> int:
+    """Show the rows, then what failed. Raises UserError where something did."""
+    status = show_tables(planned.store, planned.first.asked) if any(planned.blocks()) else 1
+    told = list(dict.fromkeys(failures))
+    if len(told) > 1:
+        for line in told:
+            say(f"failed: {line}")
+        raise UserError(f"{len(told)} failures, listed above; the same command tries them again")
+    if told:
+        raise UserError(told[0])
+    return status
+
+
+# --- the plan of a study ---------------------------------------------------------------------------------------------
+
+
+def _model(device: Device) -> Machine:
+    """The stated model of what stages cost on a device."""
+    from benchmark.run.costs import H100, of_cpu
+
+    return H100 if device.kind == "cuda" else of_cpu(device.threads or 1)
+
+
+def _order(planned: Planned, told: Forecaster) -> None:
+    """Put the experiments of each block in the order that leaves complete rows early."""
+    from benchmark.run.agenda import cheapest_first
+
+    def seconds(life: Life, phase: Any, stage: Any) -> float:
+        machine = life.machine(phase)
+        return 0.0 if (machine, life.key(stage)) in told.recorded else told.of(stage, machine).seconds
+
+    for number, block in enumerate(planned.lives):
+        by_first = {id(own[0]): own for own in block}
+        planned.lives[number] = [by_first[id(life)] for life in cheapest_first([own[0] for own in block], seconds)]
+
+
+def outlook(planned: Planned, told: Forecaster, details: bool) -> Iterator[str]:
+    """Lines on what a study will take: by family, in all, and with `details` experiment by experiment, in their
+    order."""
+    from benchmark.plan.stage import Phase
+    from benchmark.run.forecast import Forecast, amount, sums
+
+    left: dict[str, Forecast] = {}
+    families: dict[str, list[Forecast]] = {}
+    recorded = 0
+    for life in (life for block in planned.blocks() for life in block):
+        own = []
+        for phase, stage in life.steps():
+            key = life.key(stage)
+            if (life.machine(phase), key) in told.recorded:
+                recorded += 1
+            elif key not in left:
+                left[key] = told.of(stage, life.machine(phase))
+                own.append(left[key])
+        families.setdefault(life.experiment.method["name"].partition("/")[0], []).extend(own)
+        if details:
+            known = [each for each in own if not math.isnan(each.seconds)]
+            cost = f"{len(own)} stage(s), about {amount(known)}" if known else f"{len(own)} stage(s)"
+            yield f"  {life.name} seed {life.task.seed}: {cost if own else 'no stage of its own left'}"
+        # what the engine executes is known once it is built: networks of one name, made by one function, share a shape
+        shape = f"{life.task.model.name} {life.plan.deploy.name} {life.plan.network.fn}"
+        left[shape] = told.of(life.measurement({"signature": shape}), life.machine(Phase.INFER))
+    for family, own in sorted(families.items()):
+        known = [each for each in own if not math.isnan(each.seconds)]
+        if own:
+            yield f"  {family:<14} {len(own):>4} stage(s)" + (f", about {amount(known)}" if known else "")
+    yield from sums(list(left.values()), told.model)
