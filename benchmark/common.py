@@ -90,6 +90,7 @@ def show_tables(store: Store, asked: Asked) -> int:
     from rich.console import Console
 
     from benchmark.report.tables import show, write
+    from benchmark.report.total import lines
 
     tables = write(store, asked)
     for line in (*tables.unwritten, *(f"left out: {line}" for line in tables.left_out)):
@@ -98,6 +99,8 @@ def show_tables(store: Store, asked: Asked) -> int:
         raise UserError(f"there are no runs under {store.results}: python -m benchmark run ... first")
     # piped output has no width of its own: rows stay whole
     show(tables.summary, Console(width=None if sys.stdout.isatty() else 160))
+    for line in lines(tables.stages):
+        print(line)
     if tables.paths:
         say("written: " + ", ".join(map(str, tables.paths)))
     return 0

@@ -89,13 +89,14 @@ class Leases:
 
     def _there(self, key: str) -> dict[int, Path]:
         """The files of a key's leases by their generation."""
-        found: dict[int, Path] = {}
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self._folder):
-                match = _NAME.fullmatch(name)
-                if match and match["key"] == key:
-                    found[int(match["generation"])] = self._folder / name
-        return found
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise StoreError(f"cannot look for leases under {self._folder}: {error.strerror or error}") from error
+        found = [match for match in map(_NAME.fullmatch, names) if match and match["key"] == key]
+        return {int(match["generation"]): self._folder / match.string for match in found}
 
     def _gone(self, path: Path) -> bool:
         """Whether a lease has ended: its holder died on this machine, or nobody wrote it for long."""

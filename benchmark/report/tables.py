@@ -22,6 +22,7 @@ from benchmark.records.store import Store
 from benchmark.report.columns import names
 from benchmark.report.rows import LifeRow, StageRow, frame, stage_rows
 from benchmark.report.summary import RIVALS, SummaryRow, summarise
+from benchmark.report.total import Total, totals
 
 SETTING = tuple(name for name in names(LifeRow) if name not in ("experiment", "method", "model", "teacher", "settings"))
 """What rows of one table usually share: said in the title, or, where rows differ in it, in a column."""
@@ -35,30 +36,33 @@ LABELS = {
 
 
 class Tables(NamedTuple):
-    """The summary, lines on files that say nothing, the files that were written, and why others were not."""
+    """The rows, lines on files that say nothing, the files that were written, and why others were not."""
 
     summary: list[SummaryRow]
+    stages: list[StageRow]
     left_out: list[str]
     paths: list[Path]
     unwritten: list[str]
 
 
 def write(store: Store, asked: Asked) -> Tables:
-    """Build results/stages.csv and results/summary.csv. Where nothing was ever run, nothing is written."""
+    """Build stages.csv, summary.csv and totals.csv. Where nothing was ever run, nothing is written."""
     book = Book.read(store)
     stages = stage_rows(book, asked.max_drop_pct)
     summary = summarise(book, stages, asked.tau)
     paths: list[Path] = []
     unwritten: list[str] = []
     if summary:
-        for name, table in (("stages", frame(stages, StageRow)), ("summary", frame(summary, SummaryRow))):
+        made = {"stages": frame(stages, StageRow), "summary": frame(summary, SummaryRow)}
+        made["totals"] = pd.DataFrame(totals(stages), columns=Total._fields)
+        for name, table in made.items():
             path = store.results / f"{name}.csv"
             try:
                 replace(path, _safe(table).to_csv(index=False).encode())
                 paths.append(path)
             except StoreError as error:  # somebody else's folder can still be looked at
                 unwritten.append(f"{error}: this table is printed, and not written")
-    return Tables(summary, book.unreadable, paths, unwritten)
+    return Tables(summary, stages, book.unreadable, paths, unwritten)
 
 
 def _safe(table: pd.DataFrame) -> pd.DataFrame:

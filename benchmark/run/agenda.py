@@ -58,7 +58,14 @@ class _Block:
 class Agenda:
     """The jobs of some blocks of lives. A life whose stage fails ends alone, with all that rest on that stage."""
 
-    def __init__(self, store: Store, blocks: Sequence[Sequence[Life]], again: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        blocks: Sequence[Sequence[Life]],
+        again: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._say = say
         self.failures: list[str] = []
         self.stopped = False
         self.left: list[Life] = []
@@ -176,6 +183,8 @@ class Agenda:
         self._done.add(key)  # lives of one shape share a measurement
         if self.again_measured or not self._store.measurements(life.place.infer_machine, key):
             block.pending[key] = Pending(life, inference)
+        else:
+            self._say(f"{Phase.INFER:<8} {inference.name} {key}: recorded")
 
     def _measuring(self, block: _Block) -> MeasureJob:
         free = (key for key in block.pending if self._busy.get(key, 0.0) <= time.monotonic())

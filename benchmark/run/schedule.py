@@ -33,7 +33,8 @@ def work(
     StoreError or DeviceError at once, for without a place to keep results or a device there is no going on. Everything
     measured until then is kept. Other processes may work on the same folders: each stage is run by one of them.
     """
-    agenda, stopped = Agenda(worker.site.store, blocks, measure_again), ""
+    few = sum(len(life.steps()) for life in lives_of(blocks)) <= MANY
+    agenda, stopped = Agenda(worker.site.store, blocks, measure_again, worker.say if few else _quiet), ""
     try:
         with worker, terminable():
             announce(worker.site.store, worker.say, blocks)
@@ -57,6 +58,10 @@ def work(
     if agenda.failures:
         raise StageError("; ".join(dict.fromkeys(agenda.failures)), agenda.failures)
     return stopped and f"{stopped}; {len(agenda.left)} experiment(s) are left for the next run"
+
+
+def _quiet(line: str) -> None:
+    pass
 
 
 def announce(store: Store, say: Callable[[str], None], blocks: Sequence[Sequence[Life]]) -> None:

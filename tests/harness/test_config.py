@@ -87,7 +87,7 @@ def test_every_study_expands_to_experiments_that_parse():
         ("train_precision=fp8", "train_precision: .*'tf32'"),
         ("profile=quick", "profile: .*'fast' or 'published'"),
         ("engine=tensorrtt", "unknown engine 'tensorrtt'"),
-        ("executor=ray", "only 'local'"),
+        ("executor=slurm", "'local' or 'ray'"),
         ("tau=0", "tau: "),
         ("seed", "write seed=value"),
         ("+scale.train_images=60000", "scale.train_images=60000: cifar100 has 50000"),

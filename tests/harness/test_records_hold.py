@@ -451,7 +451,7 @@ def test_a_life_that_belongs_elsewhere_stops_no_other(lab):
 
 
 def test_measurements_are_taken_when_enough_wait_not_all_at_the_end(lab, monkeypatch):
-    monkeypatch.setattr("benchmark.run.schedule.GROUP", 2)
+    monkeypatch.setattr("benchmark.run.agenda.GROUP", 2)
     wide = [{"name": f"w{k}", "builder": "tests.tiny:tiny", "kwargs": {"width": 8 + 8 * k}} for k in range(3)]
     broken = {"name": "broken", "builder": "tests.tiny:tiny", "kwargs": {"width": "no"}}
     with pytest.raises(StageError, match=r"train .* failed"):

@@ -1,0 +1,62 @@
+"""What a results folder cost in all: every record once, beside the sum that rows attribute, by phase and by family."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from benchmark.energy.judge.reading import is_estimate
+from benchmark.plan.stage import Phase
+from benchmark.report.rows import StageRow
+
+
+class Total(NamedTuple):
+    """Energies of a set of stages in W.h: `spent` counts each record once, with what was repeated; `attributed` counts
+    it in each life that rests on it, as TEC does. `unknown` records have no energy."""
+
+    name: str
+    spent_wh: float
+    attributed_wh: float
+    records: int
+    unknown: int
+
+
+def totals(stages: Sequence[StageRow]) -> list[Total]:
+    """The totals by phase, then by family of methods (a record belongs to the family that mentions it first), then of
+    all. Inference measurements are what measuring cost: they are spent, and attributed to no life."""
+    phases = [_total(str(phase), (row for row in stages if row.phase == phase)) for phase in Phase]
+    families = sorted({_family(row) for row in stages})
+    by_family = [_total(family, (row for row in stages if _family(row) == family)) for family in families]
+    return [each for each in (*phases, *by_family) if each.records or each.attributed_wh] + [_total("all", stages)]
+
+
+def lines(stages: Sequence[StageRow]) -> Iterator[str]:
+    """The total for people, one line."""
+    found = {each.name: each for each in totals(stages)}
+    whole = found["all"]
+    about = "~" if any(is_estimate(row.energy_source) for row in stages) else ""
+    parts = ", ".join(f"{phase} {about}{found[phase].spent_wh:.4g}" for phase in map(str, Phase) if phase in found)
+    yield (
+        f"all {whole.records} records once: {about}{whole.spent_wh:.4g} W.h ({parts}); the lives of the table together "
+        f"{about}{whole.attributed_wh:.4g} W.h, for what they share counts in each"
+    )
+    if whole.unknown:
+        yield f"of {whole.unknown} of these records the energy is unknown: both sums are lower bounds"
+
+
+def _total(name: str, rows: Iterable[StageRow]) -> Total:
+    spent, attributed, records, unknown = [], [], 0, 0
+    for row in rows:
+        once = [row.energy_wh if row.kind != "IEC" else row.measuring_wh, row.repeated_wh]
+        if row.first_mention:
+            records += 1
+            unknown += math.isnan(once[0])
+            spent += [each for each in once if not math.isnan(each)]
+        if row.kind == "TEC" and not math.isnan(row.energy_wh):
+            attributed.append(row.energy_wh)
+    return Total(name, math.fsum(spent), math.fsum(attributed), records, unknown)
+
+
+def _family(row: StageRow) -> str:
+    return row.method.partition("/")[0]
