@@ -18,8 +18,12 @@ usage: python -m benchmark COMMAND [name=value ...]
   run      run one experiment: train, deploy, measure; what is recorded already does not run again
            (--measure-again: its inference is)
   plan     show its stages, keys, what is recorded, and what the rest may cost; runs nothing (--check: builds networks)
-  study    run every experiment of configs/experiment/NAME.yaml: study experiment=NAME
+  study    plan and run every experiment of configs/experiment/NAME.yaml: study experiment=NAME
+           (--dry-run: only what it will take; --only 'method=pruning/*'; --max-hours, --max-wh: where it stops)
   report   build results/stages.csv and results/summary.csv from the records, and print the summary
+  export   write all results into one file that another box can take: export file=results.zip
+           (models=true: the networks, too)
+  import   take what is new in such a file: import file=results.zip
   check    judge every record; exits non-zero on a fault
   free     delete the networks and engines that no unfinished life needs (--dry-run: only list them); records stay
   device   say what meter and device this machine has, and why not a better one (--probe: find out what they can do)
@@ -35,7 +39,7 @@ searched like configs/: your own methods, models and studies, without a fork (CO
 """
 
 
-COMMANDS = ("run", "plan", "study", "report", "check", "free", "device")
+COMMANDS = ("run", "plan", "study", "report", "check", "free", "device", "export", "import")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +64,7 @@ def _main(words: list[str]) -> int:
         rest = take_config_dirs(words[1:])
         if any(word in ("-h", "--help") for word in rest):
             return commands.choices()
-        return int(getattr(commands, words[0])(rest))
+        return int(getattr(commands, words[0].replace("import", "take_in"))(rest))
     except KeyboardInterrupt:
         print("interrupted: everything measured is kept; the same command goes on from here", file=sys.stderr)
         return 130

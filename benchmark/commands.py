@@ -70,6 +70,20 @@ def plan(words: list[str]) -> int:
     return 0
 
 
+def export(words: list[str]) -> int:
+    """Write all results into one file that another box can take."""
+    from benchmark.moving import export as write
+
+    return write(words)
+
+
+def take_in(words: list[str]) -> int:
+    """`import`: take what is new in such a file."""
+    from benchmark.moving import take_in as take
+
+    return take(words)
+
+
 def report(words: list[str]) -> int:
     """Both tables, from runs and records alone."""
     return show_tables(*folders_of(words))
