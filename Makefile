@@ -41,8 +41,16 @@ gpu-first: $(if $(python),,$(READY))  ## the first hour on a GPU machine, resuma
 smoke: $(READY)  ## one life a family at smoke scale: proves that the parts fit, measures nothing worth quoting
 	$(BIN)/python -m benchmark study experiment=smoke $(if $(DATA),paths.data=$(DATA))
 
-bench: $(READY)  ## the main job: a study (EXPERIMENT=baselines, DATA=data) on a GPU; without one, at smoke scale
+bench: $(READY)  ## the main job: on a GPU the study `quick`, without one `demo` (EXPERIMENT=table3, DATA=/folder choose)
 	@VENV=$(VENV) EXPERIMENT=$(EXPERIMENT) DATA=$(DATA) sh scripts/bench.sh
+
+table3: $(READY)  ## the rows of the paper's Table 3 with three seeds on a GPU (hours), the paper's manner beside ours, and the verdict
+	@VENV=$(VENV) EXPERIMENT=table3 DATA=$(DATA) sh scripts/bench.sh seeds=3
+	@VENV=$(VENV) EXPERIMENT=profiles DATA=$(DATA) sh scripts/bench.sh
+	$(BIN)/python scripts/judge_table3.py
+
+soak: $(READY)  ## a smoke study killed at twenty random moments, and what comes of it
+	$(BIN)/python -m pytest -m slow tests/harness/test_soak.py --kills 20
 
 report: $(READY)  ## tables from the records
 	$(BIN)/python -m benchmark report
@@ -57,6 +65,6 @@ check: $(READY)  ## judge every record
 	$(BIN)/python -m benchmark check
 
 clean:  ## remove the environment and throw-away results; records stay
-	rm -rf $(VENV) results/.smoke artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) results/.smoke results/.demo artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup lint test test-slow test-peers gpu-check gpu-first perf smoke bench report check clean
+.PHONY: help setup lint test test-slow test-peers gpu-check gpu-first perf smoke bench table3 soak report check clean

@@ -1,0 +1,39 @@
+"""The verdict on Table 3: our rows beside the paper's, every deviation named. Exit status 0 where it is reproduced."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmark.records.book import Book
+from benchmark.records.files import replace
+from benchmark.records.store import Store
+from benchmark.report.paper import pair_up, paper_rows, table, verdict
+from benchmark.report.rows import stage_rows
+from benchmark.report.summary import summarise
+from benchmark.streams import unbreakable
+
+PAPER = Path(__file__).resolve().parents[1] / "results/paper"
+
+
+def main() -> int:
+    """Print the verdict, and write the table beside the records."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the results folder (default: results)")
+    results = parser.parse_args().results
+    if not results.is_dir():
+        print(f"error: there is no results folder {results}: make table3 first, or --results DIR", file=sys.stderr)
+        return 1
+    book = Book.read(Store(results, Path("artifacts")))
+    pairs = pair_up(paper_rows(PAPER), book, summarise(book, stage_rows(book)))
+    path = results / "tables" / "against_paper.csv"
+    replace(path, table(pairs).to_csv(index=False).encode())
+    judged = verdict(pairs)
+    print("\n".join([*judged.lines, f"written: {path}"]))
+    return 0 if judged.reproduced else 1
+
+
+if __name__ == "__main__":
+    with unbreakable():
+        sys.exit(main())
