@@ -43,3 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; torch sees none"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make soak` asks for more kills than `make test-slow`."""
+    parser.addoption("--kills", type=int, default=5, help="how often a study is killed at random (test_soak.py)")
