@@ -47,18 +47,28 @@ def bench(tmp_path):
 @pytest.mark.parametrize(
     ("env", "wanted"),
     [
-        ({}, "-m benchmark study experiment=baselines paths.data=data "),
-        ({"DATA": "/my data"}, "-m benchmark study experiment=baselines paths.data=/my data "),
+        ({}, "-m benchmark study experiment=quick paths.data=data "),
+        ({"DATA": "/my data"}, "-m benchmark study experiment=quick paths.data=/my data "),
         ({"EXPERIMENT": "pruning", "DATA": "/d"}, "-m benchmark study experiment=pruning paths.data=/d "),
-        ({"NO_GPU": "1"}, "-m benchmark study experiment=baselines scale=smoke paths.data=data "),
-        ({"NO_GPU": "1", "DATA": "/d"}, "-m benchmark study experiment=baselines scale=smoke paths.data=/d "),
-        ({"NO_GPU": "1", "NO_DATA": "1"}, "-m benchmark study experiment=baselines scale=smoke data=synthetic "),
+        ({"NO_GPU": "1"}, "-m benchmark study experiment=demo paths.data=data "),
+        ({"NO_GPU": "1", "DATA": "/d"}, "-m benchmark study experiment=demo paths.data=/d "),
+        ({"NO_GPU": "1", "NO_DATA": "1"}, "-m benchmark study experiment=demo data=synthetic "),
+        (
+            {"NO_GPU": "1", "EXPERIMENT": "pruning"},
+            "-m benchmark study experiment=pruning scale=smoke paths.data=data ",
+        ),
     ],
 )
 def test_the_main_job_takes_its_data_and_its_study_on_every_machine(bench, env, wanted):
     status, asked = bench(**env)
     assert status == 0
     assert asked[-1] == wanted
+
+
+def test_on_a_gpu_it_says_first_what_the_longer_studies_take(bench):
+    asked = bench()[1]
+    planned = [line for line in asked if "dry_run=true" in line]
+    assert [line.split()[3] for line in planned] == ["experiment=table3", "experiment=full"]
 
 
 def test_words_of_the_command_reach_the_study(bench):
