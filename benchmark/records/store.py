@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.plan.run_file import RunFile
 from benchmark.records.artifacts import Artifacts
-from benchmark.records.files import StoreError, Unreadable, create, read_json, replace, sweep
-from benchmark.records.record import Record, dump, read_record, sealed
+from benchmark.records.files import StoreError, Unreadable, create, listed, read_json, replace, sweep
+from benchmark.records.record import Record, dump, sealed, sound_record
 
 
 class Store:
@@ -49,9 +49,9 @@ class Store:
     # --- records ---------------------------------------------------------------------------------------------------
 
     def record(self, machine: str, key: str) -> Record | None:
-        """The first record of a stage on a machine, or None."""
+        """The first record of a stage on a machine, or None. Raises Unreadable for one that no table would accept."""
         path = self.results / "records" / machine / f"{key}.json"
-        return read_record(path) if path.is_file() else None
+        return sound_record(path) if path.is_file() else None
 
     def copies(self, machine: str, key: str) -> list[str]:
         """The SHA-256 of every artifact that a record on a machine vouches for: the stage's own, then its repeats'."""
@@ -60,17 +60,17 @@ class Store:
     def copies_of(self, machine: str, key: str) -> list[Record]:
         """Every record of a stage on a machine: its own, then its repeats."""
         folder = self.results / "records" / machine
-        repeats = [read_record(path) for path in sorted(folder.glob(f"{key}.*.json"))]
+        repeats = [sound_record(path) for path in sorted(folder.glob(f"{key}.*.json"))]
         return [record for record in (self.record(machine, key), *repeats) if record is not None]
 
     def records(self) -> Iterator[Record]:
-        """Every record, in a stable order. Raises StoreError at a file that is none."""
+        """Every record, in a stable order. Raises StoreError at a file that no table would accept."""
         for path in self.record_paths():
-            yield read_record(path)
+            yield sound_record(path)
 
     def record_paths(self) -> list[Path]:
         """The files of all records."""
-        return sorted((self.results / "records").glob("*/*.json"))
+        return listed(self.results / "records")
 
     def add(self, record: Record, samples: bytes = b"") -> Record:
         """Keep a record for good, sealed by its digest: as the stage's own if it is the first, else beside it as a
@@ -95,7 +95,7 @@ class Store:
 
     def measurements(self, machine: str, key: str) -> list[Record]:
         """All records of a measurement that may be repeated (one file each), oldest first."""
-        found = [read_record(path) for path in sorted((self.results / "records" / machine).glob(f"{key}.*.json"))]
+        found = [sound_record(path) for path in sorted((self.results / "records" / machine).glob(f"{key}.*.json"))]
         return sorted((record for record in found if record.group), key=lambda record: record.created)
 
     def measured_before(self, machine: str, key: str) -> int:
@@ -107,7 +107,7 @@ class Store:
         found: set[str] = set()
         for path in (self.results / "records" / machine).glob("*.*.json"):
             with contextlib.suppress(StoreError):
-                found.update(map(str, read_record(path).provenance.get("attempt_ids", ())))
+                found.update(map(str, sound_record(path).provenance.get("attempt_ids", ())))
         return found
 
     # --- attempts: what an unfinished stage has spent --------------------------------------------------------------
@@ -152,7 +152,7 @@ class Store:
 
     def run_paths(self) -> list[Path]:
         """The files of all runs."""
-        return sorted((self.results / "runs").glob("*/*.json"))
+        return listed(self.results / "runs")
 
     # --- devices: what probing found ------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class Store:
 
     def device_paths(self) -> list[Path]:
         """The files of all probes."""
-        return sorted((self.results / "devices").glob("*/*.json"))
+        return listed(self.results / "devices")
 
     def choice(self, machine: str, what: str) -> str | None:
         """What was chosen on a machine, once and for all, about `what`; or None."""

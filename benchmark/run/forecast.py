@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from benchmark.plan.life import Life
 from benchmark.plan.stage import Phase, Stage
-from benchmark.records.record import Record, faults
+from benchmark.records.book import Book
+from benchmark.records.record import Record
 from benchmark.records.store import Store
 from benchmark.run.progress import clock
 from benchmark.run.state import measured, measurement, redone, steps
@@ -24,7 +25,11 @@ class Forecast(NamedTuple):
 
 def table(store: Store, planned: Sequence[Life]) -> Iterator[str]:
     """Lines for people: every stage of every life cycle, then the sums of what is left."""
-    past, runs = [record for record in store.records() if not list(faults(record))], store.runs()
+    book = Book.read(store)
+    past, runs = (
+        [record for each in (book.firsts.values(), *book.repeats.values(), *book.measured.values()) for record in each],
+        book.runs,
+    )
     left: dict[str, Forecast] = {}
     for life in planned:
         yield f"{life.name} seed {life.task.seed}"
