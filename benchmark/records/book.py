@@ -18,17 +18,17 @@ Where = tuple[str, str]
 
 @dataclass
 class Book:
-    """Runs and records by where they lie. `unreadable` names the files that say nothing, or nothing that can be."""
+    """Runs and records by where they lie. `left_out` holds the files that say nothing that can be, each with why."""
 
     runs: list[RunFile] = field(default_factory=list)
     firsts: dict[Where, Record] = field(default_factory=dict)
     repeats: dict[Where, list[Record]] = field(default_factory=dict)
     measured: dict[Where, list[Record]] = field(default_factory=dict)
-    unreadable: list[str] = field(default_factory=list)
+    left_out: list[tuple[Path, str]] = field(default_factory=list)
 
     @classmethod
     def read(cls, store: Store) -> Book:
-        """Read a results folder; what is no record, no run, or cannot be, is left out and named in `unreadable`."""
+        """Read a results folder; what is no record, no run, or cannot be, is left out and named in `left_out`."""
         book, counted = cls(), _Counted()
         # a stage's own record before its repeats: of two that say the same, the first counts
         for path in sorted(store.record_paths(), key=lambda path: (path.parent, path.name.count("."), path.name)):
@@ -36,7 +36,7 @@ class Book:
                 record = sound_record(path)
                 counted.once(path, record)
             except StoreError as error:
-                book.unreadable.append(str(error))
+                book.left_out.append((path, str(error)))
                 continue
             where = (record.machine, record.key)
             if record.repeat:
@@ -46,12 +46,29 @@ class Book:
             else:
                 signature = str(record.params.get("signature"))
                 book.measured.setdefault((record.machine, signature), []).append(record)
+        book._read_runs(store)
+        return book
+
+    def _read_runs(self, store: Store) -> None:
+        found = []
         for path in store.run_paths():
             try:
-                book.runs.append(read_run(path))
+                found.append((path, read_run(path)))
             except StoreError as error:
-                book.unreadable.append(str(error))
-        return book
+                self.left_out.append((path, str(error)))
+        # seed 0 alone can be proved by the digest of its plan; the other seeds of that plan are of its shape
+        proved = {run.plan: run.shape for _, run in found if run.seed == 0}
+        for path, run in found:
+            if run.shape == proved.get(run.plan, run.shape):
+                self.runs.append(run)
+            else:
+                why = f"{path} has other stages than seed 0 of its plan; remove it, and run again what it was for"
+                self.left_out.append((path, why))
+
+    @property
+    def unreadable(self) -> list[str]:
+        """A line for each file that was left out."""
+        return [why for _, why in self.left_out]
 
     def record(self, stage: RunStage) -> Record | None:
         """The record that counts for a stage of a run: one of another function says nothing of it."""

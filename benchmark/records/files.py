@@ -101,8 +101,8 @@ def _usable(value: Any, content: bytes) -> None:
         json.dumps(value, ensure_ascii=False).encode()
 
 
-def listed(folder: Path, levels: int = 1) -> list[Path]:
-    """The JSON files that lie a number of folders below a folder, in a stable order; hidden ones are left out.
+def listed(folder: Path, levels: int = 1, suffix: str = ".json") -> list[Path]:
+    """The files with a suffix that lie a number of folders below a folder, in a stable order, but hidden ones.
 
     A folder that is not there holds nothing. Raises Unreadable for one that may not be looked into: what it holds would
     silently be missing.
@@ -118,8 +118,8 @@ def listed(folder: Path, levels: int = 1) -> list[Path]:
         ) from error
     if levels:
         below = (path for path in found if not path.name.startswith(".") and _is_folder(path))
-        return [path for inner in below for path in listed(inner, levels - 1)]
-    return [path for path in found if path.suffix == ".json" and not path.name.startswith(".")]
+        return [path for inner in below for path in listed(inner, levels - 1, suffix)]
+    return [path for path in found if path.name.endswith(suffix) and not path.name.startswith(".")]
 
 
 def _is_folder(path: Path) -> bool:

@@ -99,13 +99,13 @@ def sound_record(path: Path) -> Record:
     content = read_json(path)
     record, seal = _record(path, content), _fault_of_seal(content)
     # a number that somebody typed in is no measurement
-    found = [*_faults_of_place(path, record), *faults(record), *([seal] if EDITED in seal else [])]
+    found = [*faults_of_place(path, record), *faults(record), *([seal] if EDITED in seal else [])]
     if found:
         raise Unreadable(f"{path}: {'; '.join(found)}; restore it, or remove it to measure again")
     return record
 
 
-def _faults_of_place(path: Path, record: Record) -> Iterator[str]:
+def faults_of_place(path: Path, record: Record) -> Iterator[str]:
     """What in a file's place does not fit the record in it: a copy under another name would count twice."""
     key, _, mark = path.name.removesuffix(".json").partition(".")
     if key != record.key or path.parent.name != record.machine:

@@ -48,10 +48,14 @@ class Store:
 
     # --- records ---------------------------------------------------------------------------------------------------
 
-    def record(self, machine: str, key: str) -> Record | None:
-        """The first record of a stage on a machine, or None. Raises Unreadable for one that no table would accept."""
+    def record(self, machine: str, key: str, fn: str = "") -> Record | None:
+        """The first record of a stage (of function `fn`, where given) on a machine, or None. Raises Unreadable for one
+        that no table would accept."""
         path = self.results / "records" / machine / f"{key}.json"
-        return sound_record(path) if path.is_file() else None
+        record = sound_record(path) if path.is_file() else None
+        if record is not None and fn not in ("", record.fn):
+            raise Unreadable(f"{path} is a record of {record.fn}, not of {fn}: remove it to measure again")
+        return record
 
     def copies(self, machine: str, key: str) -> list[str]:
         """The SHA-256 of every artifact that a record on a machine vouches for: the stage's own, then its repeats'."""
@@ -238,10 +242,13 @@ def read_run(path: Path) -> RunFile:
     """A run from its file. Raises Unreadable where the file is none."""
     content = read_json(path)
     try:
-        return RunFile.model_validate(content)
+        run = RunFile.model_validate(content)
     except ValidationError as error:
         finding = error.errors()[0]
         where = ".".join(map(str, finding["loc"]))
         raise Unreadable(
             f"{path} is no run file of this version: {where}: {finding['msg']}; run again what it was for"
         ) from error
+    if (path.parent.name, path.stem) != (run.infer_machine, run.name):
+        raise Unreadable(f"{path} holds the run {run.name} of {run.infer_machine}, whose place is another: remove it")
+    return run

@@ -88,7 +88,7 @@ class Worker:
     def ensure(self, life: Life, phase: Phase, stage: Stage) -> None:
         """Run a stage unless its record is there. Raises StageError, or StoreError where nothing can be kept."""
         key, machine = life.key(stage), life.machine(phase)
-        record = self.site.store.record(machine, key)
+        record = self.site.store.record(machine, key, stage.fn)
         if record is not None:
             self._clean(stage, record)
             self.say(f"{phase:<8} {stage.name} {key}: recorded")
@@ -97,7 +97,7 @@ class Worker:
         self._take_meter()
         _trust(life)
         with self._held(stage, key):
-            if self.site.store.record(machine, key) is None:  # another process may have finished it meanwhile
+            if self.site.store.record(machine, key, stage.fn) is None:  # another process may have finished it meanwhile
                 self._work(life, stage)
 
     def _clean(self, stage: Stage, record: Record) -> None:
