@@ -4,6 +4,7 @@ none of their words reaches a terminal as a command."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -119,8 +120,6 @@ def test_json_nested_without_end_is_unreadable(tmp_path, text):
 
 @pytest.mark.parametrize("header", [b"[" * 200_000, b'{"__metadata__": {"output": "' + b"[" * 200_000 + b'"}}'])
 def test_an_artifact_with_a_header_without_end_is_damaged(tmp_path, header):
-    import hashlib
-
     for size in (len(header), 2**63):
         content = size.to_bytes(8, "little") + header
         artifacts, sha256 = Artifacts(tmp_path), hashlib.sha256(content).hexdigest()
