@@ -130,15 +130,18 @@ def _is_folder(path: Path) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Data as JSON can say it: a number that is none becomes null, numpy's scalars numbers, tuples lists.
+    """Data as JSON can say it: a number that is none becomes null, numpy's scalars numbers, tuples lists, and half a
+    character (of a variable that is no UTF-8) a question mark.
 
     Raises TypeError for what is no data at all.
     """
     if isinstance(value, Mapping):
-        return {str(name): plain(each) for name, each in value.items()}
+        return {plain(str(name)): plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    if isinstance(value, bool | int | str) or value is None:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, bool | int) or value is None:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.plan.run_file import RunFile
 from benchmark.records.artifacts import Artifacts
-from benchmark.records.files import StoreError, Unreadable, create, listed, read_json, replace, sweep
+from benchmark.records.files import StoreError, Unreadable, create, listed, plain, read_json, replace, sweep
 from benchmark.records.record import Record, dump, sealed, sound_record
 
 
@@ -64,7 +65,7 @@ class Store:
     def copies_of(self, machine: str, key: str) -> list[Record]:
         """Every record of a stage on a machine: its own, then its repeats."""
         folder = self.results / "records" / machine
-        repeats = [sound_record(path) for path in sorted(folder.glob(f"{key}.*.json"))]
+        repeats = [sound_record(path) for path in _named(folder, f"{key}.*.json")]
         return [record for record in (self.record(machine, key), *repeats) if record is not None]
 
     def records(self) -> Iterator[Record]:
@@ -83,6 +84,7 @@ class Store:
         The meter's raw `samples` (gzipped CSV) lie beside it. Returns what was kept.
         """
         folder = self.results / "records" / record.machine
+        record = record.model_copy(update={"provenance": plain(record.provenance)})  # else it is kept, and never read
         first = sealed(record)
         if not record.group and create(folder / f"{record.key}.json", dump(first)):
             return self._with_samples(first, samples, folder / record.key)
@@ -99,17 +101,17 @@ class Store:
 
     def measurements(self, machine: str, key: str) -> list[Record]:
         """All records of a measurement that may be repeated (one file each), oldest first."""
-        found = [sound_record(path) for path in sorted((self.results / "records" / machine).glob(f"{key}.*.json"))]
+        found = [sound_record(path) for path in _named(self.results / "records" / machine, f"{key}.*.json")]
         return sorted((record for record in found if record.group), key=lambda record: record.created)
 
     def measured_before(self, machine: str, key: str) -> int:
         """How many measurements were kept of one engine, readable or not: a clock that counts only forward."""
-        return len(list((self.results / "records" / machine).glob(f"{key}.*.json")))
+        return len(_named(self.results / "records" / machine, f"{key}.*.json"))
 
     def booked_attempts(self, machine: str) -> set[str]:
         """The ids of the attempts that any measurement on a machine accounts for."""
         found: set[str] = set()
-        for path in (self.results / "records" / machine).glob("*.*.json"):
+        for path in _named(self.results / "records" / machine, "*.*.json"):
             with contextlib.suppress(StoreError):
                 found.update(map(str, sound_record(path).provenance.get("attempt_ids", ())))
         return found
@@ -118,7 +120,7 @@ class Store:
 
     def attempt_paths(self, machine: str, key: str) -> list[Path]:
         """The journals of attempts at a stage that no record accounts for yet."""
-        return sorted((self.results / "attempts" / machine).glob(f"{key}-*.json"))
+        return _named(self.results / "attempts" / machine, f"{key}-*.json")
 
     def write_attempt(self, machine: str, key: str, attempt: Mapping[str, Any]) -> None:
         """Write or replace the journal of one attempt, named by its `id`."""
@@ -196,6 +198,11 @@ class Store:
     def _choice_path(self, machine: str, what: str) -> Path:
         name = hashlib.sha256(what.encode()).hexdigest()[:12]
         return self.results / "devices" / machine / "choices" / f"{name}.json"
+
+
+def _named(folder: Path, pattern: str) -> list[Path]:
+    """The JSON files of a folder with such a name. Raises Unreadable where it may not be looked into."""
+    return [path for path in listed(folder, levels=0) if fnmatchcase(path.name, pattern)]
 
 
 class Probed(BaseModel):

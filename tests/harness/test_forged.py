@@ -24,6 +24,7 @@ from benchmark.report.checks import check
 from benchmark.run.free import removable
 from tests.harness.helpers import lives_of, tiny_experiment
 from tests.harness.test_runner import Lab, summary_of
+from tests.harness.test_store import record
 from tests.harness.test_strangers import WORDS, copied, folders, sound  # noqa: F401 - fixtures
 
 COMMANDS = ("report", "check", "free", "plan")
@@ -55,7 +56,7 @@ def forge(path: Path, **changes) -> None:
     """Change a record and seal it anew, as somebody would who knows how."""
     content = {**json.loads(path.read_text()), **changes}
     with contextlib.suppress(ValueError):  # a number that no digest can be made of
-        content["digest"] = digest(content)
+        content |= {"digest": digest(content)} if "digest" in content else {}
     path.write_text(json.dumps(content))
 
 
@@ -111,6 +112,13 @@ def test_a_number_like_1e400_is_no_number(tmp_path):
             read_json(tmp_path / "a.json")
 
 
+def test_a_variable_that_is_no_text_leaves_a_record_that_can_be_read(tmp_path):
+    store = Store(tmp_path / "results", tmp_path / "artifacts")
+    store.add(record(provenance={"environment": {"OMP_X": "a\udc80"}}))
+    (kept,) = store.records()
+    assert kept.provenance["environment"] == {"OMP_X": "a?"}
+
+
 @pytest.mark.parametrize("text", ['{"a":' * 300 + "1" + "}" * 300, "[" * 100_000])
 def test_json_nested_without_end_is_unreadable(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
@@ -157,6 +165,9 @@ def test_no_word_of_a_file_commands_a_terminal_or_a_spreadsheet(lab, capsys):
     content = json.loads(run.read_text())
     content["words"] |= dict.fromkeys(("method", "model", "teacher", "recipe", "engine"), ODD)
     run.write_text(json.dumps(content))
+    place = lab.store.results / "records" / "\x1b[2Jhere" / "\u202ea.json"
+    place.parent.mkdir()
+    place.write_text("{}")
     said = commands(lab.root, capsys)
     assert "?[2J" in said
     assert "\n=cmd" not in (lab.store.results / "stages.csv").read_text()
@@ -223,18 +234,18 @@ def test_a_copied_run_is_no_second_life(lab):
 
 def test_a_copied_repeat_counts_once(lab):
     path = path_of(lab, TRAIN)
-    record = lab.store.record(path.parent.name, path.stem)
-    alone = Book.read(lab.store).repeated_joules(record)
+    first = lab.store.record(path.parent.name, path.stem)
+    alone = Book.read(lab.store).repeated_joules(first)
     repeat = path.with_name(f"{path.stem}.aaaaaaaa.json")
     shutil.copy(path, repeat)
-    forge(repeat, repeat=True, joules=5.0, provenance={**record.provenance, "attempt_ids": ["other"]})
-    once = Book.read(lab.store).repeated_joules(record)
-    assert once == alone + 5.0 + record.repeated_joules
+    forge(repeat, repeat=True, joules=5.0, provenance={**first.provenance, "attempt_ids": ["other"]})
+    once = Book.read(lab.store).repeated_joules(first)
+    assert once == alone + 5.0 + first.repeated_joules
     again = path.with_name(f"{path.stem}.bbbbbbbb.json")
     shutil.copy(repeat, again)
-    assert Book.read(lab.store).repeated_joules(record) == once
+    assert Book.read(lab.store).repeated_joules(first) == once
     forge(again, created="2027-01-01")  # the same attempt under another seal
-    assert Book.read(lab.store).repeated_joules(record) == once
+    assert Book.read(lab.store).repeated_joules(first) == once
     assert any(finding.fault and again.name in finding.what for finding in check(lab.store))
 
 
@@ -313,7 +324,8 @@ ANY = st.recursive(
 def test_no_forged_record_crashes_or_fools_a_command(sound, tmp_path_factory, capsys, data):  # noqa: F811 - a fixture
     root = tmp_path_factory.mktemp("fuzzed") / "copy"
     shutil.copytree(sound, root)
-    path = data.draw(st.sampled_from(Store(root / "results", root / "artifacts").record_paths()))
+    store = Store(root / "results", root / "artifacts")
+    path = data.draw(st.sampled_from([*store.record_paths(), *store.run_paths()]))
     content = json.loads(path.read_text())
     name = data.draw(st.sampled_from(sorted(set(content) - {"digest"})))
     inner = content[name]
