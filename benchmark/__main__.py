@@ -26,6 +26,7 @@ usage: python -m benchmark COMMAND [name=value ...]
   import   take what is new in such a file: import file=results.zip
   check    judge every record; exits non-zero on a fault
   free     delete the networks and engines that no unfinished life needs (--dry-run: only list them); records stay
+           (--without=DIR: whatever the results folder DIR still needs)
   device   say what meter and device this machine has, and why not a better one (--probe: find out what they can do)
 
 examples

@@ -106,12 +106,16 @@ def check(words: list[str]) -> int:
 
 
 def free(words: list[str]) -> int:
-    """Delete what no unfinished life needs, or with --dry-run say what that is."""
+    """Delete what no unfinished life needs, or with --dry-run say what that is; --without=DIR: whatever DIR needs."""
+    from benchmark.records.files import sweep
     from benchmark.run.free import removable
 
     dry, words = _take("--dry-run", words)
-    store, _ = folders_of(words)
-    paths = removable(store)
+    without = [word for word in words if word.startswith(WITHOUT)]
+    store, _ = folders_of([word for word in words if word not in without])
+    paths = removable(store, [word.removeprefix(WITHOUT) for word in without])
+    if not dry:
+        sweep(store.artifacts)
     size = sum(path.stat().st_size for path in paths)
     for path in paths:
         print(path)
@@ -182,7 +186,7 @@ def _hydra(words: list[str]) -> int:
     return work_blocks([configs]) if configs else 0
 
 
-AGAIN = "--measure-again"
+AGAIN, WITHOUT = "--measure-again", "--without="
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--package", "-p", "--resolve", "--hydra-help", "--version")
 """Flags of Hydra that look at one experiment, and run none."""
 

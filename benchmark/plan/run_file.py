@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from benchmark.plan.stage import Phase, kind_of
+from benchmark.plan.stage import Phase, digest_of, kind_of
 from benchmark.plan.task import Config
 
 FORMAT: Literal[1] = 1
@@ -86,6 +86,43 @@ class RunFile(Config):
             if kind_of(phase) != "TEC" or not why:
                 raise ValueError(f"the phase {phase} is unmeasured, which takes a phase of TEC and a reason")
         return self
+
+    @model_validator(mode="after")
+    def _stages_are_the_plans(self) -> RunFile:
+        """A run that lost a stage, or names one twice, would be computed as a life that cost another amount."""
+        seen: set[str] = set()
+        for stage in self.stages:
+            if stage.key in seen:
+                raise ValueError(f"the stage {stage.name} {stage.key} is listed twice")
+            if not seen.issuperset(stage.inputs.values()):
+                raise ValueError(f"{stage.name} rests on a stage that is not listed before it")
+            machine = self.train_machine if stage.kind == "TEC" else self.infer_machine
+            if stage.machine != machine:
+                raise ValueError(f"{stage.name} is of {stage.machine}, and its phase of {machine}")
+            seen.add(stage.key)
+        if any(stage.phase is Phase.DEPLOY for stage in self.stages[:-1]):
+            raise ValueError("its last stage, and no other, may build the engine")
+        # of other seeds the digest cannot be told again: it is of the keys that seed 0 has
+        if self.seed == 0 and self.plan != self._digest():
+            raise ValueError("its stages are not those of its plan")
+        return self
+
+    def _digest(self) -> str:
+        """The digest of this plan, as `Life.digest` makes it, from the stages of seed 0."""
+        keys = [[str(stage.phase), stage.key] for stage in self.stages]
+        place = {
+            "train_machine": self.train_machine,
+            "infer_machine": self.infer_machine,
+            "engine_version": self.words.engine_version,
+        }
+        known: list[object] = [keys, self.measurement, place]
+        unmeasured = {str(phase): why for phase, why in self.unmeasured.items()}
+        return digest_of([*known, unmeasured] if unmeasured else known)
+
+    @property
+    def shape(self) -> list[tuple[Phase, str, int]]:
+        """What all seeds of one plan have in common: phase, function and version of every stage."""
+        return [(stage.phase, stage.fn, stage.version) for stage in self.stages]
 
     @property
     def name(self) -> str:

@@ -17,13 +17,13 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from pydantic import Field, ValidationError
 
 from benchmark.plan.task import Config
 from benchmark.records.files import StoreError, Unreadable, create, read_json
-from benchmark.records.record import Record, fault_of_seal, faults, read_record
+from benchmark.records.record import fault_of_seal, read_record, sound_record
 from benchmark.records.store import Store, read_device, read_run
 
 VERSION = 1
@@ -234,27 +234,17 @@ def _check(name: str, path: Path) -> str:
     if match is None:
         raise Unreadable(f"{name!r} is no name of a record, run, probe or choice")
     if kind == "record":
-        record = read_record(path)
-        wrong = [*faults(record), fault_of_seal(path), _misplaced(record, match.groupdict())]
-        if any(wrong):
-            raise Unreadable(f"{path}: {'; '.join(filter(None, wrong))}")
+        record = sound_record(path)
+        seal = fault_of_seal(path)
+        if seal:
+            raise Unreadable(f"{path} {seal}")
         return record.artifact
     if kind == "run":
-        run = read_run(path)
-        if run.name != match["name"] or run.infer_machine != match["machine"]:
-            raise Unreadable(f"{path}: it is the run {run.name!r} of {run.infer_machine!r}, in another's place")
+        read_run(path)
     elif kind == "device":
         read_device(path)
     elif kind == "choice":
         read_json(path)
-    return ""
-
-
-def _misplaced(record: Record, place: Mapping[str, Any]) -> str:
-    if (record.machine, record.key) != (place["machine"], place["key"]):
-        return f"it is the record {record.key} of {record.machine}, in another's place"
-    if bool(place["repeat"]) != bool(record.repeat or record.group):
-        return "it lies where repeats and measurements lie, or they where it does"
     return ""
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from benchmark.plan.stage import EngineFile, Network, Output
 from benchmark.plan.task import Config
-from benchmark.records.files import StoreError, plain, read_words, replace
+from benchmark.records.files import StoreError, Unreadable, listed, plain, read_words, replace
 from benchmark.records.lease import Leases
 
 
@@ -129,19 +129,38 @@ class Artifacts:
         if not path.is_file():
             replace(path, words.encode())
 
-    def users(self) -> list[Path]:
-        """The results folders that keep their outputs here. Raises Unreadable."""
-        return [Path(read_words(path)) for path in sorted((self.folder / "used_by").glob("[0-9a-f]*"))]
+    def users(self, without: Collection[str] = ()) -> list[Path]:
+        """The results folders that keep their outputs here, but those named in `without`, as are notes that name none.
+
+        Raises Unreadable for a note that is damaged, and for a folder that is not there: what it needs is not known.
+        """
+        found = []
+        for path in listed(self.folder / "used_by", levels=0, suffix=""):
+            if path.name in without:
+                continue
+            words = read_words(path)
+            remedy = "if no results folder needs the artifacts here any more, say free --without="
+            if hashlib.sha256(words.encode()).hexdigest()[:12] != path.name or not Path(words).is_absolute():
+                raise Unreadable(f"{path} is damaged, so whose artifacts lie here is not known; {remedy}{path.name}")
+            if words in without:
+                continue
+            if not Path(words).is_dir():
+                raise Unreadable(f"the results folder {words} uses these artifacts and is not there; {remedy}{words}")
+            found.append(Path(words))
+        return found
 
     def unneeded(self, needed: Collection[str]) -> list[Path]:
         """Every output and checkpoint of a stage that is not among `needed`, but those that a process holds.
 
         Files that are named otherwise are somebody else's.
         """
-        found = [(path, _OURS.fullmatch(path.name)) for path in sorted(self.folder.glob("*.*"))]
+        found = [(path, _OURS.fullmatch(path.name)) for path in listed(self.folder, levels=0, suffix="")]
         ours = [(path, match["key"]) for path, match in found if match]
         return [path for path, key in ours if key not in needed and not self._leases.taken(key)]
 
+
+MOST_HEADER_BYTES = 100_000_000
+"""What the format itself allows."""
 
 _OURS = re.compile(r"(?P<key>[0-9a-f]{20})(-[0-9a-f]{12}\.safetensors|\.[0-9a-f]{8}\.checkpoint)")
 
@@ -156,10 +175,12 @@ def _output(path: Path, content: bytes) -> Output:
 
     try:
         size = int.from_bytes(content[:8], "little")
+        if size > MOST_HEADER_BYTES:
+            raise ValueError(f"its header claims {size / 1e6:.0f} MB")
         written = json.loads(content[8 : 8 + size])["__metadata__"]["output"]
         header = Header.model_validate_json(written)
         tensors = load(content)
-    except (SafetensorError, KeyError, ValueError, TypeError, ValidationError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, ValidationError, RecursionError, OverflowError) as error:
         words = " ".join(str(error).split())
         raise StoreError(f"artifact {path} is damaged ({words}): delete it and run again") from error
 

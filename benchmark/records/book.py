@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmark.plan.run_file import RunFile, RunStage
 from benchmark.plan.stage import Phase
-from benchmark.records.files import StoreError
-from benchmark.records.record import EDITED, Record, fault_of_seal, faults, read_record
+from benchmark.records.files import StoreError, Unreadable
+from benchmark.records.record import Record, sealed, sound_record
 from benchmark.records.store import Store, read_run
 
 Where = tuple[str, str]
@@ -17,28 +18,25 @@ Where = tuple[str, str]
 
 @dataclass
 class Book:
-    """Runs and records by where they lie. `unreadable` names the files that say nothing, or nothing that can be."""
+    """Runs and records by where they lie. `left_out` holds the files that say nothing that can be, each with why."""
 
     runs: list[RunFile] = field(default_factory=list)
     firsts: dict[Where, Record] = field(default_factory=dict)
     repeats: dict[Where, list[Record]] = field(default_factory=dict)
     measured: dict[Where, list[Record]] = field(default_factory=dict)
-    unreadable: list[str] = field(default_factory=list)
+    left_out: list[tuple[Path, str]] = field(default_factory=list)
 
     @classmethod
     def read(cls, store: Store) -> Book:
-        """Read a results folder; what is no record, no run, or cannot be, is left out and named in `unreadable`."""
-        book = cls()
-        for path in store.record_paths():
+        """Read a results folder; what is no record, no run, or cannot be, is left out and named in `left_out`."""
+        book, counted = cls(), _Counted()
+        # a stage's own record before its repeats: of two that say the same, the first counts
+        for path in sorted(store.record_paths(), key=lambda path: (path.parent, path.name.count("."), path.name)):
             try:
-                record, seal = read_record(path), fault_of_seal(path)
+                record = sound_record(path)
+                counted.once(path, record)
             except StoreError as error:
-                book.unreadable.append(str(error))
-                continue
-            # a number that somebody typed in is no measurement
-            found = [*faults(record), *([seal] if EDITED in seal else [])]
-            if found:
-                book.unreadable.append(f"{path}: {'; '.join(found)}")
+                book.left_out.append((path, str(error)))
                 continue
             where = (record.machine, record.key)
             if record.repeat:
@@ -48,16 +46,39 @@ class Book:
             else:
                 signature = str(record.params.get("signature"))
                 book.measured.setdefault((record.machine, signature), []).append(record)
-        for path in store.run_paths():
-            try:
-                book.runs.append(read_run(path))
-            except StoreError as error:
-                book.unreadable.append(str(error))
+        book._read_runs(store)
         return book
 
+    def _read_runs(self, store: Store) -> None:
+        found = []
+        for path in store.run_paths():
+            try:
+                found.append((path, read_run(path)))
+            except StoreError as error:
+                self.left_out.append((path, str(error)))
+        # seed 0 alone can be proved by the digest of its plan; the other seeds of that plan are of its shape
+        proved = {run.plan: run.shape for _, run in found if run.seed == 0}
+        for path, run in found:
+            if run.shape == proved.get(run.plan, run.shape):
+                self.runs.append(run)
+            else:
+                why = f"{path} has other stages than seed 0 of its plan; remove it, and run again what it was for"
+                self.left_out.append((path, why))
+
+    @property
+    def unreadable(self) -> list[str]:
+        """A line for each file that was left out."""
+        return [why for _, why in self.left_out]
+
+    def records(self) -> Iterator[Record]:
+        """Every sound record, repeats and measurements included."""
+        for records in (self.firsts.values(), *self.repeats.values(), *self.measured.values()):
+            yield from records
+
     def record(self, stage: RunStage) -> Record | None:
-        """The record that counts for a stage of a run."""
-        return self.firsts.get((stage.machine, stage.key))
+        """The record that counts for a stage of a run: one of another function says nothing of it."""
+        found = self.firsts.get((stage.machine, stage.key))
+        return found if found is not None and found.fn == stage.fn else None
 
     def engine(self, run: RunFile) -> Record | None:
         """The record of the run's engine."""
@@ -127,6 +148,25 @@ class Book:
         keys = {(record.machine, record.key) for record in shown if record is not None}
         for records in self.measured.values():
             yield from (record for record in records if (record.machine, record.key) not in keys)
+
+
+class _Counted:
+    """What was counted already, so that a file and its copy under another name do not count twice."""
+
+    def __init__(self) -> None:
+        self._seals: dict[str, Path] = {}
+        self._attempts: dict[tuple[str, str, str], Path] = {}
+
+    def once(self, path: Path, record: Record) -> None:
+        """Note a record. Raises Unreadable where it, or an attempt that it accounts for, was counted before."""
+        seal = record.digest or sealed(record).digest
+        # the measurements of a group share one attempt: only records of the same stage exclude each other
+        attempts = [(record.machine, record.key, str(name)) for name in record.provenance.get("attempt_ids", ())]
+        before = self._seals.get(seal) or next(filter(None, map(self._attempts.get, attempts)), None)
+        if before is not None:
+            raise Unreadable(f"{path} counts again what {before.name} counts already: a copy? Remove one of them")
+        self._seals[seal] = path
+        self._attempts |= dict.fromkeys(attempts, path)
 
 
 def _turn(record: Record) -> tuple[int, str]:

@@ -18,8 +18,10 @@ from typing import Any
 from benchmark.errors import UserError
 
 MOST_BYTES = 256 * 2**20
+MOST_LEVELS = 100
 DAY_S = 86_400.0
 _TEMPORARY = re.compile(r"\..+\.(json|csv|gz|safetensors|checkpoint|[0-9a-f]{12})\.[a-z0-9_]{8}")
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
 
 
@@ -39,7 +41,9 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("it is no plain file")
         if state.st_size > MOST_BYTES:
             raise ValueError(f"it has {state.st_size / 1e6:.0f} MB, and nothing that is kept here has so many")
-        value = json.loads(path.read_bytes(), parse_constant=_no_number)
+        content = path.read_bytes()
+        value = json.loads(content, parse_constant=_no_number, parse_float=_decimal, parse_int=_whole)
+        _usable(value, content)
     except (OSError, ValueError, RecursionError) as error:
         raise Unreadable(f"cannot read {path}: {error}; restore it, or remove it to measure again") from error
     if not isinstance(value, dict):
@@ -71,16 +75,73 @@ def _no_number(word: str) -> Any:
     raise ValueError(f"{word} is no JSON")
 
 
+def _decimal(word: str) -> float:
+    value = float(word)
+    if not math.isfinite(value):
+        raise ValueError(f"{word[:20]} is too large a number")
+    return value
+
+
+def _whole(word: str) -> int:
+    _decimal(word)  # whatever takes it for a float later must not overflow
+    return int(word)
+
+
+def _usable(value: Any, content: bytes) -> None:
+    """Raise ValueError where JSON holds what Python reads and then trips over: more levels than its own functions can
+    follow, or half a character."""
+    layer, levels = [value], 0
+    while layer:
+        levels += 1
+        if levels > MOST_LEVELS:
+            raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
+        inner = (each.values() if isinstance(each, dict) else each for each in layer if isinstance(each, dict | list))
+        layer = [each for own in inner for each in own]
+    if _HALF.search(content):
+        json.dumps(value, ensure_ascii=False).encode()
+
+
+def listed(folder: Path, levels: int = 1, suffix: str = ".json") -> list[Path]:
+    """The files with a suffix that lie a number of folders below a folder, in a stable order, but hidden ones.
+
+    A folder that is not there holds nothing. Raises Unreadable for one that may not be looked into: what it holds would
+    silently be missing.
+    """
+    try:
+        found = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Unreadable(
+            f"cannot look into {folder}: {error.strerror or error}; make it a folder that you may read and enter "
+            "(chmod u+rx), or remove it"
+        ) from error
+    if levels:
+        below = (path for path in found if not path.name.startswith(".") and _is_folder(path))
+        return [path for inner in below for path in listed(inner, levels - 1, suffix)]
+    return [path for path in found if path.name.endswith(suffix) and not path.name.startswith(".")]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise Unreadable(f"cannot look into {path.parent}: {error.strerror or error}; make it accessible") from error
+
+
 def plain(value: Any) -> Any:
-    """Data as JSON can say it: a number that is none becomes null, numpy's scalars numbers, tuples lists.
+    """Data as JSON can say it: a number that is none becomes null, numpy's scalars numbers, tuples lists, and half a
+    character (of a variable that is no UTF-8) a question mark.
 
     Raises TypeError for what is no data at all.
     """
     if isinstance(value, Mapping):
-        return {str(name): plain(each) for name, each in value.items()}
+        return {plain(str(name)): plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    if isinstance(value, bool | int | str) or value is None:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, bool | int) or value is None:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from benchmark.energy.judge.reading import GRADES
 from benchmark.plan.task import Config
@@ -76,9 +76,50 @@ class Record(Config):
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def read_record(path: Path) -> Record:
-    """A record from its file. Raises Unreadable where the file is no record."""
+class Origin(BaseModel):
+    """What of a record's provenance is used in rows and checks. Whatever else it says is kept beside it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    versions: dict[str, str] = Field(default_factory=dict)
+    power_limit_w: float | None = Field(default=None, gt=0, lt=100_000)
+    device_uuid: str = ""
+    driver: str = ""
+    threads: int | None = Field(default=None, ge=0, lt=1_000_000)
+    environment: dict[str, str] = Field(default_factory=dict)
+    outside: dict[str, str] = Field(default_factory=dict)
+    attempt_ids: list[str] = Field(default_factory=list)
+
+
+def sound_record(path: Path) -> Record:
+    """A record from its file, if rows may rest on it: one place decides what counts as recorded, for tables and runs.
+
+    Raises Unreadable where the file is no record, was edited by hand, cannot be true, or lies in another's place.
+    """
     content = read_json(path)
+    record, seal = _record(path, content), _fault_of_seal(content)
+    # a number that somebody typed in is no measurement
+    found = [*faults_of_place(path, record), *faults(record), *([seal] if EDITED in seal else [])]
+    if found:
+        raise Unreadable(f"{path}: {'; '.join(found)}; restore it, or remove it to measure again")
+    return record
+
+
+def faults_of_place(path: Path, record: Record) -> Iterator[str]:
+    """What in a file's place does not fit the record in it: a copy under another name would count twice."""
+    key, _, mark = path.name.removesuffix(".json").partition(".")
+    if key != record.key or path.parent.name != record.machine:
+        yield f"it holds the record of {record.key} on {record.machine}, whose place is another"
+    elif bool(mark) != (record.repeat or record.group is not None):
+        yield "it has the name of a repeat or of a measurement, and is none" if mark else "it has a first record's name"
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file, true or not. Raises Unreadable where the file is no record."""
+    return _record(path, read_json(path))
+
+
+def _record(path: Path, content: Mapping[str, Any]) -> Record:
     try:
         return Record.model_validate(content)
     except ValidationError as error:
@@ -98,21 +139,29 @@ def faults(record: Record) -> Iterator[str]:
             yield f"{name} {getattr(record, name)} is more than any stage can spend"
     if record.seconds > MOST_SECONDS:
         yield f"{record.seconds} seconds are more than a stage can take"
-    if record.grade not in GRADES:
+    if record.grade not in tuple(GRADES):
         yield f"unknown grade {record.grade!r}"
+    if max(record.artifact_bytes, record.attempts, abs(record.fn_version)) > MOST_COUNT:
+        yield "it counts more bytes, attempts or versions than there can be"
     for name, value in record.values.items():
+        if abs(value) > MOST_VALUE:
+            yield f"{name} {value} is more than anything here can be"
         if name.endswith("_pct") and not (math.isnan(value) or 0 <= value <= 100):
             yield f"{name} {value} is no percentage"
         if name.endswith("_joules") and name != "iec_dynamic_joules" and value < 0:
             yield f"{name} {value} is negative"
-    versions, limit = record.provenance.get("versions", {}), record.provenance.get("power_limit_w")
-    if not isinstance(versions, dict) or not isinstance(limit, int | float | None):
-        yield "its provenance says something else than versions and a power limit"
+    try:
+        Origin.model_validate(record.provenance)
+    except ValidationError as error:
+        finding = error.errors()[0]
+        yield f"its provenance cannot be: {'.'.join(map(str, finding['loc']))}: {finding['msg']}"
     if record.fn == BUILD and not isinstance(record.details.get("signature"), str):
         yield "it is of an engine, and has no signature"
+    if not isinstance(record.details.get("measured_before", 0), int):
+        yield "how many measurements came before it is no number"
 
 
-MOST_JOULES, MOST_SECONDS = 1e15, 1e10
+MOST_JOULES, MOST_SECONDS, MOST_VALUE, MOST_COUNT = 1e15, 1e10, 1e18, 2**53
 BUILD = "benchmark.deploy.build:build_engine"
 
 
@@ -127,7 +176,10 @@ def digest(content: Mapping[str, Any]) -> str:
 
 def fault_of_seal(path: Path) -> str:
     """What is wrong with the digest of a record's file; empty if nothing was changed since. Raises Unreadable."""
-    content = read_json(path)
+    return _fault_of_seal(read_json(path))
+
+
+def _fault_of_seal(content: Mapping[str, Any]) -> str:
     if not content.get("digest"):
         return "has no digest: whether it was edited by hand cannot be told"
     return "" if content["digest"] == digest(content) else f"{EDITED}: its digest does not fit its content"

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.plan.run_file import RunFile
 from benchmark.records.artifacts import Artifacts
-from benchmark.records.files import StoreError, Unreadable, create, read_json, replace, sweep
-from benchmark.records.record import Record, dump, read_record, sealed
+from benchmark.records.files import StoreError, Unreadable, create, listed, plain, read_json, replace, sweep
+from benchmark.records.record import Record, dump, sealed, sound_record
 
 
 class Store:
@@ -48,10 +49,14 @@ class Store:
 
     # --- records ---------------------------------------------------------------------------------------------------
 
-    def record(self, machine: str, key: str) -> Record | None:
-        """The first record of a stage on a machine, or None."""
+    def record(self, machine: str, key: str, fn: str = "") -> Record | None:
+        """The first record of a stage (of function `fn`, where given) on a machine, or None. Raises Unreadable for one
+        that no table would accept."""
         path = self.results / "records" / machine / f"{key}.json"
-        return read_record(path) if path.is_file() else None
+        record = sound_record(path) if path.is_file() else None
+        if record is not None and fn not in ("", record.fn):
+            raise Unreadable(f"{path} is a record of {record.fn}, not of {fn}: remove it to measure again")
+        return record
 
     def copies(self, machine: str, key: str) -> list[str]:
         """The SHA-256 of every artifact that a record on a machine vouches for: the stage's own, then its repeats'."""
@@ -60,23 +65,17 @@ class Store:
     def copies_of(self, machine: str, key: str) -> list[Record]:
         """Every record of a stage on a machine: its own, then its repeats."""
         folder = self.results / "records" / machine
-        repeats = [read_record(path) for path in sorted(folder.glob(f"{key}.*.json"))]
+        repeats = [sound_record(path) for path in _named(folder, f"{key}.*.json")]
         return [record for record in (self.record(machine, key), *repeats) if record is not None]
 
     def records(self) -> Iterator[Record]:
-        """Every record, in a stable order. Raises StoreError at a file that is none."""
+        """Every record, in a stable order. Raises StoreError at a file that no table would accept."""
         for path in self.record_paths():
-            yield read_record(path)
-
-    def sound_records(self) -> Iterator[Record]:
-        """Every record that can be read, in a stable order; `check` names the files that cannot."""
-        for path in self.record_paths():
-            with contextlib.suppress(StoreError):
-                yield read_record(path)
+            yield sound_record(path)
 
     def record_paths(self) -> list[Path]:
         """The files of all records."""
-        return sorted((self.results / "records").glob("*/*.json"))
+        return listed(self.results / "records")
 
     def add(self, record: Record, samples: bytes = b"") -> Record:
         """Keep a record for good, sealed by its digest: as the stage's own if it is the first, else beside it as a
@@ -85,6 +84,7 @@ class Store:
         The meter's raw `samples` (gzipped CSV) lie beside it. Returns what was kept.
         """
         folder = self.results / "records" / record.machine
+        record = record.model_copy(update={"provenance": plain(record.provenance)})  # else it is kept, and never read
         first = sealed(record)
         if not record.group and create(folder / f"{record.key}.json", dump(first)):
             return self._with_samples(first, samples, folder / record.key)
@@ -101,26 +101,26 @@ class Store:
 
     def measurements(self, machine: str, key: str) -> list[Record]:
         """All records of a measurement that may be repeated (one file each), oldest first."""
-        found = [read_record(path) for path in sorted((self.results / "records" / machine).glob(f"{key}.*.json"))]
+        found = [sound_record(path) for path in _named(self.results / "records" / machine, f"{key}.*.json")]
         return sorted((record for record in found if record.group), key=lambda record: record.created)
 
     def measured_before(self, machine: str, key: str) -> int:
         """How many measurements were kept of one engine, readable or not: a clock that counts only forward."""
-        return len(list((self.results / "records" / machine).glob(f"{key}.*.json")))
+        return len(_named(self.results / "records" / machine, f"{key}.*.json"))
 
     def booked_attempts(self, machine: str) -> set[str]:
         """The ids of the attempts that any measurement on a machine accounts for."""
         found: set[str] = set()
-        for path in (self.results / "records" / machine).glob("*.*.json"):
+        for path in _named(self.results / "records" / machine, "*.*.json"):
             with contextlib.suppress(StoreError):
-                found.update(map(str, read_record(path).provenance.get("attempt_ids", ())))
+                found.update(map(str, sound_record(path).provenance.get("attempt_ids", ())))
         return found
 
     # --- attempts: what an unfinished stage has spent --------------------------------------------------------------
 
     def attempt_paths(self, machine: str, key: str) -> list[Path]:
         """The journals of attempts at a stage that no record accounts for yet."""
-        return sorted((self.results / "attempts" / machine).glob(f"{key}-*.json"))
+        return _named(self.results / "attempts" / machine, f"{key}-*.json")
 
     def write_attempt(self, machine: str, key: str, attempt: Mapping[str, Any]) -> None:
         """Write or replace the journal of one attempt, named by its `id`."""
@@ -158,7 +158,7 @@ class Store:
 
     def run_paths(self) -> list[Path]:
         """The files of all runs."""
-        return sorted((self.results / "runs").glob("*/*.json"))
+        return listed(self.results / "runs")
 
     # --- devices: what probing found ------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class Store:
 
     def device_paths(self) -> list[Path]:
         """The files of all probes."""
-        return sorted((self.results / "devices").glob("*/*.json"))
+        return listed(self.results / "devices")
 
     def choice(self, machine: str, what: str) -> str | None:
         """What was chosen on a machine, once and for all, about `what`; or None."""
@@ -198,6 +198,11 @@ class Store:
     def _choice_path(self, machine: str, what: str) -> Path:
         name = hashlib.sha256(what.encode()).hexdigest()[:12]
         return self.results / "devices" / machine / "choices" / f"{name}.json"
+
+
+def _named(folder: Path, pattern: str) -> list[Path]:
+    """The JSON files of a folder with such a name. Raises Unreadable where it may not be looked into."""
+    return [path for path in listed(folder, levels=0) if fnmatchcase(path.name, pattern)]
 
 
 class Probed(BaseModel):
@@ -244,10 +249,13 @@ def read_run(path: Path) -> RunFile:
     """A run from its file. Raises Unreadable where the file is none."""
     content = read_json(path)
     try:
-        return RunFile.model_validate(content)
+        run = RunFile.model_validate(content)
     except ValidationError as error:
         finding = error.errors()[0]
         where = ".".join(map(str, finding["loc"]))
         raise Unreadable(
             f"{path} is no run file of this version: {where}: {finding['msg']}; run again what it was for"
         ) from error
+    if (path.parent.name, path.stem) != (run.infer_machine, run.name):
+        raise Unreadable(f"{path} holds the run {run.name} of {run.infer_machine}, whose place is another: remove it")
+    return run

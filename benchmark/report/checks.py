@@ -10,10 +10,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from benchmark.energy.judge.reading import is_estimate
+from benchmark.errors import one_line
 from benchmark.plan.run_file import RunFile
 from benchmark.records.book import Book
 from benchmark.records.files import StoreError
-from benchmark.records.record import Record, fault_of_seal, faults, read_record
+from benchmark.records.record import Record, fault_of_seal, faults, faults_of_place, read_record
 from benchmark.records.store import Store, read_device
 from benchmark.report.rows import StageRow, frame, stage_rows
 
@@ -36,7 +37,12 @@ class Finding(NamedTuple):
 
 
 def check(store: Store) -> list[Finding]:
-    """Every finding about the records of a results folder and the tables they make."""
+    """Every finding about the records of a results folder and the tables they make, as text that a terminal shows as it
+    is."""
+    return [Finding(each.fault, one_line(each.where), one_line(each.what)) for each in _findings(store)]
+
+
+def _findings(store: Store) -> list[Finding]:
     findings: list[Finding] = []
     for path in store.record_paths():
         where = path.relative_to(store.results).as_posix()
@@ -45,13 +51,14 @@ def check(store: Store) -> list[Finding]:
         except StoreError as error:
             findings.append(Finding(True, where, str(error)))
             continue
-        if path.name.split(".")[0] != record.key or path.parent.name != record.machine:
-            findings.append(Finding(True, where, f"holds the record of {record.key} on {record.machine}"))
+        findings += [Finding(True, where, what) for what in faults_of_place(path, record)]
         findings += [Finding(True, where, seal)] if seal else []
         findings += [Finding(fault, where, what) for fault, what in _record(record)]
     book = Book.read(store)  # what is no record, or cannot be, is left out of it: named above, or as a run
     rows = stage_rows(book)
-    findings += [Finding(True, "runs", line) for line in book.unreadable if "/runs/" in line]
+    # of records, those that are sound one by one: what is wrong with others was named above
+    told = {store.results / finding.where for finding in findings if finding.fault}
+    findings += [Finding(True, "the table", line) for path, line in book.left_out if path not in told]
     findings += _devices(store)
     findings += _unreached(book)
     findings += _lives(book, rows)
@@ -71,8 +78,9 @@ def _devices(store: Store) -> Iterator[Finding]:
 def _record(record: Record) -> Iterator[tuple[bool, str]]:
     found = list(faults(record))
     yield from ((True, what) for what in found)
-    if not found:
-        yield from _energy(record)
+    if found:  # the rest reads what may not be of its type
+        return
+    yield from _energy(record)
     for name in ("source", "device_name", "machine", "created", "commit"):
         if not getattr(record, name):
             yield True, f"provenance is incomplete: no {name}"

@@ -180,6 +180,9 @@ def _means(seeds: list[dict[str, float]], tau: float) -> dict[str, Any]:
     accuracy = Uncertain(row["acc_pct"], acc.half_width if acc.n > 1 else 0.0)
     tec_wh, iec_wh = Uncertain(row["tec_wh"], row["tec_ci95_wh"]), Uncertain(row["iec_wh"], row["iec_ci95_wh"])
     for name, mui in (("g_500m", 5e8), ("g_1b", 1e9)):
+        if row["tec_wh"] == row["iec_wh"] == 0:  # no meter saw anything, so nothing can be divided by it
+            row[name] = row[f"{name}_ci95"] = math.nan
+            continue
         row[name] = greeness(row["acc_pct"], row["tec_wh"], row["iec_wh"], mui, tau)
         row[f"{name}_ci95"] = greeness_ci95(accuracy, tec_wh, iec_wh, mui, tau)
     return row

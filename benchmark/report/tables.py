@@ -86,7 +86,8 @@ def show(summary: Sequence[SummaryRow], console: Console) -> None:
     """
     narrow = console.width < NARROW
     varied = [name for name in SETTING if len({_said(name, row) for row in summary}) > 1]
-    console.print(f"Full-cycle energy: {_title(summary, varied)}", markup=False, highlight=False, soft_wrap=True)
+    title = one_line(f"Full-cycle energy: {_title(summary, varied)}")
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
     varied += ["settings"] if any(row.settings for row in summary) else []
     numbers = ["acc %", "TEC W.h", "IEC W.h", "G(1B)"]
     if not narrow:
@@ -105,7 +106,7 @@ def show(summary: Sequence[SummaryRow], console: Console) -> None:
         table.add_row(*(Text(one_line(word)) for word in told), *(Text(one_line(cells[name])) for name in numbers))
     console.print(table)
     for line in footnotes(summary):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _title(summary: Sequence[SummaryRow], varied: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from benchmark.plan.life import Life
 from benchmark.plan.stage import Phase, Stage
-from benchmark.records.files import StoreError
+from benchmark.records.files import StoreError, Unreadable
 from benchmark.records.store import Store
 from benchmark.run.state import measurement
 
@@ -168,7 +168,10 @@ class Agenda:
             waits = job.key in self._running or self._busy.get(job.key, 0.0) > time.monotonic()
             return None if waits else job
         block.lives.remove(life)
-        self._await_measurement(block, life)
+        try:
+            self._await_measurement(block, life)
+        except Unreadable as error:  # a damaged record ends this life alone
+            self.failures.append(str(error))
         return None
 
     def _await_measurement(self, block: _Block, life: Life) -> None:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from benchmark.plan.life import Life
 from benchmark.plan.stage import Phase, Stage, digest_of
-from benchmark.records.record import Record, faults
+from benchmark.records.book import Book
+from benchmark.records.record import Record
 from benchmark.records.store import Store
 from benchmark.run.costs import Machine, modelled
 from benchmark.run.progress import clock
@@ -81,13 +82,12 @@ class Forecaster:
 
 def forecaster(store: Store, lives: Sequence[Life], model: Machine | None = None) -> Forecaster:
     """A forecaster that knows every sound record of a store, and has learnt from those of these lives."""
-    past = [record for record in store.sound_records() if not list(faults(record))]
-    by_key = {(record.machine, record.key): record for record in past if not record.repeat}
-    told = Forecaster(past, model)
+    book = Book.read(store)
+    told = Forecaster(book.records(), model)
     learnt: set[str] = set()
     for life in lives if model else ():
         for phase, stage in life.steps():
-            record = by_key.get((life.machine(phase), life.key(stage)))
+            record = book.firsts.get((life.machine(phase), life.key(stage)))
             if record is not None and record.key not in learnt:
                 learnt.add(record.key)
                 told.learn(stage, record.joules, record.seconds)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from benchmark.errors import one_line
 from benchmark.plan.life import Life
 from benchmark.plan.run_file import RunFile, RunStage
 from benchmark.plan.stage import Phase, Stage
-from benchmark.records.files import StoreError
-from benchmark.records.record import Record, faults
+from benchmark.records.files import Unreadable
+from benchmark.records.record import Record
 from benchmark.records.store import Store
 
 
@@ -27,21 +29,15 @@ def steps(life: Life, store: Store) -> list[Step]:
     found = []
     for phase, stage in life.steps():
         key = life.key(stage)
-        found.append(Step(phase, stage, key, store.record(life.machine(phase), key)))
+        found.append(Step(phase, stage, key, store.record(life.machine(phase), key, stage.fn)))
     return found
 
 
 def measurement(life: Life, store: Store) -> Stage | None:
-    """The inference measurement of a life; None until its engine is built. Raises StoreError where its record cannot be
+    """The inference measurement of a life; None until its engine is built. Raises Unreadable where its record cannot be
     true."""
-    built = store.record(life.place.infer_machine, life.key(life.build))
-    if built is None:
-        return None
-    if list(faults(built)):
-        raise StoreError(
-            f"the record of engine {built.key} cannot be ({'; '.join(faults(built))}): remove it and run again"
-        )
-    return life.measurement(built.details)
+    built = store.record(life.place.infer_machine, life.key(life.build), life.build.fn)
+    return None if built is None else life.measurement(built.details)
 
 
 def measured(life: Life, store: Store) -> bool:
@@ -51,8 +47,11 @@ def measured(life: Life, store: Store) -> bool:
 
 
 def recorded(life: Life, store: Store) -> bool:
-    """Whether nothing of a life is left to do."""
-    return all(step.record is not None for step in steps(life, store)) and measured(life, store)
+    """Whether nothing of a life is left to do; what no table would accept is left to mend."""
+    try:
+        return all(step.record is not None for step in steps(life, store)) and measured(life, store)
+    except Unreadable:
+        return False
 
 
 def redone(life: Life, store: Store, runs: Iterable[RunFile]) -> Iterator[str]:
@@ -74,11 +73,18 @@ def redone(life: Life, store: Store, runs: Iterable[RunFile]) -> Iterator[str]:
         if was is None or was.key == stage.key:
             continue
         changed[stage.key] = stage.name
-        if store.record(was.machine, was.key) is not None and store.record(stage.machine, stage.key) is None:
-            yield f"{stage.name} {was.key} is recorded, but runs again as {stage.key}: {_why(stage, was, changed)}"
+        if _kept(store, was) and not _kept(store, stage):
+            why = _why(stage, was, changed)
+            yield one_line(f"{stage.name} {was.key} is recorded, but runs again as {stage.key}: {why}")
     if run.measurement_version != before.measurement_version:
         versions = f"from {before.measurement_version} to {run.measurement_version}"
         yield f"inference is measured again: its version was raised {versions}"
+
+
+def _kept(store: Store, stage: RunStage) -> bool:
+    with contextlib.suppress(Unreadable):  # the run that needs it says so
+        return store.record(stage.machine, stage.key, stage.fn) is not None
+    return False
 
 
 def _plan(run: RunFile) -> tuple[str, int]:

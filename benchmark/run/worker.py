@@ -99,18 +99,18 @@ class Worker:
         self._turn.take()
         _trust(life)
         with self._held(stage, key, wait):
-            record = self.site.store.record(machine, key)
+            record = self.site.store.record(machine, key, stage.fn)
             if record is not None:  # another process finished it meanwhile
                 return record
             self._work(life, stage)
-        record = self.site.store.record(machine, key)
+        record = self.site.store.record(machine, key, stage.fn)
         if record is None:
             raise StoreError(f"the record of {stage.name} {key} vanished during the run: was it removed? Run again")
         return record
 
     def recorded(self, life: Life, phase: Phase, stage: Stage) -> Record | None:
         """The record of a stage, if it is there; what a killed process left beside it is removed."""
-        record = self.site.store.record(life.machine(phase), life.key(stage))
+        record = self.site.store.record(life.machine(phase), life.key(stage), stage.fn)
         if record is not None:
             self._clean(stage, record)
         return record

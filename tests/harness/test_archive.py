@@ -147,8 +147,8 @@ def test_a_name_that_is_none_of_ours_refuses_the_archive(sent, away, name):
     ("change", "why"),
     [
         (edited, "edited by hand"),
-        (misplaced, "in another's place"),
-        (swapped, "in another's place"),
+        (misplaced, "whose place is another"),
+        (swapped, "whose place is another"),
         (lambda m: m.update({record_in(m): b"[]"}), "no JSON object"),
         (lambda m: m.update({record_in(m): b'{"a":' * 100_000}), "cannot read"),
         (lambda m: m.update({"artifacts/" + "a" * 20 + "-" + "b" * 12 + ".safetensors": b"x"}), "vouches for"),

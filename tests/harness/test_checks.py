@@ -24,7 +24,7 @@ WORDS = Words(
 def run(*stages: RunStage) -> RunFile:
     """A run with these stages on the machine `here`."""
     return RunFile(
-        experiment="e", plan="p", seed=0, words=WORDS, settings={}, train_machine="here", infer_machine="here",
+        experiment="e", plan="p", seed=1, words=WORDS, settings={}, train_machine="here", infer_machine="here",
         measurement="", measurement_version=1, stages=stages, created="2026-01-01",
     )  # fmt: skip  # same
 
@@ -91,7 +91,7 @@ def test_code_that_no_commit_holds_is_a_warning(store):
 def _short_beside(store, joules: float, machine: str = "here") -> list[str]:
     """Faults of a mask of 0.1 s beside a training of so many joules."""
     store.add_run(
-        run(stage("k" * 20), stage("m" * 20, Phase.COMPRESS, trained="k" * 20)).model_copy(update={"seed": 1})
+        run(stage("k" * 20), stage("m" * 20, Phase.COMPRESS, trained="k" * 20)).model_copy(update={"seed": 2})
     )
     store.add(record(joules=joules, seconds=joules / 100))
     store.add(record(key="m" * 20, joules=10.0, seconds=0.1, grade="D"))
@@ -109,7 +109,7 @@ def test_a_stage_too_short_for_a_meter_is_none_where_it_cannot_matter(store):
 @pytest.mark.parametrize(("engine_pct", "faults"), [(71.5, 0), (71.42, 0), (71.3, 1), (5.8, 1)])
 def test_an_fp32_engine_that_is_not_as_accurate_as_its_network_is_a_fault(store, engine_pct, faults):
     store.add_run(
-        run(stage("k" * 20), stage("e" * 20, Phase.DEPLOY, "deploy", network="k" * 20)).model_copy(update={"seed": 1})
+        run(stage("k" * 20), stage("e" * 20, Phase.DEPLOY, "deploy", network="k" * 20)).model_copy(update={"seed": 2})
     )
     store.add(record(values={"acc_pct": 71.5}))
     store.add(record(key="e" * 20, values={"acc_pct": engine_pct}))
@@ -118,7 +118,7 @@ def test_an_fp32_engine_that_is_not_as_accurate_as_its_network_is_a_fault(store,
 
 def test_a_counter_that_did_not_move_in_a_moment_keeps_its_row(store):
     store.add_run(
-        run(stage("k" * 20), stage("m" * 20, Phase.COMPRESS, trained="k" * 20)).model_copy(update={"seed": 1})
+        run(stage("k" * 20), stage("m" * 20, Phase.COMPRESS, trained="k" * 20)).model_copy(update={"seed": 2})
     )
     store.add(record(joules=1e6, seconds=1e4))
     store.add(record(key="m" * 20, joules=0.0, seconds=0.01, grade="D"))
@@ -224,7 +224,7 @@ def test_the_layout_of_the_file_is_no_edit(store):
 
 
 def test_estimates_under_different_assumptions_in_one_experiment_are_a_fault(store):
-    store.add_run(run(stage("s" * 20)).model_copy(update={"seed": 1}))
+    store.add_run(run(stage("s" * 20)).model_copy(update={"seed": 2}))
     estimate = {"grade": "E", "joules": 1.0}
     store.add(record(source="estimate:tdp_load", **estimate))
     store.add(record(key="s" * 20, source="estimate:tdp_load@15w", **estimate))

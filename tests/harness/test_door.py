@@ -215,10 +215,14 @@ def test_an_unbreakable_stream_goes_on_without_its_reader(tmp_path):
 def test_a_folder_that_may_not_be_read_is_one_line(command, capsys, monkeypatch, tmp_path):
     """Root may look everywhere, so the refusal is the file system's own."""
 
-    def refuse(self, *_, **__):
-        raise PermissionError(13, "Permission denied", str(self))
+    whole = Path.iterdir
+
+    def refuse(self):
+        if self.is_relative_to(tmp_path):
+            raise PermissionError(13, "Permission denied", str(self))
+        return whole(self)
 
     (tmp_path / "results").mkdir()
-    monkeypatch.setattr(Path, "glob", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     assert main([command, f"paths.results={tmp_path}/results", f"paths.artifacts={tmp_path}/a"]) == 1
     assert "Permission denied" in capsys.readouterr().err
