@@ -57,6 +57,6 @@ check: $(READY)  ## judge every record
 	$(BIN)/python -m benchmark check
 
 clean:  ## remove the environment and throw-away results; records stay
-	rm -rf $(VENV) results/.smoke artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) results/.smoke results/.demo artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .PHONY: help setup lint test test-slow test-peers gpu-check gpu-first perf smoke bench report check clean
