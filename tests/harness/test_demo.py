@@ -15,7 +15,7 @@ from tests.harness.helpers import CPU, HERE
 
 @pytest.fixture(scope="module")
 def blocks():
-    return [[config.parse(config.compose(job), CPU)[0] for job in block] for block in expand("demo", [])]
+    return [[config.parse(config.compose(job), CPU)[0] for job in block.jobs] for block in expand("demo")]
 
 
 def _of(blocks, method):
