@@ -39,6 +39,11 @@ class BuildPy(build_py):
 setup(
     packages=[*find_packages(include=["benchmark", "benchmark.*", "methods", "methods.*"]), "benchmark.configs"],
     package_dir={"benchmark.configs": "configs"},
-    package_data={"benchmark.configs": ["**/*.yaml"], "benchmark": ["py.typed"], "methods": ["py.typed"]},
+    package_data={
+        "benchmark.configs": ["**/*.yaml"],
+        "benchmark": ["py.typed"],
+        "benchmark.run": ["*.csv"],
+        "methods": ["py.typed"],
+    },
     cmdclass={"build_py": BuildPy},
 )

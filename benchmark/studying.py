@@ -152,7 +152,7 @@ def _work(planned: Planned, again: bool, whole: Whole | None) -> str:
         cluster = connect(first.hardware, say)
         return work_on_ray(cluster, planned.store, first.paths.data, planned.blocks(), again, whole, say)
     say(f"device: {device.name} ({device.machine}), energy from {device.source or 'NO METER: it will be unknown'}")
-    site = Site(device, planned.store, first.paths.data, first.hardware.cpu_tdp_w)
+    site = Site(device, planned.store, first.paths.data, first.hardware.cpu_tdp_w, first.hardware.sample_s)
     return work(Worker(site, say), planned.blocks(), again, whole)
 
 

@@ -13,6 +13,7 @@ from benchmark.plan.task import Config
 class Hardware(Config):
     """Where to run (`device`) and whose records count for training and inference (`None`: this machine's).
 
+    `sample_s` are the seconds between two readings of power (None: the tracer's own, docs/energy.md).
     `executor=ray` runs on the Ray cluster at the address `cluster`, or without one on all GPUs of this box, or on
     `workers` of them (on a box without GPUs: processes that take turns).
     """
@@ -21,6 +22,7 @@ class Hardware(Config):
     train: str | None = None
     infer: str | None = None
     cpu_tdp_w: float | None = Field(default=None, gt=0, le=100_000)
+    sample_s: float | None = Field(default=None, ge=0.005, le=10)
     executor: Literal["local", "ray"] = "local"
     cluster: str | None = None
     workers: int | None = Field(default=None, ge=1, le=10_000)

@@ -100,6 +100,7 @@ class StageRow(MeasuredRow):
     polled_period_wh: float = column("W.h", "what the paper's polling of nvidia-smi would book: 0.1 s of each 0.18 s")
     gpu_util_pct: float = column("%", "mean utilisation of the GPU")
     mem_util_pct: float = column("%", "mean utilisation of the GPU's memory interface")
+    peak_memory_bytes: float = column("bytes", "most memory that torch had allocated on the GPU in the stage")
     machine: str = column("", "machine that the stage ran on: device and power limit")
     device_name: str = column("", "the device, in words")
     device_uuid: str = column("", "the very board")
@@ -236,7 +237,11 @@ def _inference(values: Mapping[str, float]) -> dict[str, Any]:
 def _reading(reading: Mapping[str, Any]) -> dict[str, Any]:
     names = ("gpu", "cpu", "dram", "polled", "polled_period")
     joules = {f"{name}_wh": _number(reading.get(f"{name}_joules")) / J_PER_WH for name in names}
-    return {**joules, **{name: _number(reading.get(name)) for name in ("gpu_util_pct", "mem_util_pct")}}
+    return {**joules, **{name: _number(reading.get(name)) for name in METERED}}
+
+
+METERED = ("gpu_util_pct", "mem_util_pct", "peak_memory_bytes")
+"""Columns that records hold by the same name in their reading."""
 
 
 def _provenance(record: Record) -> dict[str, Any]:

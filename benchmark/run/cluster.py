@@ -56,9 +56,9 @@ class Hand:
         """The device it holds."""
         return self._device
 
-    def start(self, results: Path, artifacts: Path, data: Path, cpu_tdp_w: float | None) -> None:
+    def start(self, results: Path, artifacts: Path, data: Path, hardware: Hardware) -> None:
         """Open the folders. Raises StoreError or DeviceError."""
-        site = Site(self._device, Store(results, artifacts), data, cpu_tdp_w)
+        site = Site(self._device, Store(results, artifacts), data, hardware.cpu_tdp_w, hardware.sample_s)
         self._worker = Worker(site, lambda line: print(line, flush=True))  # noqa: T201 # Ray shows it where the run is
         self._worker.__enter__()
 
@@ -178,7 +178,7 @@ def work_on_ray(  # noqa: PLR0913 # what a local run has in its worker
 ) -> str:  # fmt: skip
     """As `schedule.work`, on the hands of a cluster."""
     agenda, stopped = Agenda(store, blocks, again), ""
-    folders = (store.results.resolve(), store.artifacts.resolve(), data.resolve(), cluster.hardware.cpu_tdp_w)
+    folders = (store.results.resolve(), store.artifacts.resolve(), data.resolve(), cluster.hardware)
     announce(store, say, blocks)
     found = {key for key, job in agenda.keys().items() if _recorded(store, job)}
     for key, job in agenda.keys().items():

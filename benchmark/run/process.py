@@ -217,3 +217,21 @@ def resolve(fn: str) -> Callable[..., Output]:
     """The stage function named `module:function`."""
     module, _, name = fn.partition(":")
     return cast(Callable[..., Output], getattr(importlib.import_module(module), name))
+
+
+@contextlib.contextmanager
+def peak_memory(device: str) -> Iterator[dict[str, int]]:
+    """A dict that afterwards holds `peak_memory_bytes`, the most that torch had allocated on a GPU inside; empty on a
+    CPU, where torch does not count."""
+    found: dict[str, int] = {}
+    if not device.startswith("cuda"):
+        yield found
+        return
+    import torch
+
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        yield found
+    finally:
+        with contextlib.suppress(RuntimeError):  # a lost GPU: the work's own error says so
+            found["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)

@@ -19,6 +19,7 @@ from benchmark.records.files import StoreError, replace
 from benchmark.records.provenance import now
 from benchmark.records.store import Store
 from benchmark.run.account import JOURNAL_S, Account, Earlier, Share, earlier_attempts, known, repeated_joules
+from benchmark.run.process import peak_memory
 from benchmark.run.progress import Progress, Spending
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Workbench:
         self._pause_began: float | None = None
         self._longest_gap_s = 0.0
         self._max_w = math.nan
+        self._peak: dict[str, int] = {}
 
     @contextlib.contextmanager
     def metered(self) -> Iterator[None]:
@@ -70,7 +72,7 @@ class Workbench:
         if self._key == MEASURING:
             self._earlier = self._leftovers()  # again: another process may have measured while this one waited
         self._window = self._tracer.window(self._key)
-        with self._window:
+        with peak_memory(self.device) as self._peak, self._window:
             self._began = time.monotonic()
             self._journal(closed=False)
             yield
@@ -196,7 +198,8 @@ class Workbench:
     def account(self) -> Account:
         """The stage's account over all attempts, this finished one included."""
         last = Share.of(self.reading, self._under._asdict())
-        return Account.of_attempts(self.reading, last, self._resumed, self._earlier)
+        account = Account.of_attempts(self.reading, last, self._resumed, self._earlier)
+        return account._replace(reading={**account.reading, **self._peak}) if self._peak else account
 
     def repeated(self) -> tuple[float, str]:
         """What attempts before this one spent for nothing, and what of that is not exactly known."""
@@ -268,13 +271,14 @@ class Workbench:
 
 @dataclass(frozen=True)
 class Site:
-    """Where stages run: the device, the store that keeps what comes of it, where data lie, and the rated power
-    of a CPU without a meter (None: a stated assumption)."""
+    """Where stages run: the device, the store that keeps what comes of it, where data lie, the rated power of a CPU
+    without a meter (None: a stated assumption), and seconds between two readings of power (None: the tracer's own)."""
 
     device: Device
     store: Store
     data_dir: Path
     cpu_tdp_w: float | None = None
+    sample_s: float | None = None
 
     def checkpoint(self, key: str) -> Path:
         """The file of an unfinished stage's state on this board."""

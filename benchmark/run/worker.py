@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from benchmark.energy import DeviceError, EnergyTracer, Options, Reading
 from benchmark.energy.judge.reading import is_estimate
+from benchmark.energy.timeline.sampler import PERIOD_S
 from benchmark.errors import UserError
 from benchmark.plan.deployment import Measurement, asked
 from benchmark.plan.life import Life
@@ -300,7 +301,7 @@ class Worker:
     def _bench(self, title: str, key: str) -> tuple[Workbench, Progress]:
         device = self.site.device
         if self._tracer is None:
-            options = Options(probed=self._probed())
+            options = Options(probed=self._probed(), period_s=self.site.sample_s or PERIOD_S)
             wait = ready(device)
             try:
                 self._tracer = EnergyTracer(device, synchronize=wait, cpu_tdp_w=self.site.cpu_tdp_w, options=options)

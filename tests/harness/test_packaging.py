@@ -71,6 +71,8 @@ def test_an_installed_wheel_works_the_smoke_life_from_any_folder(tmp_path):
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"baseline +repdistiller/resnet8 +1 ", ran.stdout)
     assert (anywhere / "results" / ".smoke" / "summary.csv").is_file()
+    planned = _run(command, "study", "experiment=smoke", "--dry-run", "hardware=cpu", cwd=anywhere)
+    assert "by the model of a CPU" in planned.stdout, planned.stderr
     listed = _run(command, "run", "--help", cwd=anywhere)
     assert "pruning/apoz" in listed.stdout
 

@@ -250,3 +250,17 @@ def test_settings_that_change_what_work_costs_stand_in_the_record(monkeypatch):
     assert found["OMP_WAIT_POLICY"] == "PASSIVE"
     assert found["NVIDIA_TF32_OVERRIDE"] == "0"
     assert "SECRET_TOKEN" not in found
+
+
+def test_the_most_memory_of_a_gpu_is_counted_from_the_stage_on(monkeypatch):
+    import torch
+
+    asked = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7_000_000 if asked else 0)
+    with process.peak_memory("cuda:1") as found:
+        assert found == {}
+    assert (asked, found) == (["cuda:1"], {"peak_memory_bytes": 7_000_000})
+    with process.peak_memory("cpu") as found:
+        pass
+    assert found == {}
