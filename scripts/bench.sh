@@ -25,6 +25,7 @@ print("TensorRT:", kind.why_unavailable("int8", "cuda") or kind.version())'
     exec "$python" -m benchmark study "experiment=$experiment" "paths.data=$data" "$@"
 fi
 experiment="${EXPERIMENT:-demo}"
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"  # cores may be shared: threads that spin while they wait take each other's time
 # real CIFAR-100 where it is in the folder or can be downloaded, otherwise synthetic images
 fetch='import pathlib, sys; from benchmark.vision.download import ensure; ensure("cifar100", pathlib.Path(sys.argv[1]))'
 if "$python" -c "$fetch" "$data" >/dev/null 2>&1; then

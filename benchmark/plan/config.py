@@ -278,8 +278,10 @@ def _adapt(words: dict[str, Any], here: Here) -> list[str]:
 def _choose_results(words: dict[str, Any]) -> None:
     """Where records go unless somebody says so: what is thrown away stays apart."""
     if words["paths"].get("results") is None:
-        throw_away = words["scale"].get("name") == "smoke" or words["data"].get("name") == "synthetic"
-        words["paths"]["results"] = "results/.smoke" if throw_away else "results"
+        scale = words["scale"].get("name")
+        throw_away = scale == "smoke" or words["data"].get("name") == "synthetic"
+        apart = "results/.smoke" if throw_away else "results/.demo" if scale == "demo" else "results"
+        words["paths"]["results"] = apart
 
 
 def report_of(config: DictConfig) -> tuple[Paths, Asked]:

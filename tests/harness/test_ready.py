@@ -256,7 +256,7 @@ def test_the_most_memory_of_a_gpu_is_counted_from_the_stage_on(monkeypatch):
     import torch
 
     asked = []
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7_000_000 if asked else 0)
     with process.peak_memory("cuda:1") as found:
         assert found == {}
