@@ -1,0 +1,109 @@
+"""Which row is best at which number of inferences (MUI), and from which MUI on a row beats its baseline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from benchmark.report.crossovers import Crossover, Cycle, crossover
+from benchmark.report.greeness import TAU, Uncertain, greeness
+from benchmark.report.summary import SummaryRow, baseline_of
+
+
+class Reign(NamedTuple):
+    """A range of MUI and the row with the highest G in it."""
+
+    first_mui: float
+    last_mui: float
+    name: str
+
+
+class BreakEven(NamedTuple):
+    """How a row stands to its baseline: 'always', 'never', 'from', 'below' (wins only below that MUI) or 'unknown'.
+
+    `at` is the MUI of 'from' and 'below', with its interval, and NaN else.
+    """
+
+    kind: str
+    at: Crossover
+
+
+NOWHERE = Crossover(math.nan, math.nan, math.nan)
+
+
+def reigns(cycles: Mapping[str, Cycle], tau: float = TAU) -> list[Reign]:
+    """The best row per range of MUI, from 0 to infinity. Rows with an unknown input take no part."""
+    known = {name: cycle for name, cycle in cycles.items() if not any(math.isnan(each.value) for each in cycle)}
+    if not known:
+        return []
+    each = list(known.values())
+    turns = {crossover(one, other, tau).mui for number, one in enumerate(each) for other in each[:number]}
+    edges = [0.0, *sorted(mui for mui in turns if not math.isnan(mui)), math.inf]
+    found: list[Reign] = []
+    for first, last in pairwise(edges):
+        inside = (first + last) / 2 if math.isfinite(last) else 2 * first + 1
+        best = max(known, key=lambda name: _g(known[name], inside, tau))
+        if found and found[-1].name == best:
+            found[-1] = found[-1]._replace(last_mui=last)
+        else:
+            found.append(Reign(first, last, best))
+    return found
+
+
+def sentence(ranges: Sequence[Reign]) -> str:
+    """Who is best where, as one sentence for a reader."""
+    parts = []
+    for each in ranges:
+        if len(ranges) == 1:
+            parts.append(f"at any number of inferences {each.name}")
+        elif each.first_mui == 0:
+            parts.append(f"up to {_count(each.last_mui)} inferences {each.name}")
+        elif math.isinf(each.last_mui):
+            parts.append(f"beyond that {each.name}")
+        else:
+            parts.append(f"from {_count(each.first_mui)} to {_count(each.last_mui)} inferences {each.name}")
+    return "; ".join(parts)
+
+
+def break_even(row: Cycle, baseline: Cycle, tau: float = TAU) -> BreakEven:
+    """From which MUI on a row has a higher G than its baseline."""
+    if any(math.isnan(each.value) for each in (*row, *baseline)):
+        return BreakEven("unknown", NOWHERE)
+    at = crossover(row, baseline, tau)
+    beyond = 2 * at.mui if at.mui > 0 else 1.0
+    wins = _g(row, beyond, tau) > _g(baseline, beyond, tau)
+    if math.isnan(at.mui):
+        return BreakEven("always" if wins else "never", NOWHERE)
+    return BreakEven("from" if wins else "below", at)
+
+
+def break_evens(rows: Sequence[SummaryRow], tau: float = TAU) -> list[BreakEven | None]:
+    """The break-even of each summary row against its baseline; None for a baseline and for a row without one."""
+    found: list[BreakEven | None] = []
+    for row in rows:
+        baseline = baseline_of(row, rows)
+        own = baseline is None or baseline is row
+        found.append(None if baseline is None or own else break_even(cycle_of(row), cycle_of(baseline), tau))
+    return found
+
+
+def cycle_of(row: SummaryRow) -> Cycle:
+    """What G needs of a summary row. An empty half-width stays unknown, and so does any interval made from it."""
+    return Cycle(
+        Uncertain(row.acc_pct, row.acc_ci95_pct),
+        Uncertain(row.tec_wh, row.tec_ci95_wh),
+        Uncertain(row.iec_wh, row.iec_ci95_wh),
+    )
+
+
+def _g(cycle: Cycle, mui: float, tau: float) -> float:
+    return greeness(cycle.acc_pct.value, cycle.tec_wh.value, cycle.iec_wh.value, mui, tau)
+
+
+def _count(mui: float) -> str:
+    for size, unit in ((1e9, " billion"), (1e6, " M"), (1e3, " thousand")):
+        if mui >= size:
+            return f"{mui / size:.2g}{unit}" if mui < 100 * size else f"{mui / size:.0f}{unit}"
+    return f"{mui:.0f}"
