@@ -9,7 +9,8 @@ from pathlib import Path
 from benchmark.records.book import Book
 from benchmark.records.files import replace
 from benchmark.records.store import Store
-from benchmark.report.paper import pair_up, paper_rows, table, verdict
+from benchmark.report.judge import our_names, pair_up, table, verdict
+from benchmark.report.paper import paper_rows
 from benchmark.report.rows import stage_rows
 from benchmark.report.summary import summarise
 from benchmark.streams import unbreakable
@@ -26,7 +27,8 @@ def main() -> int:
         print(f"error: there is no results folder {results}: make table3 first, or --results DIR", file=sys.stderr)
         return 1
     book = Book.read(Store(results, Path("artifacts")))
-    pairs = pair_up(paper_rows(PAPER), book, summarise(book, stage_rows(book)))
+    rows, names = paper_rows(PAPER / "paper_tables.csv"), our_names(PAPER / "ours.csv")
+    pairs = pair_up(rows, names, book, summarise(book, stage_rows(book)))
     path = results / "tables" / "against_paper.csv"
     replace(path, table(pairs).to_csv(index=False).encode())
     judged = verdict(pairs)

@@ -11,29 +11,17 @@ from typing import NamedTuple
 import pandas as pd
 
 from benchmark.records.book import Book
-from benchmark.report.greeness import greeness
+from benchmark.report.greeness import TAU, greeness
+from benchmark.report.paper import PaperRow
 from benchmark.report.summary import SummaryRow
 
 POINTS = 1.0
 """Points of accuracy that a reproduced row may lie from the paper's."""
 LEAST_TAU = 0.8
 """The least rank agreement (Kendall's tau-b) with the paper on G that counts as reproduced."""
-TAU = 2.0
-
-
-class PaperRow(NamedTuple):
-    """A row of the paper's Table 3 or, where that has none, of Table 5, and what ours is called."""
-
-    group: str
-    name: str
-    tec_wh: float
-    acc_pct: float
-    iec_wh: float
-    ours: Mapping[str, str]
-
-    def g(self, mui: float) -> float:
-        """Greeness, from the row's own numbers."""
-        return greeness(self.acc_pct, self.tec_wh, self.iec_wh, mui, TAU)
+PAPERS = ("group", "model_or_pair", "search_dataset", "method")
+"""The columns of results/paper/ours.csv that name a row of the paper."""
+Names = Mapping[tuple[str, ...], Mapping[str, str]]
 
 
 class Pair(NamedTuple):
@@ -44,23 +32,21 @@ class Pair(NamedTuple):
     why: str
 
 
-def paper_rows(folder: Path) -> list[PaperRow]:
-    """The paper's 19 rows; IEC as Table 5 prints it, which has more digits."""
-    names = {_id(each): each for each in _read(folder / "ours.csv")}
-    found: dict[tuple[str, ...], PaperRow] = {}
-    for each in _read(folder / "paper_tables.csv"):  # Table 3 comes first; Table 5 adds digits, and two rows
-        if each["table"] not in ("3", "5") or _id(each) not in names:
-            continue
-        name = f"{each['method']} {each['model_or_pair']} {each['search_dataset']}".strip()
-        tec_wh, acc_pct, iec_wh = (float(each[column]) for column in ("tec_wh", "acc_pct", "iec_wh"))
-        found[_id(each)] = PaperRow(each["group"], name, tec_wh, acc_pct, iec_wh, names[_id(each)])
-    return list(found.values())
+def our_names(path: Path) -> dict[tuple[str, ...], dict[str, str]]:
+    """What ours is called for each row of the paper: method, teacher, model and data of the search, by `_id`."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return {tuple(row[name] for name in PAPERS): row for row in csv.DictReader(file)}
 
 
-def pair_up(rows: Sequence[PaperRow], book: Book, summary: Sequence[SummaryRow]) -> list[Pair]:
-    """Each row of the paper with ours: of whole data, measured, on one machine; of several the one with most seeds."""
+def pair_up(rows: Sequence[PaperRow], names: Names, book: Book, summary: Sequence[SummaryRow]) -> list[Pair]:
+    """Each row of the paper that has one of ours, with it: of whole data, measured; of several the one with most
+    seeds."""
     searched = {run.experiment: run.settings.get("data.search", "") for run in book.runs}
-    return [_paired(row, [each for each in summary if _is(each, row, searched)]) for row in rows]
+    return [
+        _paired(row, [each for each in summary if _is(each, names[_id(row)], searched)])
+        for row in rows
+        if _id(row) in names
+    ]
 
 
 def _paired(paper: PaperRow, found: Sequence[SummaryRow]) -> Pair:
@@ -78,8 +64,7 @@ def _paired(paper: PaperRow, found: Sequence[SummaryRow]) -> Pair:
     return Pair(paper, max(measured, key=lambda row: (row.n_seeds, row.experiment)), "")
 
 
-def _is(row: SummaryRow, paper: PaperRow, searched: Mapping[str, str]) -> bool:
-    ours = paper.ours
+def _is(row: SummaryRow, ours: Mapping[str, str], searched: Mapping[str, str]) -> bool:
     same = (row.method, row.teacher, row.model) == (ours["our_method"], ours["our_teacher"], ours["our_model"])
     return same and row.data == "cifar100" and ours["our_search"] in ("", searched.get(row.experiment))
 
@@ -88,7 +73,7 @@ def table(pairs: Sequence[Pair]) -> pd.DataFrame:
     """Ours beside the paper's: accuracy, TEC, IEC and G, each with the absolute and the relative difference."""
     lines = []
     for paper, row, why in pairs:
-        line: dict[str, object] = {"group": paper.group, "row": paper.name, "why_not": why}
+        line: dict[str, object] = {"group": paper.family, "row": paper.name, "why_not": why}
         values = {"acc_pct": paper.acc_pct, "tec_wh": paper.tec_wh, "iec_wh": paper.iec_wh,
                   "g_500m": paper.g(5e8), "g_1b": paper.g(1e9)}  # fmt: skip
         for name, theirs in values.items():
@@ -171,10 +156,5 @@ def _of_rows(pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"{paper.name}: accuracy {row.acc_pct:.2f} %, in the paper {paper.acc_pct} %{far}, {n}"
 
 
-def _id(each: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(each[name] for name in ("group", "model_or_pair", "search_dataset", "method"))
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def _id(row: PaperRow) -> tuple[str, ...]:
+    return row.family, row.model, row.search, row.method

@@ -10,16 +10,23 @@ from pathlib import Path
 import pytest
 
 from benchmark.records.book import Book
-from benchmark.report.paper import pair_up, paper_rows, table, verdict
+from benchmark.report.judge import our_names, pair_up, table, verdict
+from benchmark.report.paper import paper_rows
 from benchmark.report.summary import EMPTY, SummaryRow
 
 PAPER = Path(__file__).parents[2] / "results/paper"
+NAMES = our_names(PAPER / "ours.csv")
+
+
+def named(paper) -> dict[str, str]:
+    return NAMES[paper.family, paper.model, paper.search, paper.method]
 
 
 def ours(paper, **changes) -> SummaryRow:
     """A measured row of ours with the paper's numbers."""
+    own = named(paper)
     words = {
-        "method": paper.ours["our_method"], "teacher": paper.ours["our_teacher"], "model": paper.ours["our_model"],
+        "method": own["our_method"], "teacher": own["our_teacher"], "model": own["our_model"],
         "data": "cifar100", "scale": "full", "profile": "fast", "grade": "A", "n_seeds": 3, "tau": 2.0,
         "train_machine": "m", "infer_machine": "m", "experiment": paper.name,
     }  # fmt: skip
@@ -30,13 +37,13 @@ def ours(paper, **changes) -> SummaryRow:
 
 @pytest.fixture
 def papers():
-    return paper_rows(PAPER)
+    return paper_rows(PAPER / "paper_tables.csv")
 
 
 def book_of(papers) -> Book:
     """Runs that say on which data each row searched."""
     book = Book()
-    book.runs = [_Run(paper.name, {"data.search": paper.ours["our_search"] or "cifar100"}) for paper in papers]
+    book.runs = [_Run(paper.name, {"data.search": named(paper)["our_search"] or "cifar100"}) for paper in papers]
     return book
 
 
@@ -49,14 +56,14 @@ def test_the_papers_rows_are_read_and_recomputed(papers):
     assert len(papers) == 19
     with (PAPER / "paper_tables.csv").open(newline="") as file:
         printed = [row for row in csv.DictReader(file) if row["table"] == "3"]
-    by_name = {paper.name: paper for paper in papers}
+    by_name = {(paper.model, paper.search, paper.method): paper for paper in papers}
     for row in printed:
-        paper = by_name[f"{row['method']} {row['model_or_pair']} {row['search_dataset']}".strip()]
+        paper = by_name[row["model_or_pair"], row["search_dataset"], row["method"]]
         assert paper.g(1e9) == pytest.approx(float(row["g_1b"]), rel=0.006)
 
 
 def test_the_papers_own_numbers_are_a_reproduction(papers):
-    pairs = pair_up(papers, book_of(papers), [ours(paper) for paper in papers])
+    pairs = pair_up(papers, NAMES, book_of(papers), [ours(paper) for paper in papers])
     assert all(pair.row is not None and pair.row.experiment == pair.paper.name for pair in pairs)
     judged = verdict(pairs)
     assert judged.reproduced
@@ -66,15 +73,15 @@ def test_the_papers_own_numbers_are_a_reproduction(papers):
 
 def test_a_row_that_is_far_missing_or_out_of_order_is_no_reproduction(papers):
     rows = [ours(paper) for paper in papers]
-    far = verdict(pair_up(papers, book_of(papers), [replace(rows[0], acc_pct=rows[0].acc_pct + 1.5), *rows[1:]]))
+    far = verdict(pair_up(papers, NAMES, book_of(papers), [replace(rows[0], acc_pct=rows[0].acc_pct + 1.5), *rows[1:]]))
     assert not far.reproduced
     assert any("+1.50 points from it" in line for line in far.lines)
-    fewer = verdict(pair_up(papers, book_of(papers), rows[1:]))
+    fewer = verdict(pair_up(papers, NAMES, book_of(papers), rows[1:]))
     assert fewer.lines[0] == "Table 3 is NOT reproduced: 1 rows are missing"
     turned = [replace(row, iec_wh=1e-12 / row.iec_wh) for row in rows]
-    assert "the ranks do not agree" in verdict(pair_up(papers, book_of(papers), turned)).lines[0]
+    assert "the ranks do not agree" in verdict(pair_up(papers, NAMES, book_of(papers), turned)).lines[0]
     mixed = [replace(rows[0], train_machine="another"), *rows[1:]]
-    assert not verdict(pair_up(papers, book_of(papers), mixed)).reproduced
+    assert not verdict(pair_up(papers, NAMES, book_of(papers), mixed)).reproduced
 
 
 @pytest.mark.parametrize(
@@ -90,13 +97,13 @@ def test_a_row_that_is_far_missing_or_out_of_order_is_no_reproduction(papers):
 )
 def test_what_does_not_count_is_named_with_its_reason(papers, change, why):
     rows = [ours(paper, **(change if number == 0 else {})) for number, paper in enumerate(papers)]
-    first = pair_up(papers, book_of(papers), rows)[0]
+    first = pair_up(papers, NAMES, book_of(papers), rows)[0]
     assert first.row is None
     assert why in first.why
     assert any(why in line for line in verdict([first]).lines)
 
 
 def test_a_search_on_other_data_is_another_row(papers):
-    searched = [paper for paper in papers if paper.ours["our_method"] == "nas/darts"]
-    pairs = pair_up(searched, book_of(searched), [ours(paper) for paper in searched])
+    searched = [paper for paper in papers if named(paper)["our_method"] == "nas/darts"]
+    pairs = pair_up(searched, NAMES, book_of(searched), [ours(paper) for paper in searched])
     assert [pair.row.experiment for pair in pairs] == [paper.name for paper in searched]
