@@ -20,6 +20,8 @@ usage: python -m benchmark COMMAND [name=value ...]
   plan     show its stages, keys, what is recorded, and what the rest may cost; runs nothing (--check: builds networks)
   study    plan and run every experiment of configs/experiment/NAME.yaml: study experiment=NAME
            (--dry-run: only what it will take; --only 'method=pruning/*'; --max-hours, --max-wh: where it stops)
+  advise   name the greenest method for a number of inferences: advise mui=2e8 min_acc=70 (source=paper: by the
+           paper's own table, before anything was run)
   report   build results/stages.csv and results/summary.csv from the records, and print the summary
   export   write all results into one file that another box can take: export file=results.zip
            (models=true: the networks, too)
@@ -40,7 +42,7 @@ searched like configs/: your own methods, models and studies, without a fork (CO
 """
 
 
-COMMANDS = ("run", "plan", "study", "report", "check", "free", "device", "export", "import")
+COMMANDS = ("run", "plan", "study", "report", "check", "free", "device", "export", "import", "advise")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -77,6 +77,13 @@ def export(words: list[str]) -> int:
     return write(words)
 
 
+def advise(words: list[str]) -> int:
+    """Name the greenest method for a number of inferences."""
+    from benchmark.advising import advise as answer
+
+    return answer(words)
+
+
 def take_in(words: list[str]) -> int:
     """`import`: take what is new in such a file."""
     from benchmark.moving import take_in as take

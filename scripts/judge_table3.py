@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmark.records.book import Book
 from benchmark.records.files import replace
 from benchmark.records.store import Store
-from benchmark.report.judge import our_names, pair_up, table, verdict
+from benchmark.report.reproduction import our_names, pair_up, table, verdict
 from benchmark.report.paper import paper_rows
 from benchmark.report.rows import stage_rows
 from benchmark.report.summary import summarise

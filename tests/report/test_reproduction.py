@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.records.book import Book
-from benchmark.report.judge import our_names, pair_up, table, verdict
+from benchmark.report.reproduction import our_names, pair_up, table, verdict
 from benchmark.report.paper import paper_rows
 from benchmark.report.summary import EMPTY, SummaryRow
 
