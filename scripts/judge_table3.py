@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmark.records.book import Book
 from benchmark.records.files import replace
 from benchmark.records.store import Store
-from benchmark.report.reproduction import our_names, pair_up, table, verdict
 from benchmark.report.paper import paper_rows
+from benchmark.report.reproduction import our_names, pair_up, table, verdict
 from benchmark.report.rows import stage_rows
 from benchmark.report.summary import summarise
 from benchmark.streams import unbreakable

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmark.records.book import Book
-from benchmark.report.reproduction import our_names, pair_up, table, verdict
 from benchmark.report.paper import paper_rows
+from benchmark.report.reproduction import our_names, pair_up, table, verdict
 from benchmark.report.summary import EMPTY, SummaryRow
 
 PAPER = Path(__file__).parents[2] / "results/paper"
