@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from benchmark.plan.life import Life
 from benchmark.plan.stage import Phase, Stage, digest_of
+from benchmark.plan.task import Params
 from benchmark.records.book import Book
 from benchmark.records.record import Record
 from benchmark.records.store import Store
@@ -38,6 +39,7 @@ class Forecaster:
         self.recorded: set[tuple[str, str]] = set()
         self._past: dict[tuple[str, str, str], list[Record]] = {}
         self._seen: dict[str, list[tuple[float, float, float, float]]] = {}
+        self._digests: dict[int, tuple[Params, str]] = {}
         for record in past:
             self._past.setdefault((record.fn, record.machine, _digest(record.params)), []).append(record)
             if not record.repeat and record.group is None:
@@ -45,7 +47,7 @@ class Forecaster:
 
     def of(self, stage: Stage, machine: str) -> Forecast:
         """What a stage may cost on a machine."""
-        like = self._past.get((stage.fn, machine, _digest(stage.params.model_dump(mode="json"))))
+        like = self._past.get((stage.fn, machine, self._digest_of(stage)))
         if like:
             spent = [_spent(record) for record in like]
             count = len(like)
@@ -62,6 +64,13 @@ class Forecaster:
             return NOTHING
         slower, hungrier = self._corrections(stage.fn)
         return Forecast(cost.joules * hungrier, cost.seconds * slower, math.nan, "model")
+
+    def _digest_of(self, stage: Stage) -> str:
+        """The digest of a stage's parameters, made once: a study asks again before every stage."""
+        stored = self._digests.get(id(stage.params))
+        if stored is None or stored[0] is not stage.params:
+            stored = self._digests[id(stage.params)] = (stage.params, _digest(stage.params.model_dump(mode="json")))
+        return stored[1]
 
     def learn(self, stage: Stage, joules: float, seconds: float) -> None:
         """Compare what a stage took with what the model said of it."""
