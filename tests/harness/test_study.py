@@ -177,11 +177,16 @@ def test_a_wrong_word_among_many_is_told_as_for_one():
 # --- forecasts -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_table_of_sizes_is_of_these_networks():
     from scripts.make_sizes import models, size_of
 
     found = {model.name: size_of(model, given) for model, given in models()}
     assert found == sizes()
+
+
+def test_the_table_of_sizes_names_every_network():
+    assert {f"{name}" for name in names("model")} < set(sizes())
 
 
 def test_the_model_counts_arithmetic_or_kernels_whichever_takes_longer(tmp_path):
@@ -202,6 +207,7 @@ def test_the_model_counts_arithmetic_or_kernels_whichever_takes_longer(tmp_path)
     assert waiting.joules == pytest.approx(waiting.seconds * 10)
 
 
+@pytest.mark.slow
 def test_every_stage_of_the_study_has_a_forecast(tmp_path):
     configs = compose_all(jobs_of("smoke_all", "hardware=cpu"))
     device = find_device("cpu")
@@ -381,8 +387,10 @@ def mine(tmp_path, monkeypatch):
         f"- {{overrides: [model=tiny, {quick}, seed=7], unavailable: it is not}}\n"
     )
     return [
-        "--config-dir", str(tmp_path / "own"), "experiment=mine", "hardware=cpu", "inference.window_s=0.05",
-        "inference.idle_s=0.01", f"paths.results={tmp_path}/r", f"paths.artifacts={tmp_path}/a",
+        "--config-dir", str(tmp_path / "own"), "experiment=mine", "hardware=cpu", "engine=torch",
+        "inference.window_s=0.05", "inference.idle_s=0.01", "inference.warmup_s=0.01", "inference.warmup_cap_s=0.05",
+        "inference.curve_window_s=0.02", "inference.windows=2", "inference.batch_sizes=[1,8]",
+        f"paths.results={tmp_path}/r", f"paths.artifacts={tmp_path}/a",
     ]  # fmt: skip
 
 
