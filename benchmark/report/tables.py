@@ -23,6 +23,7 @@ from benchmark.report.columns import names
 from benchmark.report.rows import LifeRow, StageRow, frame, stage_rows
 from benchmark.report.summary import RIVALS, SummaryRow, summarise
 from benchmark.report.total import Total, totals
+from benchmark.report.turns import even_words, with_break_evens
 
 SETTING = tuple(name for name in names(LifeRow) if name not in ("experiment", "method", "model", "teacher", "settings"))
 """What rows of one table usually share: said in the title, or, where rows differ in it, in a column."""
@@ -49,7 +50,7 @@ def write(store: Store, asked: Asked) -> Tables:
     """Build stages.csv, summary.csv and totals.csv. Where nothing was ever run, nothing is written."""
     book = Book.read(store)
     stages = stage_rows(book, asked.max_drop_pct)
-    summary = summarise(book, stages, asked.tau)
+    summary = with_break_evens(summarise(book, stages, asked.tau))
     paths: list[Path] = []
     unwritten: list[str] = []
     if summary:
@@ -74,6 +75,9 @@ def _plain(text: str) -> str:
     told = one_line(text)
     return f"'{told}" if told[:1] in ("=", "+", "-", "@") else told
 
+
+FEW_EVENS = 12
+"""So many break-evens stand below a table, a line each."""
 
 NARROW = 105
 """Below this many characters a table leaves out what the CSV file tells too: no number is ever cut."""
@@ -174,6 +178,9 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
         for row in summary
         if row.autocast
     ]
+    evens = {f"{row.method}, {row.model}: {even_words(row)}" for row in summary if row.break_even}
+    many = ["break-evens against the baselines: break_even_* in summary.csv"]
+    lines += sorted(evens) if len(evens) <= FEW_EVENS else many
     lines += _engine_lines(summary)
     lines += [f"incomplete: {row.experiment}: {row.missing}" for row in summary if row.missing]
     return lines + [f"note: {row.experiment}: {row.notes}" for row in summary if row.notes]

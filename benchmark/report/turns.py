@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -79,14 +80,44 @@ def break_even(row: Cycle, baseline: Cycle, tau: float = TAU) -> BreakEven:
     return BreakEven("from" if wins else "below", at)
 
 
-def break_evens(rows: Sequence[SummaryRow], tau: float = TAU) -> list[BreakEven | None]:
-    """The break-even of each summary row against its baseline; None for a baseline and for a row without one."""
-    found: list[BreakEven | None] = []
+def with_break_evens(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+    """The rows, each with its break-even against its baseline at its own tau. With one seed the spread between seeds is
+    in no interval."""
+    found = []
     for row in rows:
         baseline = baseline_of(row, rows)
-        own = baseline is None or baseline is row
-        found.append(None if baseline is None or own else break_even(cycle_of(row), cycle_of(baseline), tau))
+        if baseline is None or baseline is row:
+            found.append(row)
+            continue
+        even = break_even(_of_seeds(row), _of_seeds(baseline), row.tau)
+        found.append(
+            replace(
+                row,
+                break_even="" if even.kind == "unknown" else even.kind,
+                break_even_mui=even.at.mui,
+                break_even_low=even.at.low,
+                break_even_high=even.at.high,
+            )
+        )
     return found
+
+
+def even_words(row: SummaryRow) -> str:
+    """A row's break-even as a reader says it; empty where it has none."""
+    if row.break_even in ("always", "never"):
+        return f"{row.break_even} greener than its baseline"
+    if not row.break_even:
+        return ""
+    known = not math.isnan(row.break_even_low)
+    high = "no end" if math.isinf(row.break_even_high) else _count(row.break_even_high)
+    spread = f" (95 %: {_count(row.break_even_low)} to {high})" if known else ""
+    where = "from" if row.break_even == "from" else "below"
+    return f"greener than its baseline {where} {_count(row.break_even_mui)} inferences{spread}"
+
+
+def _of_seeds(row: SummaryRow) -> Cycle:
+    cycle = cycle_of(row)
+    return cycle if row.n_seeds > 1 else cycle._replace(acc_pct=cycle.acc_pct._replace(half_width=0.0))
 
 
 def cycle_of(row: SummaryRow) -> Cycle:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from benchmark.report.crossovers import Cycle
 from benchmark.report.greeness import Uncertain
 from benchmark.report.summary import EMPTY, SummaryRow
-from benchmark.report.turns import break_even, break_evens, reigns, sentence
+from benchmark.report.turns import break_even, even_words, reigns, sentence, with_break_evens
 from tests.report.test_paper import APOZ, BASE, INT8, KD8, ROWS, _cycle
 
 
@@ -32,15 +33,30 @@ def test_kinds_of_break_even(row, kind):
     assert break_even(_plain(*row), _plain(70, 100, 6e-7)).kind == kind
 
 
-def test_break_even_of_summary_rows_is_that_against_their_baseline():
-    def row(method: str, name: str) -> SummaryRow:
-        of = ROWS[name]
-        base = ROWS[BASE].tec_wh
-        own = {"method": method, "acc_pct": of.acc_pct, "tec_wh": of.tec_wh, "iec_wh": of.iec_wh, "base_wh": base}
-        return SummaryRow(**(EMPTY | own))
+def row(method: str, name: str, **changes) -> SummaryRow:
+    of = ROWS[name]
+    own = {
+        "method": method, "acc_pct": of.acc_pct, "tec_wh": of.tec_wh, "iec_wh": of.iec_wh, "tau": 2.0, "n_seeds": 1,
+        "base_wh": ROWS[BASE].tec_wh,
+    }  # fmt: skip  # one value a line would hide the row
+    return SummaryRow(**(EMPTY | own | changes))
 
-    none, found = break_evens([row("baseline", BASE), row("pruning/apoz", APOZ)])
-    assert none is None
-    assert found is not None
-    assert found.kind == "from"
-    assert found.at.mui == pytest.approx(97.9e6, rel=0.01)
+
+def test_break_even_of_summary_rows_is_that_against_their_baseline():
+    none, found = with_break_evens([row("baseline", BASE), row("pruning/apoz", APOZ)])
+    assert none.break_even == "" == even_words(none)
+    assert found.break_even == "from"
+    assert found.break_even_mui == pytest.approx(97.9e6, rel=0.01)
+    assert math.isnan(found.break_even_low), "without intervals of the energies there is none"
+    assert even_words(found) == "greener than its baseline from 98 M inferences"
+
+
+def test_break_even_with_its_interval_in_words():
+    known = {"tec_ci95_wh": 1.0, "iec_ci95_wh": 1e-9}
+    _, found = with_break_evens([row("baseline", BASE, **known), row("pruning/apoz", APOZ, **known)])
+    assert found.break_even_low < found.break_even_mui < found.break_even_high
+    assert "inferences (95 %: " in even_words(found)
+    wide = {"tec_ci95_wh": 1.0, "iec_ci95_wh": 1e-6}
+    _, lost = with_break_evens([row("baseline", BASE, **wide), row("pruning/apoz", APOZ, **wide)])
+    assert even_words(lost).endswith("to no end)")
+    assert even_words(replace(lost, break_even="never")) == "never greener than its baseline"
