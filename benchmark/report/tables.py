@@ -20,6 +20,7 @@ from benchmark.records.book import Book
 from benchmark.records.files import StoreError, replace
 from benchmark.records.store import Store
 from benchmark.report.columns import names
+from benchmark.report.markup import latex, markdown
 from benchmark.report.rows import LifeRow, StageRow, frame, stage_rows
 from benchmark.report.summary import RIVALS, SummaryRow, summarise
 from benchmark.report.total import Total, totals
@@ -47,7 +48,10 @@ class Tables(NamedTuple):
 
 
 def write(store: Store, asked: Asked) -> Tables:
-    """Build stages.csv, summary.csv and totals.csv. Where nothing was ever run, nothing is written."""
+    """Build stages.csv, summary.csv and totals.csv, and the summary as Markdown and LaTeX.
+
+    Where nothing was ever run, nothing is written.
+    """
     book = Book.read(store)
     stages = stage_rows(book, asked.max_drop_pct)
     summary = with_break_evens(summarise(book, stages, asked.tau))
@@ -56,11 +60,14 @@ def write(store: Store, asked: Asked) -> Tables:
     if summary:
         made = {"stages": frame(stages, StageRow), "summary": frame(summary, SummaryRow)}
         made["totals"] = pd.DataFrame(totals(stages), columns=Total._fields)
-        for name, table in made.items():
-            path = store.results / f"{name}.csv"
+        files = {f"{name}.csv": _safe(table).to_csv(index=False) for name, table in made.items()}
+        cells = [_cells(row) for row in summary]
+        files["tables/summary.md"] = markdown(cells, footnotes(summary))
+        files["tables/summary.tex"] = latex(cells, footnotes(summary))
+        for name, content in files.items():
             try:
-                replace(path, _safe(table).to_csv(index=False).encode())
-                paths.append(path)
+                replace(store.results / name, content.encode())
+                paths.append(store.results / name)
             except StoreError as error:  # somebody else's folder can still be looked at
                 unwritten.append(f"{error}: this table is printed, and not written")
     return Tables(summary, stages, book.unreadable, paths, unwritten)

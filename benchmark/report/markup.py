@@ -1,0 +1,47 @@
+"""The summary as Markdown and as LaTeX: what is printed, for a paper or a page. Names from records are escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from benchmark.errors import one_line
+
+Cells = Mapping[str, str]
+
+
+def markdown(rows: Sequence[Cells], notes: Sequence[str]) -> str:
+    """A table in GitHub's Markdown, the notes below it as a list."""
+    headings = list(rows[0])
+    lines = [_line(headings), _line(["---"] * len(headings))]
+    lines += [_line([_markdown(row[name]) for name in headings]) for row in rows]
+    return "\n".join([*lines, "", *(f"* {_markdown(note)}" for note in notes)]) + "\n"
+
+
+def latex(rows: Sequence[Cells], notes: Sequence[str]) -> str:
+    """A tabular (package booktabs) in which every row is a line, the notes as comments and as a paragraph."""
+    headings = list(rows[0])
+    body = [" & ".join(_latex(row[name]) for name in headings) + r" \\" for row in rows]
+    head = " & ".join(_latex(name) for name in headings) + r" \\"
+    lines = [rf"\begin{{tabular}}{{{'l' * len(headings)}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}", "", r"\par " + " ".join(f"{_latex(note)}." for note in notes)]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _markdown(text: str) -> str:
+    """A text that no Markdown reader takes for markup, a link or HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>|#!&])", r"\\\1", one_line(text))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"$\sim$", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip  # one sign a line would hide the table
+
+
+def _latex(text: str) -> str:
+    """A text that commands no LaTeX."""
+    return "".join(_LATEX.get(sign, sign) for sign in one_line(text))
