@@ -102,7 +102,9 @@ def test_a_stage_resumed_under_another_meter_says_so_and_counts_as_estimated(lab
     zone.mkdir(parents=True)
     for name, words in (("name", "package-0"), ("energy_uj", "0"), ("max_energy_range_uj", str(2**40))):
         (zone / name).write_text(words)
-    monkeypatch.setattr(rapl, "_read_int", lambda path: 2**40 if "range" in path.name else int(50e6 * time.monotonic()))
+    monkeypatch.setattr(
+        rapl, "_read_int", lambda path: 2**40 if "range" in path.name else int(5e6 * time.process_time())
+    )
     opened = rapl.open_rapl(zone.parent)
     monkeypatch.setattr("benchmark.energy.timeline.host_recorder.open_rapl", lambda root: opened)
     lab.device = dataclasses.replace(lab.device, source="rapl:package-0", grade_best="R")
