@@ -319,7 +319,7 @@ ANY = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_forged_record_crashes_or_fools_a_command(sound, tmp_path_factory, capsys, data):  # noqa: F811 - a fixture
     root = tmp_path_factory.mktemp("fuzzed") / "copy"
