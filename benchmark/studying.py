@@ -83,9 +83,8 @@ def study(words: list[str]) -> int:
         stopped = _work(planned, request.measure_again, whole)
     except UserError as error:
         failures += _words_of(error)
-    status = _end(planned, failures)
     say(f"this run: {whole.spent_joules / 3600:.4g} W.h" + (f"; stopped: {stopped}" if stopped else ""))
-    return status
+    return _end(planned, failures)  # which raises where something failed: what was spent is said before
 
 
 def _here_alone(request: Request, blocks: Sequence[Block], configs: Composed) -> list[Composed]:
