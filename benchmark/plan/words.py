@@ -114,8 +114,18 @@ def _with_role(word: str) -> str:
 
 def read_choice(group: str, name: str) -> dict[str, Any]:
     """The content of a choice's file; empty where there is none, which Hydra then says better."""
-    path = next((folder / group / f"{name}.yaml" for folder in folders() if _is_choice(folder, group, name)), None)
+    path = _path_of(group, name)
     return {} if path is None else copy.deepcopy(_content(path, path.stat().st_mtime_ns))
+
+
+def names_package(group: str, name: str) -> bool:
+    """Whether a choice's file says, in Hydra's words in its header, which block its values belong to."""
+    path = _path_of(group, name)
+    return path is not None and any(line.startswith("# @package") for line in path.read_text().splitlines())
+
+
+def _path_of(group: str, name: str) -> Path | None:
+    return next((folder / group / f"{name}.yaml" for folder in folders() if _is_choice(folder, group, name)), None)
 
 
 @functools.lru_cache(maxsize=500)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +31,11 @@ class Book:
     @classmethod
     def read(cls, store: Store) -> Book:
         """Read a results folder; what is no record, no run, or cannot be, is left out and named in `left_out`."""
+        with _without_collections():
+            return cls._read(store)
+
+    @classmethod
+    def _read(cls, store: Store) -> Book:
         book, counted = cls(), _Counted()
         # a stage's own record before its repeats: of two that say the same, the first counts
         for path in sorted(store.record_paths(), key=lambda path: (path.parent, path.name.count("."), path.name)):
@@ -148,6 +155,19 @@ class Book:
         keys = {(record.machine, record.key) for record in shown if record is not None}
         for records in self.measured.values():
             yield from (record for record in records if (record.machine, record.key) not in keys)
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep the garbage collector from walking, again and again, what is kept anyway: a quarter of the time of reading
+    100,000 records."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class _Counted:

@@ -83,7 +83,8 @@ def _decimal(word: str) -> float:
 
 
 def _whole(word: str) -> int:
-    _decimal(word)  # whatever takes it for a float later must not overflow
+    if len(word) > 300:
+        _decimal(word)  # whatever takes it for a float later must not overflow
     return int(word)
 
 
@@ -91,6 +92,8 @@ def _usable(value: Any, content: bytes) -> None:
     """Raise ValueError where JSON holds what Python reads and then trips over: more levels than its own functions can
     follow, or half a character."""
     layer, levels = [value], 0
+    if content.count(b"{") + content.count(b"[") <= MOST_LEVELS:
+        layer = []  # not as many levels as brackets
     while layer:
         levels += 1
         if levels > MOST_LEVELS:

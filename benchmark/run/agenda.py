@@ -92,7 +92,7 @@ class Agenda:
         return {job.key: job for steps in self._steps.values() for job in steps}
 
     def take(self) -> Job | None:
-        """The next job; None where nothing can begin now."""
+        """The next job; None where nothing can begin now, or where nothing is left (`finished` tells which)."""
         for block in self._blocks:
             for life in list(block.lives):
                 job = self._next(block, life)

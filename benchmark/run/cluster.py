@@ -227,7 +227,8 @@ class _Run:
         while not self.agenda.finished:
             stopped = self._hand_out() or stopped
             if not self._under_way:
-                time.sleep(BUSY_S / 2)
+                if not self.agenda.finished:  # asking can show that nothing is left
+                    time.sleep(BUSY_S / 2)
                 continue
             ready, _ = ray.wait(list(self._under_way), timeout=BUSY_S)
             for ref in ready:

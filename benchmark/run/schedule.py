@@ -42,7 +42,8 @@ def work(
             while not agenda.finished:
                 job = agenda.take()
                 if job is None:
-                    time.sleep(BUSY_S / 2)
+                    if not agenda.finished:  # asking can show that nothing is left
+                        time.sleep(BUSY_S / 2)
                     continue
                 why = whole.over(job) if whole else ""
                 if why:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,8 +78,10 @@ def test_a_life_cycle_ends_in_rows(lab):
     assert not [finding for finding in check(lab.store) if finding.fault and "commit" not in finding.what]
 
 
-def test_a_second_run_works_nothing(lab):
+def test_a_second_run_works_nothing_and_waits_for_nothing(lab, monkeypatch):
     lab.run(tiny_experiment(lab.root))
+    waiting = SimpleNamespace(sleep=lambda seconds: pytest.fail(f"it waits {seconds} s"))
+    monkeypatch.setattr("benchmark.run.schedule.time", waiting)
     before = sorted(path.stat().st_mtime_ns for path in lab.store.record_paths())
     said = lab.run(tiny_experiment(lab.root))
     assert len(said) == 3
