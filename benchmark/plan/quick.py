@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from benchmark.plan.config import ConfigError, compose
 from benchmark.plan.folders import groups
-from benchmark.plan.words import AS_HYDRA, as_hydra, check_words, names_package, read_choice
+from benchmark.plan.words import AS_HYDRA, as_hydra, check_words, values_of
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -139,33 +139,12 @@ def _file_of(word: str) -> Plain | None:
     group, _, block = name.partition("@")
     if not equals or group not in PLAIN_GROUPS or not choice or choice == "null":
         return None
-    content = _values_of(group, choice)
+    content = values_of(group, choice)
     return {block or group: content} if content else None
 
 
 PLAIN_GROUPS = ("model", "recipe", "data", "method")
 """Groups whose files hold the values of one block. Hydra reads the others."""
-
-
-def _values_of(group: str, choice: str) -> Plain | None:
-    """The values of a file upon those of the files that it begins from, as Hydra merges them; None where it names a
-    package, a default of another form, or nothing."""
-    from omegaconf import OmegaConf
-
-    content = read_choice(group, choice)
-    if not content or names_package(group, choice):
-        return None
-    own = {name: value for name, value in content.items() if name != "defaults"}
-    parts: list[Plain] = []
-    for each in content.get("defaults", ["_self_"]):
-        begins = isinstance(each, str) and each.endswith("@_here_")
-        part = own if each == "_self_" else _values_of(group, each.removesuffix("@_here_")) if begins else None
-        if part is None:
-            return None
-        parts.append(part)
-    if own not in parts:  # then Hydra has an order of its own
-        return None
-    return cast(Plain, OmegaConf.to_container(OmegaConf.merge(*parts)))
 
 
 def _plain(choices: Sequence[str]) -> Plain:

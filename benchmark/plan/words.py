@@ -6,7 +6,7 @@ import copy
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmark.plan.folders import CONFIGS, ConfigError, folders, groups, names, near
 from benchmark.plan.grammar import check_form, homes_of, quoted
@@ -118,7 +118,28 @@ def read_choice(group: str, name: str) -> dict[str, Any]:
     return {} if path is None else copy.deepcopy(_content(path, path.stat().st_mtime_ns))
 
 
-def names_package(group: str, name: str) -> bool:
+def values_of(group: str, choice: str) -> dict[str, Any] | None:
+    """The values of a file upon those of the files that it begins from, as Hydra merges them; None where it names a
+    package, a default of another form, or nothing."""
+    from omegaconf import OmegaConf
+
+    content = read_choice(group, choice)
+    if not content or _names_package(group, choice):
+        return None
+    own = {name: value for name, value in content.items() if name != "defaults"}
+    parts: list[dict[str, Any]] = []
+    for each in content.get("defaults", ["_self_"]):
+        begins = isinstance(each, str) and each.endswith("@_here_")
+        part = own if each == "_self_" else values_of(group, each.removesuffix("@_here_")) if begins else None
+        if part is None:
+            return None
+        parts.append(part)
+    if own not in parts:  # then Hydra has an order of its own
+        return None
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(*parts)))
+
+
+def _names_package(group: str, name: str) -> bool:
     """Whether a choice's file says, in Hydra's words in its header, which block its values belong to."""
     path = _path_of(group, name)
     return path is not None and any(line.startswith("# @package") for line in path.read_text().splitlines())

@@ -1,0 +1,105 @@
+"""The command that runs an experiment of a results folder again, from what its run file remembers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmark.plan.run_file import RunFile
+from benchmark.plan.words import own_recipe, read_choice, values_of
+
+AFTER = " after "
+"""What stands in a method's name between it and the one that it starts from."""
+
+OF_THE_TASK = ("base_precision", "compile", "teacher_seed")
+"""Settings that belong to no group."""
+
+
+def command_of(run: RunFile, seeds: int = 1) -> str:
+    """The command that plans the same stages as a run, quoted for a shell: its choices, and each setting that differs
+    from what the files of the choices say. A test plans such commands and compares every key.
+
+    With `seeds` above 1 it runs that many, from the run's own on. It names no folders and no device, for those are the
+    reader's. Choices outside the tree need their --config-dir.
+    """
+    words = [*_choices(run), *([f"seeds={seeds}"] if seeds > 1 else []), *_of_the_task(run), *_settings(run)]
+    return shlex.join(["python", "-m", "benchmark", "run", *words])
+
+
+def _choices(run: RunFile) -> Iterator[str]:
+    words = run.words
+    method, _, start = words.method.partition(AFTER)
+    own = values_of("method", method) or {}
+    brought = str(own.get("recipe") or "")  # a search brings its network and that network's recipe
+    yield f"method={method}"
+    if start:
+        yield f"start={start}"
+    if not brought:
+        yield f"model={words.model}"
+    if words.recipe != (brought or own_recipe(words.model)):
+        yield f"recipe={words.recipe}"
+    if words.teacher:
+        yield f"teacher={words.teacher}"
+        recipe = run.settings.get("teacher_recipe.name", "")
+        # one that is named for the student counts for the teacher, too
+        if recipe and (recipe != own_recipe(words.teacher) or recipe != words.recipe):
+            yield f"teacher_recipe={recipe}"
+    for name in ("data", "scale", "profile", "train_precision", "engine"):
+        yield f"{name}={getattr(words, name)}"
+    if words.deploy_precision != "fp32" and not method.startswith("quantization/"):  # which deploys in its own
+        yield f"deploy_precision={words.deploy_precision}"
+    yield f"seed={run.seed}"
+
+
+def _of_the_task(run: RunFile) -> Iterator[str]:
+    usual = read_choice("", "config")
+    for name in OF_THE_TASK:
+        value = run.settings.get(name, "")
+        if value and value != str(usual.get(name)):
+            yield f"{name}={_said(value)}"
+
+
+def _settings(run: RunFile) -> Iterator[str]:
+    """What differs from the files of the choices, by the settings' own names."""
+    for group, values in _files(run).items():
+        usual = dict(_flat(values, f"{group}."))
+        for name, value in run.settings.items():
+            of_the_scale = name.endswith("recipe.epochs") and value == str(run.words.max_epochs)
+            if name in usual and not _same(value, usual[name]) and not of_the_scale:
+                yield f"{name}={_said(value)}"
+
+
+def _files(run: RunFile) -> dict[str, Mapping[str, Any]]:
+    """The values that the choices of a run begin from, by the block that a command sets them in."""
+    words = run.words
+    method, _, start = words.method.partition(AFTER)
+    named = {
+        "method": ("method", method), "method.start": ("method", start), "recipe": ("recipe", words.recipe),
+        "teacher_recipe": ("recipe", run.settings.get("teacher_recipe.name", "")), "data": ("data", words.data),
+    }  # fmt: skip  # a block a line would hide the shape
+    return {
+        **{block: values_of(*choice) or {} for block, choice in named.items()},
+        "calibration": read_choice("", "config").get("calibration") or {},
+        "inference": read_choice("scale", words.scale).get("inference") or {},
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, str(value)
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return float(one) == float(other)  # 1 in a file is 1.0 in a setting
+    except ValueError:
+        return one == other
+
+
+def _said(value: str) -> str:
+    """A value as the command takes it."""
+    return {"None": "null", "True": "true", "False": "false"}.get(value, value)
