@@ -11,7 +11,7 @@ help:  ## what there is
 $(READY): pyproject.toml setup.py constraints.txt
 	@echo "setting up $(VENV): a virtual environment, then torch, nni and the tools (minutes, and about 2 GB, the first time)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt --editable '.[dev,onnx,ray]'
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt --editable '.[dev,onnx,ray,report]'
 	@touch $@
 	@echo "$(VENV) is ready"
 

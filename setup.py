@@ -43,6 +43,7 @@ setup(
         "benchmark.configs": ["**/*.yaml"],
         "benchmark": ["py.typed"],
         "benchmark.run": ["*.csv"],
+        "benchmark.report.page": ["*.html", "*.css", "*.js", "vendor/*"],
         "methods": ["py.typed"],
     },
     cmdclass={"build_py": BuildPy},

@@ -22,10 +22,9 @@ def advise(words: list[str]) -> int:
     if given["source"] == "paper":
         if rest:
             raise UserError(f"source=paper answers from the paper's table: leave {' '.join(rest)} out")
-        from benchmark.plan.folders import CONFIGS
-        from benchmark.report.paper import paper_rows
+        from benchmark.report.paper import PAPER, paper_rows
 
-        candidates = of_paper(paper_rows(CONFIGS.parent / "results/paper/paper_tables.csv"))
+        candidates = of_paper(paper_rows(PAPER / "paper_tables.csv"))
     else:
         candidates = of_summary(_summary(rest, given["tau"]))
     if not candidates:

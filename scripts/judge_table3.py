@@ -9,13 +9,11 @@ from pathlib import Path
 from benchmark.records.book import Book
 from benchmark.records.files import replace
 from benchmark.records.store import Store
-from benchmark.report.paper import paper_rows
+from benchmark.report.paper import PAPER, paper_rows
 from benchmark.report.reproduction import our_names, pair_up, table, verdict
 from benchmark.report.rows import stage_rows
 from benchmark.report.summary import summarise
 from benchmark.streams import unbreakable
-
-PAPER = Path(__file__).resolve().parents[1] / "results/paper"
 
 
 def main() -> int:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import UserError, one_line
+from benchmark.plan.folders import CONFIGS
 from benchmark.report.greeness import TAU, greeness
+
+PAPER = CONFIGS.parent / "results/paper"
+"""The paper's tables and what ours are called beside them. They lie in a checkout, and in no wheel."""
 
 SOURCE = "paper"
 """What a row says of itself whose numbers are the paper's and not ours."""

@@ -1,4 +1,4 @@
-"""The two CSV files and the printed summary, all derived from records."""
+"""The CSV files, the page and the printed summary, all derived from records."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from benchmark.records.files import StoreError, replace
 from benchmark.records.store import Store
 from benchmark.report.columns import names
 from benchmark.report.markup import latex, markdown
+from benchmark.report.page.build import page
+from benchmark.report.page.content import Source, content
+from benchmark.report.paper import PAPER, paper_rows
 from benchmark.report.rows import LifeRow, StageRow, frame, stage_rows
 from benchmark.report.summary import RIVALS, SummaryRow, summarise
 from benchmark.report.total import Total, totals
@@ -40,6 +43,7 @@ LABELS = {
 class Tables(NamedTuple):
     """The rows, lines on files that say nothing, the files that were written, and why others were not."""
 
+    book: Book
     summary: list[SummaryRow]
     stages: list[StageRow]
     left_out: list[str]
@@ -48,7 +52,7 @@ class Tables(NamedTuple):
 
 
 def write(store: Store, asked: Asked) -> Tables:
-    """Build stages.csv, summary.csv and totals.csv, and the summary as Markdown and LaTeX.
+    """Build stages.csv, summary.csv and totals.csv, the summary as Markdown and LaTeX, and the page.
 
     Where nothing was ever run, nothing is written.
     """
@@ -57,20 +61,27 @@ def write(store: Store, asked: Asked) -> Tables:
     summary = with_break_evens(summarise(book, stages, asked.tau))
     paths: list[Path] = []
     unwritten: list[str] = []
-    if summary:
-        made = {"stages": frame(stages, StageRow), "summary": frame(summary, SummaryRow)}
-        made["totals"] = pd.DataFrame(totals(stages), columns=Total._fields)
-        files = {f"{name}.csv": _safe(table).to_csv(index=False) for name, table in made.items()}
-        cells = [_cells(row) for row in summary]
-        files["tables/summary.md"] = markdown(cells, footnotes(summary))
-        files["tables/summary.tex"] = latex(cells, footnotes(summary))
-        for name, content in files.items():
-            try:
-                replace(store.results / name, content.encode())
-                paths.append(store.results / name)
-            except StoreError as error:  # somebody else's folder can still be looked at
-                unwritten.append(f"{error}: this table is printed, and not written")
-    return Tables(summary, stages, book.unreadable, paths, unwritten)
+    for name, text in _files(store, asked, book, stages, summary).items() if summary else ():
+        try:
+            replace(store.results / name, text.encode())
+            paths.append(store.results / name)
+        except StoreError as error:  # somebody else's folder can still be looked at
+            unwritten.append(f"{error}: this table is printed, and not written")
+    return Tables(book, summary, stages, book.unreadable, paths, unwritten)
+
+
+def _files(store: Store, asked: Asked, book: Book, stages: list[StageRow], summary: list[SummaryRow]) -> dict[str, str]:
+    """What is written, by its place in the results folder."""
+    made = {"stages": frame(stages, StageRow), "summary": frame(summary, SummaryRow)}
+    made["totals"] = pd.DataFrame(totals(stages), columns=Total._fields)
+    cells = [_cells(row) for row in summary]
+    paper = paper_rows(PAPER / "paper_tables.csv") if PAPER.is_dir() else []  # a wheel has none
+    return {
+        **{f"{name}.csv": _safe(table).to_csv(index=False) for name, table in made.items()},
+        "tables/summary.md": markdown(cells, footnotes(summary)),
+        "tables/summary.tex": latex(cells, footnotes(summary)),
+        "report.html": page(content(Source(book, stages, summary, paper, store.results), asked.tau)),
+    }
 
 
 def _safe(table: pd.DataFrame) -> pd.DataFrame:

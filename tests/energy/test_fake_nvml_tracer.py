@@ -163,8 +163,11 @@ def test_module_scope_is_named(driver):
 
 def test_readings_of_0_mw_are_left_out_and_counted(driver):
     fake = driver(Curve(lo_w=200, hi_w=200), arch=4, fail=f"nvmlDeviceGetSamples:{NOT_SUPPORTED}", zero_every=5)
-    reading, truth = measure(fake, 0.8)
-    assert reading.joules == pytest.approx(truth, rel=0.1)
+    for length_s in (0.8, 3.0, 10.0):  # on a loaded machine the sampler may meet none in a short window
+        reading, truth = measure(fake, length_s)
+        assert reading.joules == pytest.approx(truth, rel=0.1)
+        if reading.provenance["zero_readings"]:
+            break
     assert reading.provenance["zero_readings"] > 0
 
 

@@ -1,0 +1,77 @@
+"""What the page holds, whatever its records are called. A browser looks at it in test_page_browser.py."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+
+import pytest
+
+from benchmark.report.page.build import page
+from benchmark.report.page.content import TRACE_POINTS, content, trace
+from tests.report.page_rows import HOSTILE, all_rows, row, source
+
+
+def data_of(html: str) -> dict:
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    return json.loads(found)
+
+
+def test_the_page_holds_its_data_and_nothing_from_elsewhere():
+    html = page(content(source(*all_rows()), 2.0))
+    groups = data_of(html)["groups"]
+    assert [group["hardware"] for group in groups] == ["gpu", "cpu", "P100, TITAN V (the paper's)"]
+    assert [len(group["rows"]) for group in groups] == [7, 1, 19]
+    assert not re.findall(r'(?:src|href)\s*=\s*["\'](?!#)', html.split('id="data"')[0]), "it loads something"
+    assert "@@" not in html.replace("@@LIBRARY@@", ""), "a place of the template was left"
+    assert len(html) < 2_000_000
+
+
+def test_a_hostile_name_stays_a_name():
+    html = page(content(source(*all_rows()), 2.0))
+    assert HOSTILE in [each["id"] for each in data_of(html)["groups"][0]["rows"]]
+    assert "<img" not in html
+    assert html.count("</script>") == 3
+
+
+def test_one_seed_has_no_spread_and_an_estimate_says_so():
+    (group, *_) = content(source(row("baseline", n_seeds=1, grade="E", energy_source="estimate:tdp_load")), 2.0)[
+        "groups"
+    ]
+    (only,) = group["rows"]
+    assert only["acc"] == [73.4, 0.0]
+    assert only["estimate"] is True
+
+
+def test_what_is_unknown_is_null_and_not_zero():
+    (group, *_) = content(source(row("baseline", iec_wh=float("nan"), iec_ci95_wh=float("inf"))), 2.0)["groups"]
+    assert group["rows"][0]["iec"] == [None, None]
+
+
+def test_the_same_rows_make_the_same_page():
+    assert page(content(source(*all_rows()), 2.0)) == page(content(source(*all_rows()), 2.0))
+
+
+def test_a_trace_keeps_the_mean_and_the_length(tmp_path):
+    path = tmp_path / "key.samples.csv.gz"
+    lines = ["t_s,device,kind,value,call_us", "0.0,gpu,work.begin,0,0", "0.5,gpu,counter_mj,77,1"]
+    lines += [f"{number / 10},gpu,power.instant_mw,{100_000 + 50_000 * (number % 2)},1" for number in range(2000)]
+    lines += [f"{number / 10},gpu,power.usage_mw,9,1" for number in range(50)]
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    found = trace(path)
+    assert len(found) == TRACE_POINTS
+    assert found[-1][0] == pytest.approx(199.9)
+    assert sum(watts for _, watts in found) / len(found) == pytest.approx(125, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "content_of_file",
+    [b"no gzip", gzip.compress(b"t_s,kind,value\n0,power.x,1\n0,power.x,zero\n"), gzip.compress(b"\xff\xfe"),
+     gzip.compress(b"a,b\n1,2\n"), gzip.compress(b"t_s,device,kind,value\n1,g,power.x,nan\n2,g,power.x,inf\n"), gzip.compress(b"x" * 500)[:-9]],
+)  # fmt: skip  # one a line says no more
+def test_a_damaged_file_of_readings_is_no_curve_and_no_crash(tmp_path, content_of_file):
+    path = tmp_path / "key.samples.csv.gz"
+    path.write_bytes(content_of_file)
+    assert trace(path) == []
+    assert trace(tmp_path / "absent") == []
