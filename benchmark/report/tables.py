@@ -20,6 +20,7 @@ from benchmark.records.book import Book
 from benchmark.records.files import StoreError, replace
 from benchmark.records.store import Store
 from benchmark.report.columns import names
+from benchmark.report.laid import number, safe
 from benchmark.report.markup import latex, markdown
 from benchmark.report.page.build import page
 from benchmark.report.page.content import Source, content
@@ -77,21 +78,11 @@ def _files(store: Store, asked: Asked, book: Book, stages: list[StageRow], summa
     cells = [_cells(row) for row in summary]
     paper = paper_rows(PAPER / "paper_tables.csv") if PAPER.is_dir() else []  # a wheel has none
     return {
-        **{f"{name}.csv": _safe(table).to_csv(index=False) for name, table in made.items()},
+        **{f"{name}.csv": safe(table).to_csv(index=False) for name, table in made.items()},
         "tables/summary.md": markdown(cells, footnotes(summary)),
         "tables/summary.tex": latex(cells, footnotes(summary)),
         "report.html": page(content(Source(book, stages, summary, paper, store.results), asked.tau)),
     }
-
-
-def _safe(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with texts that no terminal and no spreadsheet takes for commands: names may come from anybody."""
-    return table.map(lambda value: _plain(value) if isinstance(value, str) else value)
-
-
-def _plain(text: str) -> str:
-    told = one_line(text)
-    return f"'{told}" if told[:1] in ("=", "+", "-", "@") else told
 
 
 FEW_EVENS = 12
@@ -156,11 +147,11 @@ def _cells(row: SummaryRow) -> dict[str, str]:
         "method": row.method,
         "model": row.model if not row.teacher else f"{row.teacher} -> {row.model}",
         "n": str(row.n_seeds),
-        "acc %": _number(row.acc_pct, ".2f"),
+        "acc %": number(row.acc_pct, ".2f"),
         "TEC W.h": _with_interval(row.tec_wh, row.tec_ci95_wh, about),
         "IEC W.h": _with_interval(row.iec_wh, row.iec_ci95_wh, about),
-        "G(500M)": _number(row.g_500m, ".4g", about),
-        "G(1B)": _number(row.g_1b, ".4g", about),
+        "G(500M)": number(row.g_500m, ".4g", about),
+        "G(1B)": number(row.g_1b, ".4g", about),
         "rank(1B)": row.rank_1b or "-",
         "grade": row.grade,
     }
@@ -216,16 +207,8 @@ def _engine_lines(summary: Sequence[SummaryRow]) -> list[str]:
 
 def _with_interval(value: float, half_width: float, about: str) -> str:
     """A value with the half-width of its interval in percent."""
-    number = _number(value, ".4g", about)
-    if not _known(value) or not _known(half_width) or value == 0:
-        return number
+    told = number(value, ".4g", about)
+    if not math.isfinite(value) or not math.isfinite(half_width) or value == 0:
+        return told
     percent = 100 * half_width / value
-    return f"{number} ±{percent:.0f}%" if percent >= 10 else f"{number} ±{percent:.2g}%"
-
-
-def _number(value: float, style: str, about: str = "") -> str:
-    return about + format(value, style) if _known(value) else "-"
-
-
-def _known(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return f"{told} ±{percent:.0f}%" if percent >= 10 else f"{told} ±{percent:.2g}%"
