@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from benchmark.common import device_of, say
+from benchmark.common import say
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
     from benchmark.run.peers.told import Told
 
 SECONDS = "--seconds="
-DEFAULT_S, LEAST_S, MOST_S = 60.0, 1.0, 3600.0
+LEAST_S, MOST_S = 1.0, 3600.0
+WIDE = 120
 NOTE = """\
 ~ an estimate, or a number that holds one: a model of the CPU, of memory or of a building
 All tools ran at once around one and the same loop, ours innermost. Their threads and child processes cost energy, too,
@@ -22,29 +24,35 @@ which all of them saw; tools that start first are on longer. docs/energy.md says
 
 def compare(words: Sequence[str]) -> int:
     """Print the table: [--seconds=60] and the words that choose a device."""
+    from benchmark.energy import find_device
     from benchmark.plan.config import compose
-    from benchmark.run.peers.side_by_side import compare as side_by_side
+    from benchmark.run.peers import side_by_side
 
     given = [word for word in words if word.startswith(SECONDS)]
-    seconds = _seconds(given[-1].removeprefix(SECONDS)) if given else DEFAULT_S
-    device = device_of(compose([word for word in words if word not in given]))
-    told = side_by_side(device, seconds, say)
+    seconds = _seconds(given[-1].removeprefix(SECONDS)) if given else side_by_side.A_MINUTE_S
+    device = find_device(str(compose([word for word in words if word not in given]).hardware.device))
+    told = side_by_side.compare(device, seconds, say)
     print("\n".join([f"device   {device.name} ({device.torch_name}), machine {device.machine}", *lines(told), NOTE]))
     return 0
 
 
 def lines(told: Sequence[Told]) -> Iterator[str]:
-    """The table, two lines a tool: numbers, then how it got them or why it has none."""
+    """The table, of each tool its numbers, then how it got them or why it has none."""
     wide = max([len("tool"), *(len(row.tool) for row in told)])
     yield f"{'tool':{wide}}  {'version':>8}  {'W h':>9}  {'seconds':>7}  {'mean W':>7}"
     for row in told:
         mark = "~" if row.estimate else ""
         numbers = (_number(row.wh, ".4f", mark), _number(row.seconds, ".1f"), _number(row.mean_w, ".2f", mark))
         yield f"{row.tool:{wide}}  {row.version:>8}  {numbers[0]:>9}  {numbers[1]:>7}  {numbers[2]:>7}"
-        if row.why:
-            yield f"    {'none' if math.isnan(row.wh) else 'doubtful'}: {row.why}"
-        if not math.isnan(row.wh):
-            yield f"    {row.how}"
+        for text in _said(row):
+            yield from textwrap.wrap(text, WIDE, initial_indent="    ", subsequent_indent="    ")
+
+
+def _said(row: Told) -> Iterator[str]:
+    if row.why:
+        yield f"{'none' if math.isnan(row.wh) else 'doubtful'}: {row.why}"
+    if not math.isnan(row.wh):
+        yield row.how
 
 
 def _number(value: float, form: str, mark: str = "") -> str:

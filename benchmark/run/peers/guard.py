@@ -17,7 +17,8 @@ from benchmark.run.process import words
 T = TypeVar("T")
 PATIENCE_S = 20.0
 """How long a tool may take to load, to start and to stop, each."""
-LONGEST_REASON = 200
+LONGEST_REASON, LONGEST_HOW = 200, 400
+"""Letters of a stranger's words that are shown."""
 
 
 def guarded(step: str, call: Callable[[], T], patience_s: float = PATIENCE_S) -> tuple[T | None, str]:
@@ -42,10 +43,10 @@ def guarded(step: str, call: Callable[[], T], patience_s: float = PATIENCE_S) ->
     return None, next(iter(reasons), f"did not {step} within {patience_s:g} s, and was left behind")
 
 
-def plain(text: str) -> str:
+def plain(text: str, longest: int = LONGEST_REASON) -> str:
     """A stranger's words in one printable line of bounded length."""
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
-    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 @contextlib.contextmanager

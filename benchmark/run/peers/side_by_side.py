@@ -16,13 +16,14 @@ from benchmark.energy import Device, DeviceLock, EnergyTracer, Reading
 from benchmark.energy.judge.reading import is_estimate
 from benchmark.run.peers import carbontracker, codecarbon, eco2ai, impact_tracker
 from benchmark.run.peers.formulas import emissions_calculator, facts_of, green_algorithms
-from benchmark.run.peers.guard import PATIENCE_S, guarded, plain, quiet
+from benchmark.run.peers.guard import LONGEST_HOW, PATIENCE_S, guarded, plain, quiet
 from benchmark.run.peers.told import Peer, Start, Stop, Told
 from benchmark.run.peers.work import training_steps
 from benchmark.run.process import ready
 
 PEERS = (impact_tracker.PEER, eco2ai.PEER, codecarbon.PEER, carbontracker.PEER)
 """Outermost first: what takes longest to start stands outside, so that its start is in nobody's window."""
+A_MINUTE_S = 60.0
 OURS, OUR_DISTRIBUTION = "this benchmark's tracer", "full-cycle-energy-benchmark"
 
 
@@ -41,8 +42,8 @@ class _Course:
 
 def compare(
     device: Device,
-    seconds: float,
-    say: Callable[[str], None],
+    seconds: float = A_MINUTE_S,
+    say: Callable[[str], None] = lambda line: None,
     peers: Sequence[Peer] = PEERS,
     patience_s: float = PATIENCE_S,
 ) -> list[Told]:
@@ -53,8 +54,9 @@ def compare(
     stop has NaN and its reason. Raises DeviceError or DeviceBusy where the device cannot be used.
     """
     with DeviceLock(device), tempfile.TemporaryDirectory(prefix="compare-", ignore_cleanup_errors=True) as folder:
-        wait = ready(device)
-        work = training_steps(device, wait)
+        with quiet():  # what the tools bring along may make torch warn as it is imported
+            wait = ready(device)
+            work = training_steps(device, wait)
         courses = [_Course(peer) for peer in peers]
         say(f"training ResNet-20 for {seconds:g} s on {device.name}, under {len(peers)} tools and ours")
         with quiet(), contextlib.ExitStack() as open_tools:
@@ -118,7 +120,7 @@ def _told(course: _Course) -> Told:
         peer.tool,
         _version(peer.distribution),
         math.nan if course.why else wh,
-        plain(how) or peer.how,
+        plain(how, LONGEST_HOW) or peer.how,
         why,
         course.seconds,
     )
@@ -127,9 +129,11 @@ def _told(course: _Course) -> Told:
 def _told_by_us(reading: Reading) -> Told:
     estimate = is_estimate(reading.source)
     inside = (
-        "an estimate: CPU seconds x assumed watts a core" if estimate else f"± {reading.ci95_joules / 3600:.2g} W h"
+        "CPU seconds of this process and its children x assumed watts a core; no idle power"
+        if estimate
+        else f"± {reading.ci95_joules / 3600:.2g} W h; idle power included"
     )
-    how = f"{reading.source}, grade {reading.grade}, {inside}; idle power included, no memory, no PUE"
+    how = f"{reading.source}, grade {reading.grade}: {inside}, no memory, no PUE"
     why = reading.reason if math.isnan(reading.joules) else ""
     return Told(OURS, _version(OUR_DISTRIBUTION), reading.watt_hours, how, why, reading.seconds, estimate)
 
