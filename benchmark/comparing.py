@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SECONDS = "--seconds="
 LEAST_S, MOST_S = 1.0, 3600.0
-WIDE = 120
+WIDE, JOIN = 120, "\0"
 NOTE = """\
 ~ an estimate, or a number that holds one: a model of the CPU, of memory or of a building
 All tools ran at once around one and the same loop, ours innermost. Their threads and child processes cost energy, too,
@@ -45,7 +45,9 @@ def lines(told: Sequence[Told]) -> Iterator[str]:
         numbers = (_number(row.wh, ".4f", mark), _number(row.seconds, ".1f"), _number(row.mean_w, ".2f", mark))
         yield f"{row.tool:{wide}}  {row.version:>8}  {numbers[0]:>9}  {numbers[1]:>7}  {numbers[2]:>7}"
         for text in _said(row):
-            yield from textwrap.wrap(text, WIDE, initial_indent="    ", subsequent_indent="    ")
+            whole = text.replace("W h", f"W{JOIN}h")  # no line ends within a unit
+            for line in textwrap.wrap(whole, WIDE, initial_indent="    ", subsequent_indent="    "):
+                yield line.replace(JOIN, " ")
 
 
 def _said(row: Told) -> Iterator[str]:

@@ -36,10 +36,17 @@ def _stop(tracker: Any) -> tuple[float, str]:
         f"{name} {1000 * float(kwh):.3g} W h"
         for name, kwh in (("CPU", data.cpu_energy), ("GPU", data.gpu_energy), ("RAM", data.ram_energy))
     )
-    hardware = ", ".join(part.description() for part in tracker._hardware if type(part).__name__ != "RAM")
+    hardware = ", ".join(map(_in_words, tracker._hardware))
     return 1000 * float(data.energy_consumed), (
         f"reads the whole machine every 15 s: {hardware}; adds watts per memory slot, no PUE ({parts})"
     )
+
+
+def _in_words(part: Any) -> str:
+    """A part of the machine as CodeCarbon describes it, with the rated power that its model of the CPU's load uses."""
+    rated = getattr(part, "_tdp", None)
+    text = str(part.description())
+    return f"{text} of {rated:g} W" if isinstance(rated, int | float) and "W" not in text else text
 
 
 PEER = Peer(
