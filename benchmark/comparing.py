@@ -45,7 +45,7 @@ def lines(told: Sequence[Told]) -> Iterator[str]:
         numbers = (_number(row.wh, ".4f", mark), _number(row.seconds, ".1f"), _number(row.mean_w, ".2f", mark))
         yield f"{row.tool:{wide}}  {row.version:>8}  {numbers[0]:>9}  {numbers[1]:>7}  {numbers[2]:>7}"
         for text in _said(row):
-            whole = text.replace("W h", f"W{JOIN}h")  # no line ends within a unit
+            whole = text.replace(" W h", f"{JOIN}W{JOIN}h")  # a number and its unit stay on one line
             for line in textwrap.wrap(whole, WIDE, initial_indent="    ", subsequent_indent="    "):
                 yield line.replace(JOIN, " ")
 

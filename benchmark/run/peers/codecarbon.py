@@ -36,7 +36,7 @@ def _stop(tracker: Any) -> tuple[float, str]:
         f"{name} {1000 * float(kwh):.3g} W h"
         for name, kwh in (("CPU", data.cpu_energy), ("GPU", data.gpu_energy), ("RAM", data.ram_energy))
     )
-    hardware = ", ".join(map(_in_words, tracker._hardware))
+    hardware = ", ".join(_in_words(part) for part in tracker._hardware if type(part).__name__ != "RAM")
     return 1000 * float(data.energy_consumed), (
         f"reads the whole machine every 15 s: {hardware}; adds watts per memory slot, no PUE ({parts})"
     )
