@@ -133,7 +133,12 @@ def free(words: list[str]) -> int:
 
 
 def device(words: list[str]) -> int:
-    """What meter and device this machine has."""
+    """What meter and device this machine has; with --compare, what other tools would report of the same minute."""
+    side_by_side, words = _take("--compare", words)
+    if side_by_side:
+        from benchmark.comparing import compare
+
+        return compare(words)
     from benchmark.energy import find_device
     from benchmark.plan.config import compose
 
