@@ -32,13 +32,15 @@ TABLE = "codecarbon/data/private_infra/global_energy_mix.json"
 class Footprint:
     """What money and carbon are computed with. Prices in the user's currency; NaN where the user named none.
 
-    `place` is the country's name, and `grid` says where the intensity comes from and of which year it is.
+    `code` is the country's in three letters and `place` its name, as the user or the table has them; `grid` says where
+    the intensity comes from and of which year it is.
     """
 
     price_kwh: float = math.nan
     price_device_hour: float = math.nan
     g_per_kwh: float = math.nan
     pue: float = 1.0
+    code: str = ""
     place: str = ""
     grid: str = ""
 
@@ -49,6 +51,7 @@ def footprint_of(asked: Asked) -> Footprint:
     Raises UserError for a country that is not in the table, and where CodeCarbon, which has the table, is missing.
     """
     named = Footprint(_or_nan(asked.price_kwh), _or_nan(asked.price_device_hour), pue=asked.pue)
+    named = replace(named, code=asked.country or "", place=asked.country or "")
     if asked.grid_g_per_kwh is not None:
         return replace(named, g_per_kwh=asked.grid_g_per_kwh, grid="named by the user")
     if asked.country is None:
@@ -106,14 +109,18 @@ def g_co2e(acc_pct: float, co2e_of_life_kg: float, tau: float) -> float:
 
 def said(footprint: Footprint) -> str:
     """What money and carbon were computed with, in words for a table; empty where neither was named."""
-    parts = []
-    if not math.isnan(footprint.g_per_kwh):
-        parts.append(f"{footprint.g_per_kwh:g} g CO2e per kWh ({footprint.grid})")
+    parts = [grid_said(footprint)]
     if not math.isnan(footprint.price_kwh):
         parts.append(f"{footprint.price_kwh:g} per kWh")
     if not math.isnan(footprint.price_device_hour):
         parts.append(f"{footprint.price_device_hour:g} per device hour")
-    return "; ".join([*parts, f"PUE {footprint.pue:g}"]) if parts else ""
+    named = list(filter(None, parts))
+    return "; ".join([*named, f"PUE {footprint.pue:g}"]) if named else ""
+
+
+def grid_said(footprint: Footprint) -> str:
+    """The grid's intensity, with its source and year; empty where none was named."""
+    return "" if math.isnan(footprint.g_per_kwh) else f"{footprint.g_per_kwh:g} g CO2e per kWh ({footprint.grid})"
 
 
 def notes(footprint: Footprint) -> list[str]:

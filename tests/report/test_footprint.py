@@ -93,10 +93,10 @@ def test_a_country_is_dated_and_named_and_the_grid_of_the_user_wins():
     entry = json.loads(path.read_text())["DEU"]
     found = footprint_of(asked(country="deu", pue=1.2))
     assert found.g_per_kwh == entry["carbon_intensity"]
-    assert found.place == "Germany"
+    assert (found.code, found.place) == ("DEU", "Germany")
     assert said(found).endswith(f"(Germany, {entry['year']}, CodeCarbon {version}); PUE 1.2")
     own = footprint_of(asked(country="XQZ", grid_g_per_kwh=50))
-    assert (own.g_per_kwh, own.place, own.grid) == (50, "", "named by the user")
+    assert (own.g_per_kwh, own.place, own.grid) == (50, "XQZ", "named by the user")
     assert said(footprint_of(asked())) == ""
 
 
