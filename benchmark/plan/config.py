@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from benchmark.plan.asked import Asked
+from benchmark.plan.asked import Asked, as_list
 from benchmark.plan.deployment import Here, Inference, choose_engine
 from benchmark.plan.folders import CONFIGS as CONFIGS
 from benchmark.plan.folders import ConfigError as ConfigError
@@ -98,7 +98,7 @@ def one_place(experiments: Sequence[Experiment]) -> Experiment:
     for name in ("paths", "hardware", "asked"):
         found = {str(getattr(each, name)) for each in experiments}
         if len(found) > 1:
-            said = "tau and max_drop_pct" if name == "asked" else name
+            said = "what their report is asked for" if name == "asked" else name
             raise ConfigError(f"experiments that run together must share {said}; found {' and '.join(sorted(found))}")
     return experiments[0]
 
@@ -108,6 +108,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
     Raises ConfigError naming the nearest valid names.
     """
+    overrides = [as_list(word) for word in overrides]
     check_words(overrides)
     for word in overrides:
         name, _, choice = word.partition("=")

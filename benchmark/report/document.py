@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any
 
+from benchmark.report.by_mui import MuiRow
 from benchmark.report.rows import StageRow
 from benchmark.report.summary import SummaryRow
 
@@ -31,9 +32,17 @@ def document(kinds: Sequence[tuple[str, type[DataclassInstance]]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+KINDS: Sequence[tuple[str, type[DataclassInstance]]] = (
+    ("stages.csv", StageRow),
+    ("summary.csv", SummaryRow),
+    ("by_mui.csv", MuiRow),
+)
+"""The files, and the rows that are written to them."""
+
+
 def main() -> None:
     """Print docs/columns.md."""
-    sys.stdout.write(document([("stages.csv", StageRow), ("summary.csv", SummaryRow)]))
+    sys.stdout.write(document(KINDS))
 
 
 if __name__ == "__main__":

@@ -58,6 +58,8 @@ class MeasuredRow(LifeRow):
     iec_ci95_wh: float = column("W.h", "half-width of the 95 % interval of iec_wh")
     iec_dynamic_wh: float = column("W.h", "IEC without what the idle device draws in that time")
     single_stream_wh: float = column("W.h", "energy of one inference at batch size 1, each awaited")
+    seconds_per_image: float = column("s", "time of one inference at the best batch size, that of iec_wh")
+    latency_s: float = column("s", "time of one inference at batch size 1, each awaited")
     autocast: str = column("", "half precision of a training under autocast, and where it ran; empty without one")
     skipped_steps: float = column("", "training steps that the gradient scaler of fp16 skipped; empty without a scaler")
     params: float = column("", "parameters of the network")
@@ -101,6 +103,7 @@ class StageRow(MeasuredRow):
     gpu_util_pct: float = column("%", "mean utilisation of the GPU")
     mem_util_pct: float = column("%", "mean utilisation of the GPU's memory interface")
     peak_memory_bytes: float = column("bytes", "most memory that torch had allocated on the GPU in the stage")
+    artifact_bytes: float = column("bytes", "size of the file that the stage handed on: a network or an engine")
     machine: str = column("", "machine that the stage ran on: device and power limit")
     device_name: str = column("", "the device, in words")
     device_uuid: str = column("", "the very board")
@@ -201,6 +204,7 @@ def _row(run: RunFile, stage: RunStage, record: Record, settings: str, repeated_
         grade=record.grade,
         reason=record.reason,
         **_reading(record.reading),
+        artifact_bytes=float(record.artifact_bytes) or math.nan,  # none, or a record of before sizes were kept
         machine=record.machine,
         **_provenance(record),
     )
@@ -229,6 +233,8 @@ def _inference(values: Mapping[str, float]) -> dict[str, Any]:
         "iec_ci95_wh": values.get("iec_ci95_joules", math.nan) / J_PER_WH,
         "iec_dynamic_wh": values.get("iec_dynamic_joules", math.nan) / J_PER_WH,
         "single_stream_wh": values.get("single_stream_joules", math.nan) / J_PER_WH,
+        "seconds_per_image": values.get("seconds_per_image", math.nan),
+        "latency_s": values.get("latency_s", math.nan),
         "n_inferences": values.get("n_inferences", math.nan),
         "batch_size": values.get("batch_size", math.nan),
     }

@@ -54,6 +54,22 @@ class SummaryRow(MeasuredRow):
     break_even_low: float = column("", "lower end of its 95 % interval; with one seed without the spread between seeds")
     break_even_high: float = column("", "upper end of its 95 % interval; inf where it may never come")
     tau: float = column("", "exponent of accuracy in G")
+    acc_per_wh_500m: float = column(
+        "percent per W.h", "accuracy per energy of the whole life at half a billion inferences: G at tau = 1"
+    )
+    train_seconds: float = column("s", "metered time of the stages of TEC, one after another; without pauses")
+    infer_flops: float = column("FLOP", "of one inference: two for each of macs")
+    model_bytes: float = column("bytes", "size of the network's file, as stored before its engine was built")
+    engine_bytes: float = column("bytes", "size of the engine's file")
+    peak_memory_bytes: float = column(
+        "bytes", "most memory that torch had allocated on the GPU in a stage of TEC; empty where one does not say it"
+    )
+    money_train: float = column("your currency", "of TEC: its kWh x PUE x price_kwh + its hours x price_device_hour")
+    money_500m: float = column("your currency", "of TEC and half a billion inferences, in the same way")
+    co2e_train_kg: float = column("kg", "CO2e of TEC: its kWh x PUE x the grid's g CO2e per kWh")
+    co2e_500m_kg: float = column("kg", "CO2e of TEC and half a billion inferences")
+    g_co2e_500m: float = column("percent^tau per kg", "G with CO2e in the place of energy: acc_pct^tau / co2e_500m_kg")
+    footprint: str = column("", "prices, grid and PUE behind money and CO2e; empty where none was named")
     deploy_wh: float = column("W.h", "energy of building the engine; no part of TEC or G")
     spent_making_wh: float = column(
         "W.h", "really spent on TEC and engine: each record once, over all seeds, repeats too"
@@ -87,7 +103,9 @@ def _experiment(book: Book, group: list[RunFile], own: list[StageRow], tau: floa
         else:
             network = book.network(run)
             acc_pct = math.nan if network is None else network.values.get("acc_pct", math.nan)
-            seeds.append({**_seed([row for row in own if row.seed == run.seed]), "network_acc_pct": acc_pct})
+            size = math.nan if network is None else network.artifact_bytes or math.nan
+            beside = {"network_acc_pct": acc_pct, "model_bytes": size}
+            seeds.append({**_seed([row for row in own if row.seed == run.seed]), **beside})
     notes = dict.fromkeys(line for run in group for line in book.copies(run))
     notes |= dict.fromkeys(
         f"TEC is unknown, phase {phase}: {why}" for run in group for phase, why in run.unmeasured.items()
@@ -162,6 +180,12 @@ def _seed(rows: list[StageRow]) -> dict[str, float]:
         "iec_ci95_wh": measured.iec_ci95_wh,
         "iec_dynamic_wh": measured.iec_dynamic_wh,
         "single_stream_wh": measured.single_stream_wh,
+        "seconds_per_image": measured.seconds_per_image,
+        "latency_s": measured.latency_s,
+        "train_seconds": math.fsum(row.seconds for row in tec),
+        "peak_memory_bytes": _most(row.peak_memory_bytes for row in tec),
+        "engine_bytes": built.artifact_bytes,
+        "infer_flops": 2 * built.macs,
         "deploy_wh": math.fsum(row.energy_wh for row in deploy),
         "skipped_steps": _sum_of_known(row.skipped_steps for row in tec),
         "params": built.params,
@@ -185,13 +209,19 @@ def _means(seeds: list[dict[str, float]], tau: float) -> dict[str, Any]:
     row["acc_ci95_pct"] = acc.half_width if acc.n > 1 else math.nan
     accuracy = Uncertain(row["acc_pct"], acc.half_width if acc.n > 1 else 0.0)
     tec_wh, iec_wh = Uncertain(row["tec_wh"], row["tec_ci95_wh"]), Uncertain(row["iec_wh"], row["iec_ci95_wh"])
+    if row["tec_wh"] == row["iec_wh"] == 0:  # no meter saw anything, so nothing can be divided by it
+        return row | dict.fromkeys(("g_500m", "g_500m_ci95", "g_1b", "g_1b_ci95", "acc_per_wh_500m"), math.nan)
+    row["acc_per_wh_500m"] = greeness(row["acc_pct"], row["tec_wh"], row["iec_wh"], 5e8, tau=1.0)
     for name, mui in (("g_500m", 5e8), ("g_1b", 1e9)):
-        if row["tec_wh"] == row["iec_wh"] == 0:  # no meter saw anything, so nothing can be divided by it
-            row[name] = row[f"{name}_ci95"] = math.nan
-            continue
         row[name] = greeness(row["acc_pct"], row["tec_wh"], row["iec_wh"], mui, tau)
         row[f"{name}_ci95"] = greeness_ci95(accuracy, tec_wh, iec_wh, mui, tau)
     return row
+
+
+def _most(values: Iterable[float]) -> float:
+    """The largest; NaN where one is unknown, for it may be that one."""
+    listed = list(values)
+    return math.nan if any(map(math.isnan, listed)) else max(listed, default=math.nan)
 
 
 def _sum_of_known(values: Iterable[float]) -> float:
@@ -229,18 +259,23 @@ def baseline_of(row: SummaryRow, rows: Sequence[SummaryRow]) -> SummaryRow | Non
 
 
 def ranked(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
-    """The rows with their ranks by G among rivals, as ranges: '1-3' is a tie of three that the intervals do not tell
-    apart."""
+    """The rows with their ranks by G among rivals."""
+    small = ranks_by(rows, [Uncertain(row.g_500m, row.g_500m_ci95) for row in rows])
+    large = ranks_by(rows, [Uncertain(row.g_1b, row.g_1b_ci95) for row in rows])
+    return [replace(row, rank_500m=one, rank_1b=other) for row, one, other in zip(rows, small, large, strict=True)]
+
+
+def ranks_by(rows: Sequence[SummaryRow], g: Sequence[Uncertain]) -> list[str]:
+    """The rank of each row among its rivals by a G of each: '1-3' is a tie of three that the intervals do not tell
+    apart, '' where G is unknown."""
     rivals: dict[tuple[str, ...], list[int]] = {}
     for number, row in enumerate(rows):
         rivals.setdefault(tuple(str(getattr(row, name)) for name in RIVALS), []).append(number)
-    found = list(rows)
+    found = [""] * len(rows)
     for own in rivals.values():
-        for name in ("500m", "1b"):
-            values = [float(getattr(rows[number], f"g_{name}")) for number in own]
-            half_widths = [float(getattr(rows[number], f"g_{name}_ci95")) for number in own]
-            for number, ranks in zip(own, rank_ranges(values, half_widths), strict=True):
-                found[number] = replace(found[number], **{f"rank_{name}": _words(ranks)})  # type: ignore[arg-type] # named by its column
+        ranges = rank_ranges([g[number].value for number in own], [g[number].half_width for number in own])
+        for number, ranks in zip(own, ranges, strict=True):
+            found[number] = _words(ranks)
     return found
 
 
