@@ -55,7 +55,8 @@ def muis(cycles: Cycles) -> list[float]:
     """Where to look: two decades around the MUI at which inference has cost as much as training, of every row."""
     even = [each.tec_wh.value / each.iec_wh.value for each in cycles.values() if each.iec_wh.value > 0]
     even = [mui for mui in even if 0 < mui < math.inf] or [1e8]
-    low, high = math.floor(math.log10(min(even))) - 2, math.ceil(math.log10(max(even))) + 2
+    low, high = max(0, math.floor(math.log10(min(even))) - 2), min(15, math.ceil(math.log10(max(even))) + 2)
+    low, high = min(low, 13), max(high, 2)  # numbers of a stranger's records may be anything
     return [float(mui) for mui in np.logspace(low, high, POINTS)]
 
 
@@ -75,6 +76,7 @@ def against_mui(axes: Axes, cycles: Cycles, tau: float = TAU, base: Cycle | None
     axes.set_xlim(at[0], at[-1])
     _dots(axes, crossings(cycles, at, tau), tau, base)
     axes.margins(y=0.12)
+    _spread(axes, base)
     return drawn
 
 
@@ -86,8 +88,15 @@ def _dots(axes: Axes, found: Sequence[Crossing], tau: float, base: Cycle | None)
     if base is None or len(found) > TOLD:
         return
     for number, (mui, ratio) in enumerate(zip(where, ratios, strict=True), 1):
-        up = 5 if number % 2 else -10  # neighbours on either side, so that the numbers do not overlap
-        axes.annotate(str(number), (mui, ratio), (0, up), textcoords="offset points", size=5.5, ha="center", zorder=6)
+        place = ((-4, 5), (4, -10), (4, 5), (-4, -10))[number % 4]  # neighbours apart, so that no numbers overlap
+        axes.annotate(str(number), (mui, ratio), place, textcoords="offset points", size=5.5, ha="center", zorder=6)
+
+
+def _spread(axes: Axes, base: Cycle | None) -> None:
+    """Ratios that spread over more than a decade, on a logarithmic axis."""
+    values = [float(value) for line in axes.get_lines() for value in np.asarray(line.get_ydata()) if value > 0]
+    if base is not None and values and max(values) > 10 * min(values):
+        axes.set_yscale("log")
 
 
 def against_tau(axes: Axes, cycles: Cycles, mui: float, base: Cycle | None = None) -> list[Artist]:
@@ -100,6 +109,7 @@ def against_tau(axes: Axes, cycles: Cycles, mui: float, base: Cycle | None = Non
         drawn.append(_curve(axes, TAUS, (values, halves), look))
     axes.set(yscale="log" if base is None else "linear", xlabel="exponent of accuracy τ", ylabel=G_LABEL)
     axes.set_xlim(TAUS[0], TAUS[-1])
+    _spread(axes, base)
     return drawn
 
 

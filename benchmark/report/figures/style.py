@@ -31,8 +31,8 @@ RC: dict[str, Any] = {
     "ytick.labelsize": 6, "axes.linewidth": 0.6, "lines.linewidth": 1.2, "lines.markersize": 3.5, "grid.linewidth": 0.4,
     "grid.color": "#cccccc", "axes.grid": True, "axes.axisbelow": True, "hatch.linewidth": 0.4, "patch.linewidth": 0.5,
     "legend.frameon": False, "legend.handlelength": 2.6, "legend.borderpad": 0.2, "legend.labelspacing": 0.3,
-    "legend.columnspacing": 1.0, "svg.hashsalt": "full-cycle-energy-benchmark", "svg.fonttype": "path", "text.usetex": False,
-    "axes.unicode_minus": True, "figure.facecolor": "white", "savefig.facecolor": "white", "path.simplify": True,
+    "legend.columnspacing": 1.0, "svg.hashsalt": "full-cycle-energy-benchmark", "svg.fonttype": "path",
+    "text.usetex": False, "axes.unicode_minus": True, "figure.facecolor": "white", "savefig.facecolor": "white", "path.simplify": True,
     "axes.formatter.use_mathtext": True,
 }  # fmt: skip  # one setting a line would hide the shape
 
@@ -68,7 +68,7 @@ def settings() -> Any:
 
 def blank(height_in: float, caption: str, labels: Sequence[str] = ()) -> Figure:
     """A figure of one column: `height_in` for its axes, below them room for a legend of `labels`, then its caption."""
-    lines = textwrap.wrap(plain(caption, 1200), LETTERS, break_on_hyphens=False)
+    lines = textwrap.wrap(shown(caption, 1200), LETTERS, break_on_hyphens=False)
     rows = -(-len(labels) // _columns(labels)) if labels else 0
     text_in = LINE_IN * len(lines) + 0.05
     below_in = text_in + LINE_IN * rows
@@ -78,7 +78,7 @@ def blank(height_in: float, caption: str, labels: Sequence[str] = ()) -> Figure:
     assert engine is not None, "a constrained figure has its engine"
     engine.set(rect=(0.0, below_in / whole_in, 1.0, height_in / whole_in))
     place = {"va": "bottom", "linespacing": 1.25, "size": CAPTION_PT, "color": "#444444"}
-    figure.text(0.02, 0.03 / whole_in, "\n".join(lines), **place)
+    figure.text(0.02, 0.03 / whole_in, "\n".join(lines).replace("$", r"\$"), **place)
     return figure
 
 
@@ -108,17 +108,19 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def plain(text: str, most: int = 44) -> str:
-    """A text from a record as words in a figure: one line, no formula, no sign the font has not, and not too long.
+    """A text from a record as words in a figure: no formula, no sign that the font has not, and not too long."""
+    told = shown(text, most)
+    # matplotlib hides what begins with an underscore, and takes a pair of dollars for a formula
+    return (f" {told}" if told.startswith("_") else told).replace("$", r"\$")
 
-    `most` letters stay, the end of the text among them: what differs is often there.
-    """
+
+def shown(text: str, most: int = 44) -> str:
+    """One line of signs that the font has, in `most` letters; the end stays, for what differs is often there."""
     told = one_line(text[: 20 * most])
     if len(told) > most:
         told = f"{told[: most - most // 3 - 1]}…{told[len(told) - most // 3 :]}"
     known = _letters()
-    told = "".join(letter if ord(letter) in known else "?" for letter in told)
-    told = f" {told}" if told.startswith("_") else told  # matplotlib hides what begins with an underscore
-    return told.replace("$", r"\$")  # else a pair of them is a formula
+    return "".join(letter if ord(letter) in known else "?" for letter in told)
 
 
 @cache
