@@ -184,7 +184,7 @@ def told_crossings(cycles: Cycles, tau: float) -> str:
 
 def amount(mui: float) -> str:
     """A number of inferences for a caption, to three digits."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for size, unit in ((1e9, " billion"), (1e6, " M"), (1e3, " thousand")):
         if mui >= size:
             return f"{mui / size:.3g}{unit}"
     return f"{mui:.3g}"

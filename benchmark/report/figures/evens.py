@@ -20,7 +20,8 @@ def figure_crossovers(group: Group) -> Figure | str:
     if not rows:
         return "n/a: no row's G crosses that of its baseline (same model, recipe and rivals)"
     kept = sorted(rows, key=lambda each: each.row.break_even_mui)[:MOST_ROWS]
-    caption = f"Break-even with the baseline of the same model, τ = {kept[0].row.tau:g}; lines: 95 % interval. {group.source}"
+    what = f"Break-even with the baseline of the same model, τ = {kept[0].row.tau:g}; lines: 95 % interval."
+    caption = f"{what} {group.source}"
     used = [kind for kind in WORDS if any(each.row.break_even == kind for each in kept)]
     figure = blank(0.75 + 0.17 * len(kept), caption, [WORDS[kind] for kind in used])
     axes, handles = figure.subplots(), []
@@ -37,6 +38,6 @@ def figure_crossovers(group: Group) -> Figure | str:
             handles += axes.plot(x, y, look.marker, color=look.colour, mfc="white", ms=4)
     axes.set(xscale="log", xlabel=MUI_LABEL, xlim=(low_end, high_end))
     axes.set_yticks(range(len(kept)), [plain(each.name, 34) for each in kept])
-    axes.invert_yaxis()
+    axes.set_ylim(len(kept) - 0.4, -0.6)
     legend(figure, handles, [WORDS[kind] for kind in used])
     return figure

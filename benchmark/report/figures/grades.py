@@ -14,8 +14,9 @@ from benchmark.report.rows import StageRow
 
 KINDS = {"TEC": "stages of TEC", "deploy": "engines built", "IEC": "inference"}
 WORDS = {
-    "A": "A: meter, within 1 %", "B": "B", "C": "C", "D": "D", "R": "R: a CPU's meter", "E": "E: an estimate", "X": "X: none",
-}  # fmt: skip  # one word a line would hide the shape
+    "A": "A: counter, tick to tick", "B": "B: counter, interpolated", "C": "C: the driver's samples",
+    "D": "D: polled, or disputed", "R": "R: a CPU's meter", "E": "E: estimate, no meter", "X": "X: no number",
+}  # fmt: skip  # one grade a line would hide the shape
 
 
 def figure_grades(stages: Sequence[StageRow]) -> Figure | str:

@@ -59,7 +59,8 @@ def _drawable(row: SummaryRow) -> bool:
 def _named(rows: Sequence[SummaryRow]) -> list[Named]:
     words = [_words(row) for row in rows]
     uses = Counter(words)
-    apart = [name if uses[name] == 1 else f"{name} {row.settings}".strip() for name, row in zip(words, rows, strict=True)]
+    pairs = zip(words, rows, strict=True)
+    apart = [name if uses[name] == 1 else f"{name} {row.settings}".strip() for name, row in pairs]
     uses = Counter(apart)
     found = []
     for name, row in zip(apart, rows, strict=True):
@@ -96,7 +97,7 @@ def source(rows: Sequence[SummaryRow]) -> str:
     seeds = sorted({int(row.n_seeds) for row in rows})
     spread = "; the spread between seeds is in no interval" if seeds[0] == 1 else ""
     data = ", ".join(sorted({row.data for row in rows}))
-    n = f"n = {_range(seeds)} seed(s){spread}"
+    n = f"n = {_range(seeds)} seed{'' if seeds[-1] == 1 else 's'}{spread}"
     scales = sorted({row.scale for row in rows} - {"full", ""})
     small = f" Scale {', '.join(scales)}: it says nothing about a method." if scales else ""
     machines = [row.train_machine for row in rows] + [row.infer_machine for row in rows]

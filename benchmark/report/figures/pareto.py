@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -13,10 +14,12 @@ from benchmark.report.crossovers import Cycle
 from benchmark.report.figures.curves import amount
 from benchmark.report.figures.groups import Group, family
 from benchmark.report.figures.of_paper import SOURCE, cycle_of
-from benchmark.report.figures.style import Look, blank, legend, looks
+from benchmark.report.figures.style import Look, blank, legend, looks, plain_decades
 from benchmark.report.paper import PaperRow
 
 MUIS = (1e6, 1e9)
+NEAR, NEAR_PCT = 1.07, 0.6
+"""Rows of a front this near to one another, in energy and in points of accuracy, share a label."""
 TOLD = 12
 """So many rows of the fronts are told by name in the caption."""
 
@@ -45,14 +48,17 @@ def pareto_figure(points: Sequence[Point], source: str) -> Figure:
     families = sorted({each.family for each in points})
     by_family = dict(zip(families, looks(len(families)), strict=True))
     fronts = {mui: front(points, mui) for mui in MUIS}
-    numbers = {each: number for number, each in enumerate(dict.fromkeys(sum(fronts.values(), [])), 1)}
+    numbers = {each: number for number, each in enumerate(dict.fromkeys(chain(*fronts.values())), 1)}
     told = "; ".join(f"{number}) {each.name}" for each, number in numbers.items() if number <= TOLD)
     figure = blank(3.9, f"Accuracy against life-cycle energy. Pareto fronts (grey): {told}. {source}", families)
     for axes, mui in zip(figure.subplots(2, 1), MUIS, strict=True):
-        handles = [_family(axes, [each for each in points if each.family == name], mui, by_family[name]) for name in families]
+        handles = []
+        for name, look in by_family.items():
+            handles.append(_family(axes, [each for each in points if each.family == name], mui, look))
         _front(axes, fronts[mui], mui, numbers)
         axes.set(xscale="log", xlabel=f"TEC + MUI × IEC [W·h] at MUI = {amount(mui)}", ylabel="top-1 accuracy [%]")
         axes.margins(x=0.1, y=0.14)
+        plain_decades(axes)
     legend(figure, handles, families)
     return figure
 
@@ -78,7 +84,7 @@ def _family(axes: Axes, points: Sequence[Point], mui: float, look: Look) -> Any:
     high = [_known(each.cycle.acc_pct.half_width) for each in points]
     low = [min(half, 0.99 * value) for half, value in zip(wide, x, strict=True)]  # a logarithm has no zero
     y = [each.cycle.acc_pct.value for each in points]
-    style = {"fmt": look.marker, "color": look.colour, "mfc": "white", "ms": 4, "elinewidth": 0.6}
+    style: dict[str, Any] = {"fmt": look.marker, "color": look.colour, "mfc": "white", "ms": 4, "elinewidth": 0.6}
     return axes.errorbar(x, y, xerr=[low, wide], yerr=high, **style)
 
 
@@ -89,6 +95,13 @@ def _known(half_width: float) -> float:
 def _front(axes: Axes, found: Sequence[Point], mui: float, numbers: dict[Point, int]) -> None:
     x, y = [spent_wh(each.cycle, mui) for each in found], [each.cycle.acc_pct.value for each in found]
     axes.plot(x, y, color="#888888", lw=1, drawstyle="steps-post", zorder=1, label="front")
+    labels: list[tuple[float, float, list[str]]] = []
     for each, at_x, at_y in zip(found, x, y, strict=True):
-        if numbers[each] <= TOLD:
-            axes.annotate(str(numbers[each]), (at_x, at_y), (0, 5), textcoords="offset points", size=5.5, ha="center")
+        if numbers[each] > TOLD:
+            continue
+        if labels and at_x < NEAR * labels[-1][0] and at_y < labels[-1][1] + NEAR_PCT:
+            labels[-1][2].append(str(numbers[each]))  # they would lie on one another
+        else:
+            labels.append((at_x, at_y, [str(numbers[each])]))
+    for at_x, at_y, own in labels:
+        axes.annotate(",".join(own), (at_x, at_y), (0, 6), textcoords="offset points", size=5.5, ha="center", zorder=6)

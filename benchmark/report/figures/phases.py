@@ -22,14 +22,15 @@ def figure_phases(group: Group) -> Figure | str:
     kept = ordered[:MOST_BARS]
     some = f"; the {len(kept)} cheapest of {len(ordered)} rows" if len(kept) < len(ordered) else ""
     labels = [*PHASES, "MUI × IEC"]
-    figure = blank(0.6 + 0.16 * len(kept), f"Energy of a life by phase{some}. Right: MUI = 500 M. {group.source}", labels)
+    caption = f"Energy of a life by phase{some}. Right: with inference, MUI = 500 M. {group.source}"
+    figure = blank(0.6 + 0.16 * len(kept), caption, labels)
     left, right = figure.subplots(1, 2, sharey=True)
     handles = _bars(left, kept, PHASES)
     handles = _bars(right, kept, (*PHASES, "infer")) if handles else []
     left.set_yticks(range(len(kept)), [plain(each.name, 30) for each in kept])
     left.invert_yaxis()
     left.set_xlabel("TEC [W·h]")
-    right.set_xlabel("TEC + MUI × IEC [W·h]")
+    right.set_xlabel("whole life [W·h]")
     legend(figure, handles, labels)
     return figure
 

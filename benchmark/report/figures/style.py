@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
-from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmark.errors import one_line
 
@@ -32,8 +34,8 @@ RC: dict[str, Any] = {
     "grid.color": "#cccccc", "axes.grid": True, "axes.axisbelow": True, "hatch.linewidth": 0.4, "patch.linewidth": 0.5,
     "legend.frameon": False, "legend.handlelength": 2.6, "legend.borderpad": 0.2, "legend.labelspacing": 0.3,
     "legend.columnspacing": 1.0, "svg.hashsalt": "full-cycle-energy-benchmark", "svg.fonttype": "path",
-    "text.usetex": False, "axes.unicode_minus": True, "figure.facecolor": "white", "savefig.facecolor": "white", "path.simplify": True,
-    "axes.formatter.use_mathtext": True,
+    "text.usetex": False, "axes.unicode_minus": True, "figure.facecolor": "white", "savefig.facecolor": "white",
+    "path.simplify": True, "axes.formatter.use_mathtext": True, "backend": "agg",
 }  # fmt: skip  # one setting a line would hide the shape
 
 LINE_IN = 0.118
@@ -63,7 +65,7 @@ def looks(count: int) -> list[Look]:
 
 def settings() -> Any:
     """The context in which figures are made and written; matplotlib's own settings come back after it."""
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **RC, "backend": "agg"})
+    return matplotlib.rc_context(dict(matplotlib.rcParamsDefault) | RC)
 
 
 def blank(height_in: float, caption: str, labels: Sequence[str] = ()) -> Figure:
@@ -75,14 +77,14 @@ def blank(height_in: float, caption: str, labels: Sequence[str] = ()) -> Figure:
     whole_in = height_in + below_in
     figure = Figure(figsize=(WIDTH_IN, whole_in), layout="constrained")
     engine = figure.get_layout_engine()
-    assert engine is not None, "a constrained figure has its engine"
+    assert isinstance(engine, ConstrainedLayoutEngine), "as asked for"
     engine.set(rect=(0.0, below_in / whole_in, 1.0, height_in / whole_in))
-    place = {"va": "bottom", "linespacing": 1.25, "size": CAPTION_PT, "color": "#444444"}
+    place: dict[str, Any] = {"va": "bottom", "linespacing": 1.25, "size": CAPTION_PT, "color": "#444444"}
     figure.text(0.02, 0.03 / whole_in, "\n".join(lines).replace("$", r"\$"), **place)
     return figure
 
 
-def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """A legend between the axes and the caption, in the room that `blank` left for these labels."""
     size = figure.get_size_inches()[1]
     lines = figure.texts[0].get_text().count("\n") + 1
@@ -96,6 +98,16 @@ def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> 
 def _columns(labels: Sequence[str]) -> int:
     """Two columns where the labels are short enough for it."""
     return 2 if max(map(len, labels)) <= SHORT else 1
+
+
+def plain_decades(axes: Axes, axis: str = "x") -> None:
+    """On a logarithmic axis of less than two decades, plain numbers at 1, 2 and 5; on a longer one nothing changes."""
+    low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
+    if low > 0 and high < 100 * low:
+        of = axes.xaxis if axis == "x" else axes.yaxis
+        of.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        of.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        of.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
