@@ -15,17 +15,19 @@ from benchmark.report.figures.groups import estimated, source_of_stages
 from benchmark.report.figures.style import Look, blank, legend, looks, plain_decades
 from benchmark.report.rows import J_PER_WH, StageRow
 
+U_WH = 1e6
+"""Micro-watt-hours in a W.h."""
 MOST_CURVES = 8
 LEAST_POINTS = 2
 
 
 class Curve(NamedTuple):
-    """IEC of one engine by batch size, in W.h."""
+    """IEC of one engine by batch size, in µW.h."""
 
     name: str
     row: StageRow
     batch_sizes: list[int]
-    iec_wh: list[float]
+    iec_uwh: list[float]
 
 
 def figure_batch_size(book: Book, stages: Sequence[StageRow]) -> Figure | str:
@@ -33,7 +35,7 @@ def figure_batch_size(book: Book, stages: Sequence[StageRow]) -> Figure | str:
     found = curves(book, stages)
     if not found:
         return "n/a: no inference was measured at two batch sizes or more"
-    kept = sorted(found, key=lambda each: min(each.iec_wh))[:MOST_CURVES]
+    kept = sorted(found, key=lambda each: min(each.iec_uwh))[:MOST_CURVES]
     some = f" The {len(kept)} cheapest of {len(found)} engines." if len(kept) < len(found) else ""
     what = "IEC by batch size, idle power included, one window each; full mark: the mean of the windows at the best."
     labels = [each.name for each in kept]
@@ -41,7 +43,7 @@ def figure_batch_size(book: Book, stages: Sequence[StageRow]) -> Figure | str:
     axes = figure.subplots()
     handles = [_draw(axes, each, look) for each, look in zip(kept, looks(len(kept)), strict=True)]
     sizes = sorted({size for each in kept for size in each.batch_sizes})
-    axes.set(xscale="log", yscale="log", xlabel="batch size [images]", ylabel="IEC [W·h per image]")
+    axes.set(xscale="log", yscale="log", xlabel="batch size [images]", ylabel="IEC [µW·h per image]")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
     plain_decades(axes, "y")
@@ -64,13 +66,13 @@ def curves(book: Book, stages: Sequence[StageRow]) -> list[Curve]:
 
 
 def _points(record: Record) -> list[tuple[int, float]]:
-    """Batch sizes with W.h per image, as far as the record's details are what they should be: anybody may write one."""
+    """Batch sizes with µW.h per image, as far as a record.s details are what they should be."""
     curve = record.details.get("curve")
     found = []
     for point in curve if isinstance(curve, list) else []:
         size, joules = (point.get("batch_size"), point.get("joules")) if isinstance(point, dict) else (None, None)
-        if isinstance(size, int) and isinstance(joules, float) and size > 0 and 0 < joules < math.inf:
-            found.append((size, joules / J_PER_WH))
+        if isinstance(size, int) and isinstance(joules, int | float) and size > 0 and 0 < joules < math.inf:
+            found.append((size, U_WH * joules / J_PER_WH))
     return sorted(found)
 
 
@@ -81,10 +83,10 @@ def _name(row: StageRow) -> str:
 
 def _draw(axes: Axes, curve: Curve, look: Look) -> Any:
     style: dict[str, Any] = {"ls": look.dashes, "marker": look.marker, "color": look.colour, "mfc": "white"}
-    (line,) = axes.plot(curve.batch_sizes, curve.iec_wh, **style)
+    (line,) = axes.plot(curve.batch_sizes, curve.iec_uwh, **style)
     row = curve.row
     if row.iec_wh > 0 and row.batch_size > 0:
-        half = row.iec_ci95_wh if math.isfinite(row.iec_ci95_wh) else 0.0
-        low = min(half, 0.99 * row.iec_wh)  # a logarithm has no zero
-        axes.errorbar([row.batch_size], [row.iec_wh], yerr=[[low], [half]], fmt=look.marker, color=look.colour, ms=5)
+        value, half = U_WH * row.iec_wh, U_WH * row.iec_ci95_wh if math.isfinite(row.iec_ci95_wh) else 0.0
+        low = min(half, 0.99 * value)  # a logarithm has no zero
+        axes.errorbar([row.batch_size], [value], yerr=[[low], [half]], fmt=look.marker, color=look.colour, ms=5)
     return line

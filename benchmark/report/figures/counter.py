@@ -33,7 +33,8 @@ def figure_counter(stages: Sequence[StageRow]) -> Figure | str:
         off = [100 * (polled / counted - 1) for counted, polled in zip(x, y, strict=True)]
         handles += above.plot(x, y, look.marker, color=look.colour, mfc="white")
         below.plot(x, off, look.marker, color=look.colour, mfc="white")
-    ends = [min(map(counted_wh, rows)), max(map(counted_wh, rows))]
+    seen = [counted_wh(row) for name in kept for row in drawn[name]]
+    ends = [min(seen), max(seen)]
     above.plot(ends, ends, color="black", lw=0.7, zorder=1)
     below.axhline(0, color="black", lw=0.7, zorder=1)
     above.set(xscale="log", yscale="log", ylabel="polled [W·h]")

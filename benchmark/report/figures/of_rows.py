@@ -64,7 +64,7 @@ def figure_3d(group: Group) -> Figure | str:
 
 def figure_6(group: Group) -> Figure | str:
     """Figure 2a at tau 5 and 10."""
-    told = "G at τ = 5 and 10 of the best row of each family (by τ = 2, 1 billion inferences); bands: 95 %; dots: crossings."
+    told = "G at τ = 5 and 10 of the best row of each family (at τ = 2, MUI 1 billion); bands: 95 %; dots: crossings."
     return taus_figure(_cycles(best_of_families(group)), f"{told} {group.source}")
 
 

@@ -1,4 +1,4 @@
-"""Power over time, from the meter's raw readings: a life with its stages, and one training as slower samplers see it."""
+"""Power over time, from the meter's raw readings: a life with its stages; one training as slower samplers see it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmark.report.figures.style import blank, legend, looks
 from benchmark.report.rows import StageRow
 from benchmark.report.sampling import Sampled, sampled
 
-POWER = ("power.instant_mw", "power.average_mw", "power.usage_mw")
+POWER = ("power.instant_mw", "power.usage_mw", "samples_mw")
 """Kinds of readings that are power, the best first."""
 NOTHING = "n/a: no stage kept a GPU's power readings (an estimate has none: it needs a GPU's meter)"
 MOST_BYTES = 20e6

@@ -20,7 +20,7 @@ MOST_SEARCHES = 6
 
 
 class Search(NamedTuple):
-    """A search: entropy (nat) by epoch; and at the epochs `kept`, the probability of the likeliest operation [edge, epoch]."""
+    """A search: its entropy (nat) by epoch; how likely the likeliest operation is [edge, epoch], at epochs `kept`."""
 
     name: str
     row: StageRow
@@ -50,7 +50,8 @@ def figure_search(book: Book, stages: Sequence[StageRow]) -> Figure | str:
     above.locator_params(axis="x", integer=True)
     edges = np.arange(longest.winners.shape[0] + 1) - 0.5
     times = np.append(np.array(longest.kept, dtype=float), longest.kept[-1] + 1) - 0.5
-    mesh = below.pcolormesh(times, edges, longest.winners, cmap="cividis", vmin=0, vmax=1, rasterized=True)
+    most = max(0.2, math.ceil(10 * longest.winners.max()) / 10)
+    mesh = below.pcolormesh(times, edges, longest.winners, cmap="cividis", vmin=0, vmax=most, rasterized=True)
     below.set(xlabel="epoch of the search", ylabel="edge")
     below.locator_params(integer=True)
     below.grid(visible=False)

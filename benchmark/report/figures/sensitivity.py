@@ -36,16 +36,19 @@ def figure_4(stages: Sequence[StageRow]) -> Figure | str:
     figure = blank(4.2, f"{what} {source_of_stages(rows)}", list(kept))
     handles: list[Artist] = []
     for axes, (column, words, unit) in zip(figure.subplots(3, 2, sharex=True).flat, PANELS, strict=True):
-        handles = []
+        handles, values_of = [], []
         for own, look in zip(kept.values(), looks(len(kept)), strict=True):
             sizes, values = _means([(size, getattr(row, column) / unit) for size, row in own])
+            values_of += values
             handles += axes.plot(sizes, values, ls=look.dashes, marker=look.marker, color=look.colour, mfc="white")
         sizes = sorted({size for own in kept.values() for size, _ in own})
         axes.set(xscale="log", ylabel=words)
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
-        if any(math.isfinite(value) for line in axes.get_lines() for value in line.get_ydata()):
-            axes.set_ylim(bottom=0)
+        seen = [value for value in values_of if math.isfinite(value)]
+        if seen:
+            most = max(seen) or 1.0
+            axes.set_ylim(-0.05 * most, 1.12 * most)
         else:
             axes.text(0.5, 0.5, "n/a: not measured", transform=axes.transAxes, ha="center", va="center")
             axes.set_yticks([])

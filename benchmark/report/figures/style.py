@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#5
 """Okabe and Ito's palette (2008), which colour-blind readers tell apart; the pale yellow last."""
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)), (0, (3, 3, 1, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo", "----")
+HATCHES = ("", "////", "||||", "xxxx", "\\\\\\\\", "++++", "----", "//--")
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # it comes with matplotlib: a figure is the same on every machine
@@ -65,7 +65,7 @@ def looks(count: int) -> list[Look]:
 
 def settings() -> Any:
     """The context in which figures are made and written; matplotlib's own settings come back after it."""
-    return matplotlib.rc_context(dict(matplotlib.rcParamsDefault) | RC)
+    return matplotlib.rc_context(cast(Any, dict(matplotlib.rcParamsDefault) | RC))
 
 
 def blank(height_in: float, caption: str, labels: Sequence[str] = ()) -> Figure:
@@ -115,6 +115,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]
     figure.savefig(paths[0], metadata={"Date": None, "Creator": None, "Title": name})
+    figure.set_layout_engine("none")  # what was laid out stays; doing it anew takes half the time
     figure.savefig(paths[1], dpi=DPI, metadata={"Software": None, "Title": name})
     return paths
 
