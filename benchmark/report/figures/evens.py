@@ -6,7 +6,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from benchmark.report.figures.curves import MUI_LABEL
+from benchmark.report.figures.g_curves import MUI_LABEL
 from benchmark.report.figures.groups import Group
 from benchmark.report.figures.style import blank, legend, looks, plain
 

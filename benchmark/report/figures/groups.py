@@ -113,8 +113,8 @@ def _told(machines: Iterable[str], rows: Sequence[SummaryRow] | Sequence[StageRo
     own = ", ".join(shown(machine, 40) for machine in sorted(set(machines) - {""}))
     grades = ", ".join(sorted({row.grade for row in rows}))
     if not any(estimated(row) for row in rows):
-        return f"Source: records of {own}, grade {grades}"
-    what = "estimate (grade E), not measured" if set(grades) == {"E"} else f"grades {grades}; ~: estimate (grade E)"
+        return f"Source: records of {own}, {'grades' if ',' in grades else 'grade'} {grades}"
+    what = "estimate (grade E), not measured" if grades == "E" else f"grades {grades}; ~: estimate (grade E)"
     return f"Source: records of {own}, {what}"
 
 

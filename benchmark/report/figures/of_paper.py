@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from benchmark.report.crossovers import Cycle
-from benchmark.report.figures.curves import mui_figure, single_figure, tau_figure, taus_figure
+from benchmark.report.figures.g_curves import mui_figure, single_figure, tau_figure, taus_figure
 from benchmark.report.greeness import Uncertain
 from benchmark.report.paper import PaperRow
 
@@ -27,7 +27,7 @@ CRD_PAIRS: Wanted = (
 DISTILLATIONS: Wanted = (("ResNet56->ResNet20", "KD", "", "KD"), ("ResNet56->ResNet20", "CRD", "", "CRD"))
 INT8: Wanted = (("VGG16", "Base training", "", "VGG16 baseline"), ("VGG16", "INT8", "", "INT8 on VGG16"))
 
-SOURCE = "Source: the paper's Tables 3 and 5 (training: P100, inference: TITAN V; no intervals printed)."
+SOURCE = "Source: the paper's Tables 3 and 5, recomputed (training: P100, inference: TITAN V; no intervals printed)."
 
 
 def figure_2a(rows: Sequence[PaperRow]) -> Figure | str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from benchmark.report.crossovers import Cycle
-from benchmark.report.figures.curves import g_of, mui_figure, tau_figure, taus_figure
+from benchmark.report.figures.g_curves import g_of, mui_figure, tau_figure, taus_figure
 from benchmark.report.figures.groups import BY_MUI, MOST_CURVES, Group, Named, family
 
 

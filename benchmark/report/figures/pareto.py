@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.report.crossovers import Cycle
-from benchmark.report.figures.curves import amount
+from benchmark.report.figures.g_curves import amount
 from benchmark.report.figures.groups import Group, family
 from benchmark.report.figures.of_paper import SOURCE, cycle_of
 from benchmark.report.figures.style import Look, blank, legend, looks, plain_decades

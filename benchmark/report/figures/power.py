@@ -65,10 +65,8 @@ def _timeline(traces: Sequence[Trace]) -> Figure:
     ends = [max(float(each.t_s[-1]), 1e-3) for each in traces]
     starts = [0.0, *accumulate(ends)]
     phases = list(dict.fromkeys(each.row.phase for each in traces))
-    told = "; ".join(
-        f"{number}) {each.row.stage} {end:.3g} s"
-        for number, (each, end) in enumerate(zip(traces, ends, strict=True), 1)
-    )
+    lasted = [f"{each.row.stage} {end:.3g} s" for each, end in zip(traces, ends, strict=True)]
+    told = "; ".join(f"{number}) {words}" for number, words in enumerate(lasted, 1))
     of = traces[0].row
     what = f"Power of the life {of.method}, {of.model}, seed {of.seed}, its stages one after another: {told}."
     band = "Line: mean of a slot, band: its range, grey: paused."
@@ -93,9 +91,8 @@ def _timeline(traces: Sequence[Trace]) -> Figure:
 
 def _draw(axes: Axes, trace: Trace, start: float, bins: int) -> None:
     """A stage's power as means of slots with their range; its pauses in grey."""
-    slots = np.minimum((trace.t_s - trace.t_s[0]) / max(trace.t_s[-1] - trace.t_s[0], 1e-9) * bins, bins - 1).astype(
-        int
-    )
+    share = (trace.t_s - trace.t_s[0]) / max(float(trace.t_s[-1] - trace.t_s[0]), 1e-9)
+    slots = np.minimum(share * bins, bins - 1).astype(int)
     own = [(trace.t_s[slots == slot], trace.watts[slots == slot]) for slot in np.unique(slots)]
     t_s = [start + float(times.mean()) for times, _ in own]
     axes.fill_between(t_s, [w.min() for _, w in own], [w.max() for _, w in own], color="#0072B2", alpha=0.25, lw=0)
@@ -161,7 +158,7 @@ def _sampled(path: Path) -> list[Sampled]:
     for kind in POWER:
         try:
             return sampled(path, kind)
-        except UserError:  # it holds no two readings of this kind
+        except (UserError, ValueError):  # it holds no two readings of this kind, or numbers that are none
             continue
     return []
 
@@ -178,6 +175,7 @@ def _three(row: StageRow, found: Sequence[Sampled]) -> Figure:
         axes.set_title(f"every {each.period_s:g} s: mean {each.mean_w:.1f} W, {each.joules / 3600:.4g} W·h", loc="left")
         axes.set_ylabel("power [W]")
         axes.set_ylim(bottom=0)
+        axes.set_xlim(0, min(FIRST_S, float(each.power["t_s"].iloc[-1])))
     panels[-1].set_xlabel("time [s]")
     return figure
 

@@ -55,7 +55,7 @@ def figure_search(book: Book, stages: Sequence[StageRow]) -> Figure | str:
     below.set(xlabel="epoch of the search", ylabel="edge")
     below.locator_params(integer=True)
     below.grid(visible=False)
-    figure.colorbar(mesh, ax=below, label="probability of the\nmost likely operation")
+    figure.colorbar(mesh, ax=below, location="bottom", aspect=30, label="probability of the likeliest operation")
     legend(figure, handles, labels)
     return figure
 

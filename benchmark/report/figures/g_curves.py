@@ -88,7 +88,7 @@ def _dots(axes: Axes, found: Sequence[Crossing], tau: float, base: Cycle | None)
     if base is None or len(found) > TOLD:
         return
     for number, (mui, ratio) in enumerate(zip(where, ratios, strict=True), 1):
-        place = ((-4, 5), (4, -10), (4, 5), (-4, -10))[number % 4]  # neighbours apart, so that no numbers overlap
+        place = ((-4, 5), (-4, -10), (4, 5), (4, -10))[number % 4]  # neighbours apart, so that no numbers overlap
         axes.annotate(str(number), (mui, ratio), place, textcoords="offset points", size=5.5, ha="center", zorder=6)
 
 
