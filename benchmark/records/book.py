@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import glob
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +21,16 @@ Where = tuple[str, str]
 
 @dataclass
 class Book:
-    """Runs and records by where they lie. `left_out` holds the files that say nothing that can be, each with why."""
+    """Runs and records by where they lie. `left_out` holds the files that say nothing that can be, each with why;
+    `results` is the folder that was read.
+    """
 
     runs: list[RunFile] = field(default_factory=list)
     firsts: dict[Where, Record] = field(default_factory=dict)
     repeats: dict[Where, list[Record]] = field(default_factory=dict)
     measured: dict[Where, list[Record]] = field(default_factory=dict)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
+    results: Path | None = None
 
     @classmethod
     def read(cls, store: Store) -> Book:
@@ -36,7 +40,7 @@ class Book:
 
     @classmethod
     def _read(cls, store: Store) -> Book:
-        book, counted = cls(), _Counted()
+        book, counted = cls(results=store.results), _Counted()
         # a stage's own record before its repeats: of two that say the same, the first counts
         for path in sorted(store.record_paths(), key=lambda path: (path.parent, path.name.count("."), path.name)):
             try:
@@ -76,6 +80,19 @@ class Book:
     def unreadable(self) -> list[str]:
         """A line for each file that was left out."""
         return [why for _, why in self.left_out]
+
+    def samples(self, machine: str, key: str) -> Path | None:
+        """The file of the meter's raw readings beside a stage's own record, or beside the only measurement under that
+        key; None where nothing was kept.
+        """
+        if self.results is None:
+            return None
+        folder = self.results / "records" / machine
+        own = folder / f"{key}.samples.csv.gz"
+        if own.is_file():
+            return own
+        beside = sorted(folder.glob(f"{glob.escape(key)}.*.samples.csv.gz"))
+        return beside[0] if len(beside) == 1 and beside[0].is_file() else None
 
     def records(self) -> Iterator[Record]:
         """Every sound record, repeats and measurements included."""

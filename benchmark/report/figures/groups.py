@@ -1,0 +1,122 @@
+"""Which rows a figure shows, what it calls them, and what its caption says about where they come from."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from benchmark.energy.judge.reading import is_estimate
+from benchmark.report.crossovers import Cycle
+from benchmark.report.figures.style import COLOURS, shown
+from benchmark.report.rows import StageRow
+from benchmark.report.summary import RIVALS, SummaryRow
+from benchmark.report.turns import cycle_of
+
+MOST_GROUPS = 3
+"""So many groups of rivals have figures, the largest first."""
+MOST_CURVES = len(COLOURS)
+"""More curves than colours cannot be told apart."""
+BY_MUI = 1e9
+"""The number of inferences at which the best of many are chosen."""
+
+NOTHING = "n/a: no row has a complete seed"
+
+
+class Named(NamedTuple):
+    """A row with what a figure calls it, and what G needs of it."""
+
+    name: str
+    row: SummaryRow
+    cycle: Cycle
+
+
+class Group(NamedTuple):
+    """Rivals: rows that may be compared with each other. `source` is the end of a caption about any of them."""
+
+    rows: list[Named]
+    source: str
+
+
+def groups(summary: Sequence[SummaryRow]) -> list[Group]:
+    """The largest groups of rivals among the rows with a complete seed whose G is known, the largest first."""
+    by_words: dict[tuple[str, ...], list[SummaryRow]] = {}
+    for row in summary:
+        if _drawable(row):
+            by_words.setdefault(tuple(str(getattr(row, name)) for name in RIVALS), []).append(row)
+    ordered = sorted(by_words.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [Group(_named(rows), source(rows)) for _, rows in ordered[:MOST_GROUPS]]
+
+
+def _drawable(row: SummaryRow) -> bool:
+    """Whether G of a row is a number above zero: a logarithm has no room for others."""
+    numbers = (row.acc_pct, row.tec_wh, row.iec_wh)
+    known = row.n_seeds > 0 and all(math.isfinite(number) for number in numbers)
+    return known and 0 < row.acc_pct <= 100 and min(row.tec_wh, row.iec_wh) >= 0 and row.tec_wh + row.iec_wh > 0
+
+
+def _named(rows: Sequence[SummaryRow]) -> list[Named]:
+    words = [_words(row) for row in rows]
+    uses = Counter(words)
+    pairs = zip(words, rows, strict=True)
+    apart = [name if uses[name] == 1 else f"{name} {row.settings}".strip() for name, row in pairs]
+    uses = Counter(apart)
+    found = []
+    for name, row in zip(apart, rows, strict=True):
+        own = name if uses[name] == 1 else f"{name} {row.experiment[-8:]}"  # its digest: nothing else tells them apart
+        found.append(Named(f"{'~' if estimated(row) else ''}{shown(own)}", row, _cycle(row)))
+    return found
+
+
+def _words(row: SummaryRow) -> str:
+    """A row in few words: the families are told by the figure, or by the method's own name."""
+    last = row.model.rpartition("/")[2]
+    network = f"{row.teacher.rpartition('/')[2]}→{last}" if row.teacher else last
+    return f"{row.method.rpartition('/')[2]} {network}"
+
+
+def _cycle(row: SummaryRow) -> Cycle:
+    """One seed says nothing of the spread over seeds: its accuracy counts as exact, and the caption says n = 1."""
+    cycle = cycle_of(row)
+    return cycle if row.n_seeds > 1 else cycle._replace(acc_pct=cycle.acc_pct._replace(half_width=0.0))
+
+
+def estimated(row: SummaryRow | StageRow) -> bool:
+    """Whether some of a row's energy is an estimate."""
+    return row.grade == "E" or is_estimate(row.energy_source)
+
+
+def family(row: SummaryRow) -> str:
+    """The family of a row's method: the folder of its file."""
+    return row.method.partition("/")[0]
+
+
+def source(rows: Sequence[SummaryRow]) -> str:
+    """Where rows come from: machines, seeds, grades, scale; and that an estimate is one."""
+    seeds = sorted({int(row.n_seeds) for row in rows})
+    spread = "; the spread between seeds is in no interval" if seeds[0] == 1 else ""
+    data = ", ".join(sorted({row.data for row in rows}))
+    n = f"n = {_range(seeds)} seed{'' if seeds[-1] == 1 else 's'}{spread}"
+    scales = sorted({row.scale for row in rows} - {"full", ""})
+    small = f" Scale {', '.join(scales)}: it says nothing about a method." if scales else ""
+    machines = [row.train_machine for row in rows] + [row.infer_machine for row in rows]
+    return f"{_told(machines, rows)}, {data}; {n}.{small}"
+
+
+def source_of_stages(rows: Sequence[StageRow]) -> str:
+    """Where rows of stages come from: machines and grades; and that an estimate is one."""
+    return f"{_told([row.machine for row in rows], rows)}."
+
+
+def _told(machines: Iterable[str], rows: Sequence[SummaryRow] | Sequence[StageRow]) -> str:
+    own = ", ".join(shown(machine, 40) for machine in sorted(set(machines) - {""}))
+    grades = ", ".join(sorted({row.grade for row in rows}))
+    if not any(estimated(row) for row in rows):
+        return f"Source: records of {own}, {'grades' if ',' in grades else 'grade'} {grades}"
+    what = "estimate (grade E), not measured" if grades == "E" else f"grades {grades}; ~: estimate (grade E)"
+    return f"Source: records of {own}, {what}"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if numbers[0] == numbers[-1] else f"{numbers[0]} to {numbers[-1]}"
