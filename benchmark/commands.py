@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmark.common import folders_of, here_of, lives_of, parse_all, say, show_tables, store_of
+from benchmark.common import folders_of, here_of, lives_of, parse_all, say, store_of
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,8 +92,10 @@ def take_in(words: list[str]) -> int:
 
 
 def report(words: list[str]) -> int:
-    """Both tables, from runs and records alone."""
-    return show_tables(*folders_of(words))
+    """Tables, the page and figures, from runs and records alone."""
+    from benchmark.reporting import report as make
+
+    return make(words)
 
 
 def check(words: list[str]) -> int:

@@ -85,8 +85,9 @@ def folders_of(words: Sequence[str]) -> tuple[Store, Asked]:
     return Store(paths.results, paths.artifacts), asked
 
 
-def show_tables(store: Store, asked: Asked) -> int:
-    """Write both tables of a results folder and print the summary."""
+def show_tables(store: Store, asked: Asked) -> Tables:
+    """Write the tables and the page of a results folder, print the summary, and return the rows. Raises UserError where
+    nothing was run."""
     from rich.console import Console
 
     from benchmark.report.tables import show, write
@@ -98,9 +99,9 @@ def show_tables(store: Store, asked: Asked) -> int:
     if not tables.summary:
         raise UserError(f"there are no runs under {store.results}: python -m benchmark run ... first")
     # piped output has no width of its own: rows stay whole
-    show(tables.summary, Console(width=None if sys.stdout.isatty() else 160))
+    show(tables, Console(width=None if sys.stdout.isatty() else 160))
     for line in lines(tables.stages):
         print(line)
     if tables.paths:
         say("written: " + ", ".join(map(str, tables.paths)))
-    return 0
+    return tables

@@ -78,7 +78,7 @@ def _beside(store: Store, tables: Tables) -> list[Path]:
 
 
 def _figures(folder: Path, tables: Tables) -> list[Path]:
-    from benchmark.report.figures import draw
+    from benchmark.report.figures.draw import draw
     from benchmark.report.paper import PAPER, paper_rows
 
     paper = paper_rows(PAPER / "paper_tables.csv") if PAPER.is_dir() else []
@@ -115,7 +115,7 @@ def _of_paper(words: Sequence[str], figures: bool) -> int:
     replace(folder / "report.html", page(content(Source(Book(), [], [], rows, folder), asked.tau)).encode())
     written = [folder / "report.html"]
     if figures:
-        written += _figures(folder / "figures", Tables(Book(), [], [], [], [], []))
+        written += _figures(folder / "figures", Tables())
     _told(written)
     say("these are the paper's numbers, not ours")
     return 0

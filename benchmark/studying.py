@@ -166,7 +166,9 @@ def _words_of(error: UserError) -> list[str]:
 
 def _end(planned: Planned, failures: Sequence[str]) -> int:
     """Show the rows, then what failed. Raises UserError where something did."""
-    status = show_tables(planned.store, planned.first.asked) if any(planned.blocks()) else 1
+    shown = any(planned.blocks())
+    if shown:
+        show_tables(planned.store, planned.first.asked)
     told = list(dict.fromkeys(failures))
     if len(told) > 1:
         for line in told:
@@ -174,7 +176,7 @@ def _end(planned: Planned, failures: Sequence[str]) -> int:
         raise UserError(f"{len(told)} failures, listed above; the same command tries them again")
     if told:
         raise UserError(told[0])
-    return status
+    return 0 if shown else 1
 
 
 # --- the plan of a study ---------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -19,7 +19,10 @@ from benchmark.plan.asked import Asked
 from benchmark.records.book import Book
 from benchmark.records.files import StoreError, replace
 from benchmark.records.store import Store
+from benchmark.report.by_mui import MuiRow, by_mui
+from benchmark.report.by_mui import cells as by_mui_cells
 from benchmark.report.columns import names
+from benchmark.report.footprint import footprint_of, notes, with_footprint
 from benchmark.report.laid import number, safe
 from benchmark.report.markup import latex, markdown
 from benchmark.report.page.build import page
@@ -41,47 +44,58 @@ LABELS = {
 """How a value is said in a title."""
 
 
-class Tables(NamedTuple):
-    """The rows, lines on files that say nothing, the files that were written, and why others were not."""
+@dataclass
+class Tables:
+    """The rows, lines on files that say nothing, the files that were written, and why others were not.
 
-    book: Book
-    summary: list[SummaryRow]
-    stages: list[StageRow]
-    left_out: list[str]
-    paths: list[Path]
-    unwritten: list[str]
+    `more` are further cells for each row of the summary, by heading, and `notes` what must stand below the table.
+    """
+
+    book: Book = field(default_factory=Book)
+    summary: list[SummaryRow] = field(default_factory=list)
+    stages: list[StageRow] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    unwritten: list[str] = field(default_factory=list)
+    more: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def write(store: Store, asked: Asked) -> Tables:
-    """Build stages.csv, summary.csv and totals.csv, the summary as Markdown and LaTeX, and the page.
+    """Build the CSV files, the summary as Markdown and LaTeX, and the page.
 
-    Where nothing was ever run, nothing is written.
+    Where nothing was ever run, nothing is written. Raises UserError for a country that nobody knows.
     """
+    footprint = footprint_of(asked)
     book = Book.read(store)
     stages = stage_rows(book, asked.max_drop_pct)
-    summary = with_break_evens(summarise(book, stages, asked.tau))
-    paths: list[Path] = []
-    unwritten: list[str] = []
-    for name, text in _files(store, asked, book, stages, summary).items() if summary else ():
+    summary = with_footprint(with_break_evens(summarise(book, stages, asked.tau)), footprint)
+    tables = Tables(book, summary, stages, book.unreadable)
+    tables.more = by_mui_cells(summary, asked.mui, asked.tau)
+    tables.notes = [*footnotes(summary), *notes(footprint)] if summary else []
+    for name, text in _files(store, asked, tables).items() if summary else ():
         try:
             replace(store.results / name, text.encode())
-            paths.append(store.results / name)
+            tables.paths.append(store.results / name)
         except StoreError as error:  # somebody else's folder can still be looked at
-            unwritten.append(f"{error}: this table is printed, and not written")
-    return Tables(book, summary, stages, book.unreadable, paths, unwritten)
+            tables.unwritten.append(f"{error}: this table is printed, and not written")
+    return tables
 
 
-def _files(store: Store, asked: Asked, book: Book, stages: list[StageRow], summary: list[SummaryRow]) -> dict[str, str]:
+def _files(store: Store, asked: Asked, tables: Tables) -> dict[str, str]:
     """What is written, by its place in the results folder."""
-    made = {"stages": frame(stages, StageRow), "summary": frame(summary, SummaryRow)}
-    made["totals"] = pd.DataFrame(totals(stages), columns=Total._fields)
-    cells = [_cells(row) for row in summary]
+    made = {"stages": frame(tables.stages, StageRow), "summary": frame(tables.summary, SummaryRow)}
+    made["totals"] = pd.DataFrame(totals(tables.stages), columns=Total._fields)
+    if asked.mui:
+        made["by_mui"] = frame(by_mui(tables.summary, asked.mui, asked.tau), MuiRow)
+    cells = [_cells(row) | more for row, more in zip(tables.summary, tables.more, strict=True)]
     paper = paper_rows(PAPER / "paper_tables.csv") if PAPER.is_dir() else []  # a wheel has none
+    source = Source(tables.book, tables.stages, tables.summary, paper, store.results)
     return {
         **{f"{name}.csv": safe(table).to_csv(index=False) for name, table in made.items()},
-        "tables/summary.md": markdown(cells, footnotes(summary)),
-        "tables/summary.tex": latex(cells, footnotes(summary)),
-        "report.html": page(content(Source(book, stages, summary, paper, store.results), asked.tau)),
+        "tables/summary.md": markdown(cells, tables.notes),
+        "tables/summary.tex": latex(cells, tables.notes),
+        "report.html": page(content(source, asked.tau)),
     }
 
 
@@ -92,12 +106,12 @@ NARROW = 105
 """Below this many characters a table leaves out what the CSV file tells too: no number is ever cut."""
 
 
-def show(summary: Sequence[SummaryRow], console: Console) -> None:
+def show(tables: Tables, console: Console) -> None:
     """Print the summary: a tilde marks estimated energy, and lines below say what it means and what is missing.
 
     A column that says the same in every row goes to the title; one in which rows differ is shown.
     """
-    narrow = console.width < NARROW
+    summary, narrow = tables.summary, console.width < NARROW
     varied = [name for name in SETTING if len({_said(name, row) for row in summary}) > 1]
     title = one_line(f"Full-cycle energy: {_title(summary, varied)}")
     console.print(title, markup=False, highlight=False, soft_wrap=True)
@@ -105,20 +119,22 @@ def show(summary: Sequence[SummaryRow], console: Console) -> None:
     numbers = ["acc %", "TEC W.h", "IEC W.h", "G(1B)"]
     if not narrow:
         numbers = ["n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "rank(1B)", "grade"]
+    asked = list(tables.more[0])
+    numbers = [*(name for name in numbers if not (narrow and asked and name.startswith("G("))), *asked]
     words = ["method, model"] if narrow else ["method", "model", *(name.replace("_precision", "") for name in varied)]
     table = Table(box=SIMPLE_HEAD)
     for heading in words:
         table.add_column(heading, overflow="fold")  # words take a second line before a number is cut
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in summary:
-        cells, apart = _cells(row), [_said(name, row) for name in varied]
+    for row, more in zip(summary, tables.more, strict=True):
+        cells, apart = _cells(row) | more, [_said(name, row) for name in varied]
         first = [cells["method"], cells["model"], *apart]
         told = [" ".join(filter(None, first))] if narrow else first
         # as texts: a name with brackets is a name, and no markup
         table.add_row(*(Text(one_line(word)) for word in told), *(Text(one_line(cells[name])) for name in numbers))
     console.print(table)
-    for line in footnotes(summary):
+    for line in tables.notes:
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
 
