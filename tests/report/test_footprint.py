@@ -8,10 +8,13 @@ import math
 from importlib import metadata
 
 import pytest
+from omegaconf import OmegaConf
+from pydantic import ValidationError
 
 from benchmark.errors import UserError
 from benchmark.plan.asked import Asked, as_list
 from benchmark.plan.config import ConfigError, compose, report_of
+from benchmark.plan.quick import FEW, compose_all
 from benchmark.report import footprint as module
 from benchmark.report.footprint import Footprint, co2e_kg, footprint_of, g_co2e, money, notes, said, with_footprint
 from benchmark.report.summary import EMPTY, SummaryRow
@@ -142,32 +145,49 @@ def test_a_damaged_table_is_an_error_and_no_crash(monkeypatch, tmp_path, content
 
 
 @pytest.mark.parametrize(
-    ("word", "muis"),
-    [("mui=1e7", (1e7,)), ("mui=[1e7,5e8]", (1e7, 5e8)), ("mui=1e7,5e8", (1e7, 5e8)), ("mui='1e7, 5e8'", (1e7, 5e8)),
-     ("mui=7,7", (7.0,)), ("mui=[]", ()), ("mui=null", ()), ("tau=2", ())],
-)  # fmt: skip  # a case a line
-def test_numbers_of_inferences_are_one_or_several(word, muis):
-    _, found = report_of(compose([word]))
-    assert found.mui == muis
+    ("given", "muis"),
+    [(1e7, (1e7,)), ([1e7, 5e8], (1e7, 5e8)), ("1e7, 5e8", (1e7, 5e8)), ((7, 7), (7.0,)), (None, ()), ([], ()), (0, (0.0,))],
+)  # fmt: skip  # a line of cases
+def test_numbers_of_inferences_are_one_or_several(given, muis):
+    assert asked(mui=given).mui == muis
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("values", "told"),
     [
-        ("mui=-1", "mui.0: .*greater than or equal to 0"),
-        ("mui=many", "mui.0: .*valid number"),
-        ("mui=true", "no yes or no"),
-        ("country=DE", "three letters"),
-        ("country=3", "country"),
-        ("pue=0.9", "pue: .*greater than or equal to 1"),
-        ("grid_g_per_kwh=-1", "grid_g_per_kwh: "),
-        ("price_kwh=dear", "price_kwh: .*valid number"),
-        ("price_kw=1", "did you mean price_kwh"),
+        ({"mui": -1}, "greater than or equal to 0"),
+        ({"mui": [1e7, "many"]}, "valid number"),
+        ({"mui": True}, "no yes or no"),
+        ({"mui": list(range(21))}, "at most 20"),
+        ({"country": "DE"}, "three letters"),
+        ({"country": "D3U"}, "three letters"),
+        ({"country": 3}, "country"),
+        ({"pue": 0.9}, "greater than or equal to 1"),
+        ({"grid_g_per_kwh": -1}, "grid_g_per_kwh"),
+        ({"price_kwh": math.nan}, "price_kwh"),
+        ({"price_device_hour": math.inf}, "price_device_hour"),
     ],
 )
-def test_wrong_words_are_refused_by_name(word, told):
-    with pytest.raises(ConfigError, match=told):
-        report_of(compose([word]))
+def test_wrong_values_are_refused_by_name(values, told):
+    with pytest.raises(ValidationError, match=told):
+        asked(**values)
+
+
+def test_the_command_takes_the_words_and_refuses_wrong_ones_in_a_line():
+    _, found = report_of(compose(["mui=1e7,5e8", "country=deu", "pue=1.2", "price_kwh=0.3", "price_device_hour=2"]))
+    assert found == asked(mui=(1e7, 5e8), country="DEU", pue=1.2, price_kwh=0.3, price_device_hour=2)
+    assert report_of(compose([]))[1] == asked()
+    with pytest.raises(ConfigError, match=r"^country: a country is said by three letters"):
+        report_of(compose(["country=DE"]))
+    with pytest.raises(ConfigError, match="did you mean price_kwh"):
+        compose(["price_kw=1"])
+
+
+def test_a_study_takes_the_same_words():
+    jobs = [[word, f"seed={seed}"] for seed, word in enumerate([*["mui=[1e7,5e8]"] * FEW, "mui=1e7,5e8"])]
+    for config in compose_all(jobs):
+        _, found = report_of(OmegaConf.create(config))
+        assert found.mui == (1e7, 5e8)
 
 
 def test_only_a_list_of_mui_gets_brackets():

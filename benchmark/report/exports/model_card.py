@@ -41,7 +41,7 @@ def _body(row: SummaryRow) -> str:
     """The energies of the whole life, in W.h, and how they are known."""
     training = training_of(row)
     rows = [
-        {"energy": f"training and all that follows it ({training.kind})", "W.h": f"{row.tec_wh:.6g}"},
+        {"energy": f"TEC: {training.kind}", "W.h": f"{row.tec_wh:.6g}"},
         {"energy": "one inference (one image)", "W.h": f"{row.iec_wh:.6g}" if math.isfinite(row.iec_wh) else "unknown"},
     ]
     notes = [
