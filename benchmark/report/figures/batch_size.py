@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from benchmark.records.book import Book
 from benchmark.records.record import Record
 from benchmark.report.figures.groups import estimated, source_of_stages
-from benchmark.report.figures.style import Look, blank, legend, looks, plain_decades
+from benchmark.report.figures.style import Look, blank, legend, looks
 from benchmark.report.rows import J_PER_WH, StageRow
 
 U_WH = 1e6
@@ -45,8 +45,7 @@ def figure_batch_size(book: Book, stages: Sequence[StageRow]) -> Figure | str:
     sizes = sorted({size for each in kept for size in each.batch_sizes})
     axes.set(xscale="log", yscale="log", xlabel="batch size [images]", ylabel="IEC [µW·h per image]")
     axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.minorticks_off()
-    plain_decades(axes, "y")
+    axes.xaxis.minorticks_off()
     legend(figure, handles, labels)
     return figure
 

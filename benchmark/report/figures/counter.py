@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from benchmark.report.figures.groups import source_of_stages
-from benchmark.report.figures.style import blank, legend, looks, plain_decades
+from benchmark.report.figures.style import blank, legend, looks
 from benchmark.report.rows import StageRow
 
 COUNTER = "nvml:counter"
@@ -39,8 +39,6 @@ def figure_counter(stages: Sequence[StageRow]) -> Figure | str:
     below.axhline(0, color="black", lw=0.7, zorder=1)
     above.set(xscale="log", yscale="log", ylabel="polled [W·h]")
     below.set(xscale="log", xlabel="counter [W·h]", ylabel="polled / counter − 1 [%]")
-    plain_decades(above, "x")
-    plain_decades(above, "y")
     legend(figure, handles, [POLLED[name] for name in kept])
     return figure
 

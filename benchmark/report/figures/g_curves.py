@@ -88,7 +88,9 @@ def _dots(axes: Axes, found: Sequence[Crossing], tau: float, base: Cycle | None)
     if base is None or len(found) > TOLD:
         return
     for number, (mui, ratio) in enumerate(zip(where, ratios, strict=True), 1):
-        place = ((-4, 5), (-4, -10), (4, 5), (4, -10))[number % 4]  # neighbours apart, so that no numbers overlap
+        place = ((5, 5), (-5, 5), (5, -10), (-5, -10))[
+            number % 4
+        ]  # neighbours apart: an odd one to the left, an even one to the right
         axes.annotate(str(number), (mui, ratio), place, textcoords="offset points", size=5.5, ha="center", zorder=6)
 
 
@@ -126,7 +128,9 @@ def _curve(axes: Axes, x: Sequence[float], y: tuple[Sequence[float], Sequence[fl
 
 
 def mui_figure(cycles: Cycles, caption: str, tau: float = TAU) -> Figure:
-    """G against MUI; below it the same over G of the first row, with crossings numbered as the caption tells them."""
+    """G against MUI; below it, where there are several rows, over that of the first, crossings numbered as told."""
+    if len(cycles) == 1:
+        return single_figure(cycles, caption)
     first = next(iter(cycles))
     figure = blank(3.9, f"{caption} {told_crossings(cycles, tau)}", list(cycles))
     above, below = figure.subplots(2, 1, sharex=True)
@@ -174,6 +178,8 @@ def single_figure(cycles: Cycles, caption: str) -> Figure:
 def told_crossings(cycles: Cycles, tau: float) -> str:
     """The crossings in words, numbered as in the figure; how many, where they are too many to tell."""
     found = crossings(cycles, muis(cycles), tau)
+    if len(cycles) == 1:
+        return ""
     if not found:
         return "No two of them cross in this range."
     if len(found) > TOLD:

@@ -14,7 +14,7 @@ from benchmark.report.crossovers import Cycle
 from benchmark.report.figures.g_curves import amount
 from benchmark.report.figures.groups import Group, family
 from benchmark.report.figures.of_paper import SOURCE, cycle_of
-from benchmark.report.figures.style import Look, blank, legend, looks, plain_decades
+from benchmark.report.figures.style import Look, blank, legend, looks
 from benchmark.report.paper import PaperRow
 
 MUIS = (1e6, 1e9)
@@ -58,7 +58,6 @@ def pareto_figure(points: Sequence[Point], source: str) -> Figure:
         _front(axes, fronts[mui], mui, numbers)
         axes.set(xscale="log", xlabel=f"TEC + MUI × IEC [W·h] at MUI = {amount(mui)}", ylabel="top-1 accuracy [%]")
         axes.margins(x=0.1, y=0.14)
-        plain_decades(axes)
     legend(figure, handles, families)
     return figure
 

@@ -44,7 +44,7 @@ def figure_4(stages: Sequence[StageRow]) -> Figure | str:
         sizes = sorted({size for own in kept.values() for size, _ in own})
         axes.set(xscale="log", ylabel=words)
         axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.minorticks_off()
+        axes.xaxis.minorticks_off()
         seen = [value for value in values_of if math.isfinite(value)]
         if seen:
             most = max(seen) or 1.0
