@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchmark.plan.deployment import Here
     from benchmark.plan.life import Life
     from benchmark.records.store import Store
+    from benchmark.report.tables import Tables
 
 
 def say(line: str) -> None:
@@ -99,7 +100,7 @@ def show_tables(store: Store, asked: Asked) -> Tables:
     if not tables.summary:
         raise UserError(f"there are no runs under {store.results}: python -m benchmark run ... first")
     # piped output has no width of its own: rows stay whole
-    show(tables, Console(width=None if sys.stdout.isatty() else 160))
+    show(tables.summary, Console(width=None if sys.stdout.isatty() else 160), tables.more, tables.notes)
     for line in lines(tables.stages):
         print(line)
     if tables.paths:

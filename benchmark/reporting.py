@@ -125,5 +125,4 @@ def _told(paths: Sequence[Path]) -> None:
     """Say what was written, a folder a line."""
     for folder in dict.fromkeys(path.parent for path in paths):
         own = sorted(path.name for path in paths if path.parent == folder)
-        few = ", ".join(own[:4]) + (f" and {len(own) - 4} more" if len(own) > 4 else "")
-        say(f"written to {folder}: {few}")
+        say(f"written to {folder}: {', '.join(own) if len(own) < 4 else f'{len(own)} files'}")

@@ -24,7 +24,7 @@ from benchmark.report.by_mui import cells as by_mui_cells
 from benchmark.report.columns import names
 from benchmark.report.footprint import footprint_of, notes, with_footprint
 from benchmark.report.laid import number, safe
-from benchmark.report.markup import latex, markdown
+from benchmark.report.markup import Cells, latex, markdown
 from benchmark.report.page.build import page
 from benchmark.report.page.content import Source, content
 from benchmark.report.paper import PAPER, paper_rows
@@ -106,12 +106,15 @@ NARROW = 105
 """Below this many characters a table leaves out what the CSV file tells too: no number is ever cut."""
 
 
-def show(tables: Tables, console: Console) -> None:
-    """Print the summary: a tilde marks estimated energy, and lines below say what it means and what is missing.
+def show(
+    summary: Sequence[SummaryRow], console: Console, more: Sequence[Cells] = (), notes: Sequence[str] | None = None
+) -> None:
+    """Print the summary: a tilde marks estimated energy, and `notes` (or those of the rows) stand below. `more` are
+    further cells for each row.
 
     A column that says the same in every row goes to the title; one in which rows differ is shown.
     """
-    summary, narrow = tables.summary, console.width < NARROW
+    narrow, more = console.width < NARROW, more or [{}] * len(summary)
     varied = [name for name in SETTING if len({_said(name, row) for row in summary}) > 1]
     title = one_line(f"Full-cycle energy: {_title(summary, varied)}")
     console.print(title, markup=False, highlight=False, soft_wrap=True)
@@ -119,7 +122,7 @@ def show(tables: Tables, console: Console) -> None:
     numbers = ["acc %", "TEC W.h", "IEC W.h", "G(1B)"]
     if not narrow:
         numbers = ["n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "rank(1B)", "grade"]
-    asked = list(tables.more[0])
+    asked = list(more[0])
     numbers = [*(name for name in numbers if not (narrow and asked and name.startswith("G("))), *asked]
     words = ["method, model"] if narrow else ["method", "model", *(name.replace("_precision", "") for name in varied)]
     table = Table(box=SIMPLE_HEAD)
@@ -127,14 +130,14 @@ def show(tables: Tables, console: Console) -> None:
         table.add_column(heading, overflow="fold")  # words take a second line before a number is cut
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row, more in zip(summary, tables.more, strict=True):
-        cells, apart = _cells(row) | more, [_said(name, row) for name in varied]
+    for row, further in zip(summary, more, strict=True):
+        cells, apart = {**_cells(row), **further}, [_said(name, row) for name in varied]
         first = [cells["method"], cells["model"], *apart]
         told = [" ".join(filter(None, first))] if narrow else first
         # as texts: a name with brackets is a name, and no markup
         table.add_row(*(Text(one_line(word)) for word in told), *(Text(one_line(cells[name])) for name in numbers))
     console.print(table)
-    for line in tables.notes:
+    for line in footnotes(summary) if notes is None else notes:
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
 
