@@ -52,7 +52,7 @@ table3: $(READY)  ## the rows of the paper's Table 3 with three seeds on a GPU (
 soak: $(READY)  ## a smoke study killed at twenty random moments, and what comes of it
 	$(BIN)/python -m pytest -m slow tests/harness/test_soak.py --kills 20
 
-report: $(READY)  ## tables from the records
+report: $(READY)  ## tables, figures and the page from the records
 	$(BIN)/python -m benchmark report
 
 perf: $(READY)  ## how fast we are against the originals' manner: ratios with ranges and controls
@@ -65,6 +65,6 @@ check: $(READY)  ## judge every record
 	$(BIN)/python -m benchmark check
 
 clean:  ## remove the environment and throw-away results; records stay
-	rm -rf $(VENV) results/.smoke results/.demo artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) results/.smoke results/.demo results/.paper artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .PHONY: help setup lint test test-slow test-peers gpu-check gpu-first perf smoke bench table3 soak report check clean

@@ -22,14 +22,17 @@ usage: python -m benchmark COMMAND [name=value ...]
            (--dry-run: only what it will take; --only 'method=pruning/*'; --max-hours, --max-wh: where it stops)
   advise   name the greenest method for a number of inferences: advise mui=2e8 min_acc=70 (source=paper: by the
            paper's own table, before anything was run)
-  report   build results/stages.csv and results/summary.csv from the records, and print the summary
+  report   make tables, figures and the page results/report.html from the records, and print the summary
+           (source=paper: of the paper's own table; mui=1e7,5e8: G at these, too; country=DEU pue=1.2
+           price_kwh=0.3: CO2e and money; exports=true: files for other tools; --no-figures)
   export   write all results into one file that another box can take: export file=results.zip
            (models=true: the networks, too)
   import   take what is new in such a file: import file=results.zip
   check    judge every record; exits non-zero on a fault
   free     delete the networks and engines that no unfinished life needs (--dry-run: only list them); records stay
            (--without=DIR: whatever the results folder DIR still needs)
-  device   say what meter and device this machine has, and why not a better one (--probe: find out what they can do)
+  device   say what meter and device this machine has, and why not a better one (--probe: find out what they can do;
+           --compare: what other energy tools say of the same minute; --seconds=20)
 
 examples
   python -m benchmark run method=baseline model=nni/vgg16 scale=smoke

@@ -82,6 +82,7 @@ def _figures(folder: Path, tables: Tables) -> list[Path]:
     from benchmark.report.paper import PAPER, paper_rows
 
     paper = paper_rows(PAPER / "paper_tables.csv") if PAPER.is_dir() else []
+    say("drawing the figures (--no-figures leaves them out)")
     drawn = draw(folder, tables.book, tables.stages, tables.summary, paper)
     for name, why in drawn.missing:
         say(f"figure {name}: {why}")
