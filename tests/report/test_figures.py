@@ -180,6 +180,15 @@ def test_a_figure_that_fails_is_told_and_stops_no_other(tmp_path, monkeypatch):
     assert "\n" not in why
 
 
+def test_each_group_of_rivals_has_its_figures_up_to_three(tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "save", lambda figure, folder, name: [folder / f"{name}.svg"])
+    rows = [summary_row("baseline", data=name) for name in "abcd"]
+    names = {path.stem for path in draw.draw(tmp_path, Book(), [], rows, PAPER).paths}
+    assert {"paper_2a", "paper_2b", "paper_3a", "paper_3b", "paper_3c", "paper_6", "paper_pareto"} < names
+    assert {"ours_2a", "ours_2a_group2", "ours_phases_group3"} < names
+    assert not [name for name in names if name.endswith("_group4")]
+
+
 def test_hostile_names_are_words(tmp_path):
     names = ["$\\frac{1$", "_hidden", CONTROL, "漢字😀", "x" * 5000, "a $b$ c", "{{}}%s\\n", ""]
     rows = [summary_row(f"f{n}/{name}", model=name, settings=name, tec_wh=100.0 + n) for n, name in enumerate(names)]

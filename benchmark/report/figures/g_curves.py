@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -87,11 +87,11 @@ def _dots(axes: Axes, found: Sequence[Crossing], tau: float, base: Cycle | None)
     axes.plot(where, ratios, "o", mfc="black", mec="white", ms=4, mew=0.5, label="crossings", zorder=5)
     if base is None or len(found) > TOLD:
         return
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8}
+    style: dict[str, Any] = {"textcoords": "offset points", "size": 5.5, "ha": "center", "zorder": 6, "bbox": box}
     for number, (mui, ratio) in enumerate(zip(where, ratios, strict=True), 1):
-        place = ((5, 5), (-5, 5), (5, -10), (-5, -10))[
-            number % 4
-        ]  # neighbours apart: an odd one to the left, an even one to the right
-        axes.annotate(str(number), (mui, ratio), place, textcoords="offset points", size=5.5, ha="center", zorder=6)
+        # neighbours lie apart: an odd number to the left of its dot, an even one to the right
+        axes.annotate(str(number), (mui, ratio), ((6, 5), (-6, 5), (6, -9), (-6, -9))[number % 4], **style)
 
 
 def _spread(axes: Axes, base: Cycle | None) -> None:
