@@ -209,7 +209,7 @@ def test_hostile_names_are_words(tmp_path):
 def test_a_group_holds_rivals_with_complete_seeds_and_the_largest_comes_first():
     rows = [summary_row("baseline", data="small"), summary_row("baseline"), summary_row("pruning/l1")]
     rows += [summary_row("pruning/l2", n_seeds=0), summary_row("pruning/apoz", tec_wh=math.nan)]
-    rows += [summary_row("nas/darts", acc_pct=0.0)]  # G is zero, and has no logarithm
+    rows += [summary_row("nas/darts", acc_pct=0.0), summary_row("nas/random", tec_wh=1e300)]  # no axis has room
     first, second = groups(rows)
     assert [each.row.method for each in first.rows] == ["baseline", "pruning/l1"]
     assert [each.row.data for each in second.rows] == ["small"]
@@ -238,8 +238,9 @@ def test_ours_2a_has_the_best_of_each_family_with_bands():
     half = greeness_ci95(*row, mui[0])
     at_first = sorted(y for x, y in band if x == mui[0])
     assert (at_first[0], at_first[-1]) == pytest.approx((g[0] - half, g[0] + half))
-    (unknown,) = groups([summary_row("baseline", iec_ci95_wh=math.nan)])
-    assert len(of_rows.figure_2a(unknown).axes[0].collections) == 0, "an unknown interval is no band"
+    for half_wh in (math.nan, math.inf):
+        (unknown,) = groups([summary_row("baseline", iec_ci95_wh=half_wh)])
+        assert len(of_rows.figure_2a(unknown).axes[0].collections) == 0, "an unknown interval is no band"
 
 
 def test_figures_3_choose_their_rows():

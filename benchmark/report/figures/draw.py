@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,7 +45,8 @@ def draw(
     except ImportError as error:
         return Drawn([], [("figures", f"n/a: {one_line(str(error))}: python -m pip install 'matplotlib>=3.10'")])
     drawn = Drawn([], [])
-    with style.settings():
+    with style.settings(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # matplotlib's, about looks: no reader of a report can mend them
         for name, make in [*_of_paper(paper), *_of_groups(summary), *_of_folder(book, stages)]:
             try:
                 made = make()
