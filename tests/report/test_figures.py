@@ -158,8 +158,11 @@ def test_the_door_of_the_figures_loads_no_matplotlib():
 
 
 def test_an_empty_folder_has_a_reason_for_each_figure(tmp_path):
-    drawn = draw.draw(tmp_path / "figures", Book(), [], [], [])
+    for name in ("ours_4.svg", "mine.svg"):
+        (tmp_path / name).write_text("of an earlier call")
+    drawn = draw.draw(tmp_path, Book(), [], [], [])
     assert drawn.paths == []
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.svg"]
     names = [name for name, _ in drawn.missing]
     assert {"paper_2a", "ours_2a", "ours_3d", "ours_4", "ours_5", "ours_power", "ours_search", "ours_grades"} < set(
         names

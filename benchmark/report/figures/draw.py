@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -38,7 +39,8 @@ def draw(
     """Write every figure that these rows can fill into `folder`, NAME.svg and NAME.png; the same rows, the same bytes.
 
     `summary` should hold break-evens (`turns.with_break_evens`). A figure that fails or cannot be written is told in
-    `missing`, and stops no other. Nothing of matplotlib's settings is changed for the caller.
+    `missing`, and stops no other; one of that name that an earlier call left is removed. Nothing of matplotlib's
+    settings is changed for the caller.
     """
     try:
         from benchmark.report.figures import style
@@ -56,6 +58,9 @@ def draw(
                     drawn.paths.extend(style.save(made, folder, name))
             except Exception as error:  # a stranger's record may hold any numbers: one figure less, and it is said
                 drawn.missing.append((name, f"n/a: it failed: {one_line(repr(error))[:200]}"))
+    for name, _ in drawn.missing:
+        with contextlib.suppress(OSError):
+            style.remove(folder, name)
     return drawn
 
 

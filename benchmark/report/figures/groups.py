@@ -101,7 +101,8 @@ def family(row: SummaryRow) -> str:
 def source(rows: Sequence[SummaryRow]) -> str:
     """Where rows come from: machines, seeds, grades, scale; and that an estimate is one."""
     seeds = sorted({int(row.n_seeds) for row in rows})
-    spread = "; the spread between seeds is in no interval" if seeds[0] == 1 else ""
+    where = "" if seeds[-1] == 1 else "where n = 1, "
+    spread = f"; {where}the spread between seeds is in no interval" if seeds[0] == 1 else ""
     data = ", ".join(sorted({row.data for row in rows}))
     n = f"n = {_range(seeds)} seed{'' if seeds[-1] == 1 else 's'}{spread}"
     scales = sorted({row.scale for row in rows} - {"full", ""})
