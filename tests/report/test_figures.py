@@ -158,8 +158,11 @@ def test_the_door_of_the_figures_loads_no_matplotlib():
 
 
 def test_an_empty_folder_has_a_reason_for_each_figure(tmp_path):
-    drawn = draw.draw(tmp_path / "figures", Book(), [], [], [])
+    for name in ("ours_4.svg", "mine.svg"):
+        (tmp_path / name).write_text("of an earlier call")
+    drawn = draw.draw(tmp_path, Book(), [], [], [])
     assert drawn.paths == []
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.svg"]
     names = [name for name, _ in drawn.missing]
     assert {"paper_2a", "ours_2a", "ours_3d", "ours_4", "ours_5", "ours_power", "ours_search", "ours_grades"} < set(
         names
@@ -178,6 +181,15 @@ def test_a_figure_that_fails_is_told_and_stops_no_other(tmp_path, monkeypatch):
     why = dict(drawn.missing)["ours_power"]
     assert "it failed: ZeroDivisionError" in why
     assert "\n" not in why
+
+
+def test_each_group_of_rivals_has_its_figures_up_to_three(tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "save", lambda figure, folder, name: [folder / f"{name}.svg"])
+    rows = [summary_row("baseline", data=name) for name in "abcd"]
+    names = {path.stem for path in draw.draw(tmp_path, Book(), [], rows, PAPER).paths}
+    assert {"paper_2a", "paper_2b", "paper_3a", "paper_3b", "paper_3c", "paper_6", "paper_pareto"} < names
+    assert {"ours_2a", "ours_2a_group2", "ours_phases_group3"} < names
+    assert not [name for name in names if name.endswith("_group4")]
 
 
 def test_hostile_names_are_words(tmp_path):
@@ -200,7 +212,7 @@ def test_hostile_names_are_words(tmp_path):
 def test_a_group_holds_rivals_with_complete_seeds_and_the_largest_comes_first():
     rows = [summary_row("baseline", data="small"), summary_row("baseline"), summary_row("pruning/l1")]
     rows += [summary_row("pruning/l2", n_seeds=0), summary_row("pruning/apoz", tec_wh=math.nan)]
-    rows += [summary_row("nas/darts", acc_pct=0.0)]  # G is zero, and has no logarithm
+    rows += [summary_row("nas/darts", acc_pct=0.0), summary_row("nas/random", tec_wh=1e300)]  # no axis has room
     first, second = groups(rows)
     assert [each.row.method for each in first.rows] == ["baseline", "pruning/l1"]
     assert [each.row.data for each in second.rows] == ["small"]
@@ -229,8 +241,9 @@ def test_ours_2a_has_the_best_of_each_family_with_bands():
     half = greeness_ci95(*row, mui[0])
     at_first = sorted(y for x, y in band if x == mui[0])
     assert (at_first[0], at_first[-1]) == pytest.approx((g[0] - half, g[0] + half))
-    (unknown,) = groups([summary_row("baseline", iec_ci95_wh=math.nan)])
-    assert len(of_rows.figure_2a(unknown).axes[0].collections) == 0, "an unknown interval is no band"
+    for half_wh in (math.nan, math.inf):
+        (unknown,) = groups([summary_row("baseline", iec_ci95_wh=half_wh)])
+        assert len(of_rows.figure_2a(unknown).axes[0].collections) == 0, "an unknown interval is no band"
 
 
 def test_figures_3_choose_their_rows():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,14 +39,16 @@ def draw(
     """Write every figure that these rows can fill into `folder`, NAME.svg and NAME.png; the same rows, the same bytes.
 
     `summary` should hold break-evens (`turns.with_break_evens`). A figure that fails or cannot be written is told in
-    `missing`, and stops no other. Nothing of matplotlib's settings is changed for the caller.
+    `missing`, and stops no other; one of that name that an earlier call left is removed. Nothing of matplotlib's
+    settings is changed for the caller.
     """
     try:
         from benchmark.report.figures import style
     except ImportError as error:
         return Drawn([], [("figures", f"n/a: {one_line(str(error))}: python -m pip install 'matplotlib>=3.10'")])
     drawn = Drawn([], [])
-    with style.settings():
+    with style.settings(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # matplotlib's, about looks: no reader of a report can mend them
         for name, make in [*_of_paper(paper), *_of_groups(summary), *_of_folder(book, stages)]:
             try:
                 made = make()
@@ -54,6 +58,9 @@ def draw(
                     drawn.paths.extend(style.save(made, folder, name))
             except Exception as error:  # a stranger's record may hold any numbers: one figure less, and it is said
                 drawn.missing.append((name, f"n/a: it failed: {one_line(repr(error))[:200]}"))
+    for name, _ in drawn.missing:
+        with contextlib.suppress(OSError):
+            style.remove(folder, name)
     return drawn
 
 

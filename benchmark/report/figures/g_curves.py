@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -87,11 +87,11 @@ def _dots(axes: Axes, found: Sequence[Crossing], tau: float, base: Cycle | None)
     axes.plot(where, ratios, "o", mfc="black", mec="white", ms=4, mew=0.5, label="crossings", zorder=5)
     if base is None or len(found) > TOLD:
         return
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8}
+    style: dict[str, Any] = {"textcoords": "offset points", "size": 5.5, "ha": "center", "zorder": 6, "bbox": box}
     for number, (mui, ratio) in enumerate(zip(where, ratios, strict=True), 1):
-        place = ((5, 5), (-5, 5), (5, -10), (-5, -10))[
-            number % 4
-        ]  # neighbours apart: an odd one to the left, an even one to the right
-        axes.annotate(str(number), (mui, ratio), place, textcoords="offset points", size=5.5, ha="center", zorder=6)
+        # neighbours lie apart: an odd number to the left of its dot, an even one to the right
+        axes.annotate(str(number), (mui, ratio), ((6, 5), (-6, 5), (6, -9), (-6, -9))[number % 4], **style)
 
 
 def _spread(axes: Axes, base: Cycle | None) -> None:
@@ -130,7 +130,7 @@ def _curve(axes: Axes, x: Sequence[float], y: tuple[Sequence[float], Sequence[fl
 def mui_figure(cycles: Cycles, caption: str, tau: float = TAU) -> Figure:
     """G against MUI; below it, where there are several rows, over that of the first, crossings numbered as told."""
     if len(cycles) == 1:
-        return single_figure(cycles, caption)
+        return _single(cycles, caption, tau)
     first = next(iter(cycles))
     figure = blank(3.9, f"{caption} {told_crossings(cycles, tau)}", list(cycles))
     above, below = figure.subplots(2, 1, sharex=True)
@@ -168,18 +168,16 @@ def taus_figure(cycles: Cycles, caption: str, taus: Sequence[float] = (5.0, 10.0
     return figure
 
 
-def single_figure(cycles: Cycles, caption: str) -> Figure:
-    """G against MUI at tau 2 in one panel."""
-    figure = blank(2.4, f"{caption} {told_crossings(cycles, TAU)}", list(cycles))
-    legend(figure, against_mui(figure.subplots(), cycles), list(cycles))
+def _single(cycles: Cycles, caption: str, tau: float) -> Figure:
+    """G of one row against MUI: there is nothing to compare it with."""
+    figure = blank(2.4, caption, list(cycles))
+    legend(figure, against_mui(figure.subplots(), cycles, tau), list(cycles))
     return figure
 
 
 def told_crossings(cycles: Cycles, tau: float) -> str:
     """The crossings in words, numbered as in the figure; how many, where they are too many to tell."""
     found = crossings(cycles, muis(cycles), tau)
-    if len(cycles) == 1:
-        return ""
     if not found:
         return "No two of them cross in this range."
     if len(found) > TOLD:

@@ -21,6 +21,9 @@ MOST_CURVES = len(COLOURS)
 BY_MUI = 1e9
 """The number of inferences at which the best of many are chosen."""
 
+LEAST_WH, MOST_WH, LEAST_PCT = 1e-15, 1e12, 1e-3
+"""Less than one operation takes, a terawatt-hour, one right answer in 100,000: beyond these a row is absurd."""
+
 NOTHING = "n/a: no row has a complete seed"
 
 
@@ -50,10 +53,10 @@ def groups(summary: Sequence[SummaryRow]) -> list[Group]:
 
 
 def _drawable(row: SummaryRow) -> bool:
-    """Whether G of a row is a number above zero: a logarithm has no room for others."""
-    numbers = (row.acc_pct, row.tec_wh, row.iec_wh)
-    known = row.n_seeds > 0 and all(math.isfinite(number) for number in numbers)
-    return known and 0 < row.acc_pct <= 100 and min(row.tec_wh, row.iec_wh) >= 0 and row.tec_wh + row.iec_wh > 0
+    """Whether G of a row is a number above zero that an axis has room for: one absurd row would spoil its rivals'."""
+    energies = (row.tec_wh, row.iec_wh)
+    known = row.n_seeds > 0 and all(0 <= energy < MOST_WH for energy in energies)  # false of NaN, too
+    return known and LEAST_PCT <= row.acc_pct <= 100 and max(energies) > LEAST_WH
 
 
 def _named(rows: Sequence[SummaryRow]) -> list[Named]:
@@ -78,8 +81,11 @@ def _words(row: SummaryRow) -> str:
 
 def _cycle(row: SummaryRow) -> Cycle:
     """One seed says nothing of the spread over seeds: its accuracy counts as exact, and the caption says n = 1."""
-    cycle = cycle_of(row)
-    return cycle if row.n_seeds > 1 else cycle._replace(acc_pct=cycle.acc_pct._replace(half_width=0.0))
+    exact = cycle_of(row)
+    if row.n_seeds == 1:
+        exact = exact._replace(acc_pct=exact.acc_pct._replace(half_width=0.0))
+    # an interval without end is drawn as an unknown one
+    return Cycle(*(each if 0 <= each.half_width < MOST_WH else each._replace(half_width=math.nan) for each in exact))
 
 
 def estimated(row: SummaryRow | StageRow) -> bool:
@@ -95,7 +101,8 @@ def family(row: SummaryRow) -> str:
 def source(rows: Sequence[SummaryRow]) -> str:
     """Where rows come from: machines, seeds, grades, scale; and that an estimate is one."""
     seeds = sorted({int(row.n_seeds) for row in rows})
-    spread = "; the spread between seeds is in no interval" if seeds[0] == 1 else ""
+    where = "" if seeds[-1] == 1 else "where n = 1, "
+    spread = f"; {where}the spread between seeds is in no interval" if seeds[0] == 1 else ""
     data = ", ".join(sorted({row.data for row in rows}))
     n = f"n = {_range(seeds)} seed{'' if seeds[-1] == 1 else 's'}{spread}"
     scales = sorted({row.scale for row in rows} - {"full", ""})

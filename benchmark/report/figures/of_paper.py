@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from benchmark.report.crossovers import Cycle
-from benchmark.report.figures.g_curves import mui_figure, single_figure, tau_figure, taus_figure
+from benchmark.report.figures.g_curves import mui_figure, tau_figure, taus_figure
 from benchmark.report.greeness import Uncertain
 from benchmark.report.paper import PaperRow
 
@@ -84,4 +84,4 @@ def cycle_of(row: PaperRow) -> Cycle:
 
 def _part(rows: Sequence[PaperRow], wanted: Wanted, caption: str) -> Figure | str:
     cycles = chosen(rows, wanted)
-    return cycles if isinstance(cycles, str) else single_figure(cycles, f"{caption} {SOURCE}")
+    return cycles if isinstance(cycles, str) else mui_figure(cycles, f"{caption} {SOURCE}")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from benchmark.energy.timeline.samples import Mark, Sample, read
 from benchmark.errors import UserError
 from benchmark.records.book import Book
-from benchmark.report.figures.groups import source_of_stages
+from benchmark.report.figures.groups import estimated, source_of_stages
 from benchmark.report.figures.style import blank, legend, looks
 from benchmark.report.rows import StageRow
 from benchmark.report.sampling import Sampled, sampled
@@ -52,7 +52,7 @@ def figure_power(book: Book, stages: Sequence[StageRow]) -> Figure | str:
     """Power of one life's stages, one after another, each with its ribbon: the life with most stages with readings."""
     lives: dict[tuple[str, int], list[StageRow]] = {}
     for row in stages:
-        if row.key and book.samples(row.machine, row.key) is not None:
+        if row.key and not estimated(row) and book.samples(row.machine, row.key) is not None:
             lives.setdefault((row.experiment, row.seed), []).append(row)
     for own in sorted(lives.values(), key=lambda own: (-len(own), -math.fsum(row.seconds for row in own))):
         traces = [trace for row in own if (trace := _trace(book, row)) is not None]

@@ -134,6 +134,12 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
+def remove(folder: Path, name: str) -> None:
+    """Remove what an earlier `save` under this name left: rows that are gone have no figure. Raises OSError."""
+    for kind in ("svg", "png"):
+        (folder / f"{name}.{kind}").unlink(missing_ok=True)
+
+
 def plain(text: str, most: int = 44) -> str:
     """A text from a record as words in a figure: no formula, no sign that the font has not, and not too long."""
     told = shown(text, most)
