@@ -42,7 +42,7 @@ def test_run_report_check_and_plan_tell_one_story(tmp_path):
     assert "note: train_precision is fp32" in ran.stderr
     assert "~ estimated, not measured" in ran.stdout
     assert re.search(r"baseline +tiny +1 .*~\S+ ±\S+%.* E", ran.stdout)
-    reported = cli("report", "scale=smoke", *_paths(tmp_path))
+    reported = cli("report", "scale=smoke", "--no-figures", *_paths(tmp_path))
     assert reported.stdout == ran.stdout
     checked = cli("check", "scale=smoke", *_paths(tmp_path))
     assert checked.returncode == 0, checked.stdout
