@@ -324,7 +324,8 @@ def _method(values: Mapping[str, Any]) -> Method:
 
 
 def _near_key(overrides: Sequence[str]) -> str:
-    """The nearest dotted names of the first override whose dotted name does not exist."""
+    """The remedy: the nearest dotted names of the first override whose dotted name does not exist; or how to add to a
+    block, where one that exists was given names that it has not."""
     from omegaconf import OmegaConf
 
     known = {*groups(), *AS_HYDRA.values()}
@@ -335,7 +336,8 @@ def _near_key(overrides: Sequence[str]) -> str:
         word = override.partition("=")[0]
         if word not in keys and word not in groups():
             return near(word, keys) if difflib.get_close_matches(word, keys) else ""
-    return ""
+    block = next((word.partition("=")[0] for word in overrides if word.partition("=")[2].startswith("{")), "")
+    return f": a name that it has not is added by +{block}.NAME=VALUE" if block else ""
 
 
 def _flat_keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -61,13 +61,31 @@ def of_summary(summary: Sequence[SummaryRow]) -> list[Candidate]:
         found.append(
             Candidate(
                 f"{row.method} on {model}" + (f" ({row.settings})" if row.settings else ""),
-                ", ".join(str(getattr(row, name)) for name in RIVALS if str(getattr(row, name)) not in ("", "nan")),
+                f"{row.scale} scale, " + ", ".join(_told_of(row, name) for name in RIVALS if _has(row, name)),
                 cycle._replace(acc_pct=accuracy),
                 f"{'~ estimated, ' if row.grade == 'E' else ''}grade {row.grade}, n = {row.n_seeds}",
                 ", ".join(filter(None, doubts)),
             )
         )
     return found
+
+
+NUMBERS = {
+    "classes": "classes",
+    "train_images": "training images",
+    "test_images": "test images",
+    "max_epochs": "epochs at most",
+}
+
+
+def _has(row: SummaryRow, name: str) -> bool:
+    same = name == "infer_machine" and row.infer_machine == row.train_machine
+    return not same and str(getattr(row, name)) not in ("", "nan")
+
+
+def _told_of(row: SummaryRow, name: str) -> str:
+    value = getattr(row, name)
+    return f"{value:g} {NUMBERS[name]}" if name in NUMBERS else str(value)
 
 
 def advice(candidates: Sequence[Candidate], question: Question) -> Iterator[str]:

@@ -56,10 +56,34 @@ def test_the_example_outside_the_tree_lives_a_whole_life(tmp_path):
     rows = pd.read_csv(tmp_path / "results" / "stages.csv")
     assert list(rows["stage"]) == ["train", "train_on", "train_on", "average", "build_engine", "inference"]
     assert (rows.loc[rows["kind"] != "IEC", "energy_wh"] > 0).all()
-    reported = cli("report", "scale=smoke", *_paths(tmp_path), *_flag(tmp_path / "outside"), cwd=tmp_path, env=env)
+    asked = ["scale=smoke", "--no-figures", *_paths(tmp_path), *_flag(tmp_path / "outside")]
+    reported = cli("report", *asked, cwd=tmp_path, env=env)
     assert reported.stdout == ran.stdout
     checked = cli("check", "scale=smoke", *_paths(tmp_path), *_flag(tmp_path / "outside"), cwd=tmp_path, env=env)
     assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.slow
+def test_whether_pruning_pays_off_for_a_network_outside_the_tree(tmp_path):
+    """What examples/own_network/README.md says, word by word but for the folders and the scale."""
+    shutil.copytree(ROOT / "examples" / "own_network", tmp_path / "own")
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "own"), str(ROOT)])}
+    words = ["model=own_network", "scale=smoke", "data=synthetic", *_paths(tmp_path), *_flag(tmp_path / "own")]
+    ran = cli("run", "-m", "method=baseline,pruning/l1", *words, cwd=tmp_path, env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"pruning/l1, own_network: (greener than its baseline \S+ .* inferences|\w+ greener)", ran.stdout)
+    asked = [*_paths(tmp_path), *_flag(tmp_path / "own")]
+    reported = cli("report", "mui=1e7,5e8", "scale=smoke", "--no-figures", *asked, cwd=tmp_path, env=env)
+    assert "G(10M)" in reported.stdout
+    assert len(pd.read_csv(tmp_path / "results" / "by_mui.csv")) == 4
+    advised = cli("advise", "mui=1e7", *asked, cwd=tmp_path, env=env)
+    assert re.search(r"greenest: +\S+ on own_network", advised.stdout), advised.stderr
+    check = ["plan", "--check", "method=pruning/l1", *words]
+    unknown = cli(*check, "model.kwargs={depth: 3}", cwd=tmp_path, env=env)
+    assert unknown.stderr.splitlines()[-1].endswith("a name that it has not is added by +model.kwargs.NAME=VALUE")
+    broken = cli(*check, "+model.kwargs.depth=3", cwd=tmp_path, env=env)
+    assert broken.returncode == 1
+    assert re.search("error: .*model own_network cannot be built: .*'depth'", broken.stderr)
 
 
 def test_the_mean_of_networks_is_what_the_example_says(outside, task, tmp_path):
