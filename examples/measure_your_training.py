@@ -28,9 +28,9 @@ def main(epochs: int = 3, images: int = 2000) -> None:
             with training.paused():  # off the meter
                 hits = (model(data).argmax(1) == labels).double().mean()
                 print(f"epoch {number}: {epoch.reading.joules:.1f} J, accuracy {100 * hits:.1f} %")
-    r = training.reading
-    about = "~" if r.source.startswith("estimate") else ""
-    print(f"training: {about}{r.joules:.1f} ± {r.ci95_joules:.1f} J in {r.seconds:.2f} s ({r.source}, grade {r.grade})")
+    print(
+        training.reading
+    )  # energy with its 95 % interval, meter, grade; reading.wh, reading.joules, reading.to_json()
 
 
 def train(model: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:

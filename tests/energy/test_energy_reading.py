@@ -105,7 +105,7 @@ def test_provenance_is_complete(reading):
     assert reading.mem_util_pct == 40
     assert reading.mean_power_w == pytest.approx(200, rel=1e-3)
     assert reading.max_power_w == pytest.approx(200)
-    assert reading.watt_hours == pytest.approx(reading.joules / 3600)
+    assert reading.wh == pytest.approx(reading.joules / 3600)
 
 
 @pytest.mark.parametrize("which", ["reading", "broken"])

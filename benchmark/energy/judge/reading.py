@@ -112,9 +112,19 @@ class Reading:
     marks: tuple[Mark, ...] = field(default=(), compare=False, repr=False)
 
     @property
-    def watt_hours(self) -> float:
-        """The headline in W h."""
+    def wh(self) -> float:
+        """The headline in W.h."""
         return self.joules / 3600
+
+    def __str__(self) -> str:
+        """One line: 'train: 0.2257 ± 0.0009 W.h in 12.1 s (nvml:counter, grade A)'; '~' marks an estimate."""
+        why = f": {self.reason}" if self.reason else ""
+        if math.isnan(self.joules):
+            return f"{self.name}: no energy in {self.seconds:.1f} s (grade {self.grade}{why})"
+        about, spread = "~" if is_estimate(self.source) else "", self.ci95_joules / 3600
+        told = "unknown" if math.isnan(spread) else f"{spread:.2g}"
+        energy = f"{about}{self.wh:.4g} ± {told} W.h in {self.seconds:.1f} s"
+        return f"{self.name}: {energy} ({self.source}, grade {self.grade}{why})"
 
     @property
     def text(self) -> str:

@@ -135,7 +135,7 @@ def _told_by_us(reading: Reading) -> Told:
     )
     how = f"{reading.source}, grade {reading.grade}: {inside}, no memory, no PUE"
     why = reading.reason if math.isnan(reading.joules) else ""
-    return Told(OURS, _version(OUR_DISTRIBUTION), reading.watt_hours, how, why, reading.seconds, estimate)
+    return Told(OURS, _version(OUR_DISTRIBUTION), reading.wh, how, why, reading.seconds, estimate)
 
 
 def _version(distribution: str) -> str:
