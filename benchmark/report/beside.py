@@ -18,7 +18,7 @@ from benchmark.report.greeness import greeness, rank_ranges
 from benchmark.report.laid import Laid, beside, number
 from benchmark.report.paper import paper_rows
 from benchmark.report.reproduction import Pair, our_names, pair_up, table, verdict
-from benchmark.report.rows import StageRow
+from benchmark.report.rows import AFTER, StageRow
 from benchmark.report.summary import SummaryRow
 
 TABLE_4 = ("distillation/kd", "repdistiller/wrn_40_2", "repdistiller/wrn_16_2")
@@ -155,7 +155,7 @@ def _our_boards(stages: Sequence[StageRow]) -> Iterator[Board]:
 
 def _distillation(path: Path, summary: Sequence[SummaryRow]) -> Laid:
     """A line for each pair and method that a source published, with ours at full scale beside it."""
-    own = {_pair_of(row): row for row in summary if _whole(row)}
+    own = {_pair_of(row): row for row in summary if _whole(row) and AFTER not in row.method}
     alone = {row.model: row for row in summary if _whole(row) and row.method == "baseline"}
     lines: list[dict[str, Any]] = []
     with path.open(newline="", encoding="utf-8") as file:
@@ -201,7 +201,7 @@ def _whole(row: SummaryRow) -> bool:
 
 def _pair_of(row: SummaryRow) -> tuple[str, str]:
     teacher, student = (name.rpartition("/")[2] for name in (row.teacher, row.model))
-    return f"{teacher}__{student}", row.method.rpartition("/")[2]
+    return f"{teacher}__{student}", row.method.removeprefix("distillation/")
 
 
 # --- conventions -----------------------------------------------------------------------------------------------------
@@ -229,6 +229,8 @@ def _conventions(book: Book, summary: Sequence[SummaryRow]) -> Laid:
 
 
 def _by_convention(row: SummaryRow, run: RunFile | None) -> Iterator[dict[str, Any]]:
+    if AFTER in row.method:  # its phases hold those of two methods
+        return
     family = row.method.partition("/")[0]
     if family == "distillation":
         yield _line(row, "with the teacher's training", row.tec_wh)

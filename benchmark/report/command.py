@@ -8,9 +8,7 @@ from typing import Any
 
 from benchmark.plan.run_file import RunFile
 from benchmark.plan.words import own_recipe, read_choice, values_of
-
-AFTER = " after "
-"""What stands in a method's name between it and the one that it starts from."""
+from benchmark.report.rows import AFTER
 
 OF_THE_TASK = ("base_precision", "compile", "teacher_seed")
 """Settings that belong to no group."""

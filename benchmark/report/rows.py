@@ -273,6 +273,15 @@ def frame(rows: Sequence[DataclassInstance], kind: type[DataclassInstance]) -> p
     return pd.DataFrame([astuple(row) for row in rows], columns=names(kind))
 
 
+AFTER = " after "
+"""What stands in a method's name between it and the one that it starts from: 'pruning/l1 after distillation/kd'."""
+
+
+def short_method(method: str) -> str:
+    """A method's name without its families, and that of the one it starts from: 'l1 after kd'."""
+    return AFTER.join(part.rpartition("/")[2] for part in method.split(AFTER))
+
+
 def tell_apart(runs: Sequence[RunFile]) -> list[str]:
     """For each run the settings, by name and value, in which its experiment differs from others that have its words; ''
     where none does.

@@ -91,12 +91,16 @@ def test_published_accuracies_find_the_row_of_their_pair():
         whole("distillation/kd", "repdistiller/vgg13", "repdistiller/vgg8", 73.5),
         whole("baseline", "", "repdistiller/vgg8", 70.0),
         whole("distillation/crd", "repdistiller/vgg13", "repdistiller/vgg8", 50.0, scale="small"),
+        whole("pruning/l1 after distillation/at", "repdistiller/vgg13", "repdistiller/vgg8", 40.0),
     ]
     lines = laid(Book(), rows)["distillation_published"].raw
     of_pair = lines[lines["pair"] == "vgg13__vgg8"].set_index("method")
     assert of_pair.loc[["kd"], "points"].iloc[0] == pytest.approx(73.5 - 72.98)
     assert of_pair.loc[["student"], "points"].iloc[0] == pytest.approx(70.0 - 70.36)
     assert math.isnan(of_pair.loc[["crd"], "points"].iloc[0]), "a row of another scale stands beside nothing"
+    assert math.isnan(of_pair.loc[["at"], "points"].iloc[0]), (
+        "what was done to its network afterwards is another method"
+    )
 
 
 class _Run:
@@ -109,12 +113,14 @@ def test_both_conventions_of_tec():
     kd = whole("distillation/kd", "repdistiller/vgg13", "repdistiller/vgg8", 73.0)
     l1 = whole("pruning/l1", "", "nni/vgg16", 70.0)
     agp = whole("pruning/l2", "", "nni/vgg16", 70.0)
+    both = whole("pruning/l1 after distillation/kd", "repdistiller/vgg13", "repdistiller/vgg8", 70.0)
     book = Book()
     book.runs = [
         _Run(l1.experiment, {"method.schedule": "one_shot", "method.finetune_epochs": "20"}, None),
+        _Run(both.experiment, {"method.schedule": "one_shot", "method.finetune_epochs": "20"}, None),
         _Run(agp.experiment, {"method.schedule": "agp", "method.finetune_epochs": "20"}, None),
     ]
-    raw = laid(book, [kd, l1, agp])["conventions"].raw
+    raw = laid(book, [kd, l1, agp, both])["conventions"].raw
     told = dict(zip(raw["method"] + ": " + raw["convention"], raw["tec_wh"], strict=True))
     assert told == {
         "distillation/kd: with the teacher's training": 100.0,

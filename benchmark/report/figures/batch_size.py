@@ -13,7 +13,7 @@ from benchmark.records.book import Book
 from benchmark.records.record import Record
 from benchmark.report.figures.groups import estimated, source_of_stages
 from benchmark.report.figures.style import Look, blank, legend, looks
-from benchmark.report.rows import J_PER_WH, StageRow
+from benchmark.report.rows import J_PER_WH, StageRow, short_method
 
 U_WH = 1e6
 """Micro-watt-hours in a W.h."""
@@ -77,7 +77,7 @@ def _points(record: Record) -> list[tuple[int, float]]:
 
 def _name(row: StageRow) -> str:
     model = row.model.rpartition("/")[2]
-    return f"{'~' if estimated(row) else ''}{model} {row.deploy_precision}, {row.method.rpartition('/')[2]}"
+    return f"{'~' if estimated(row) else ''}{model} {row.deploy_precision}, {short_method(row.method)}"
 
 
 def _draw(axes: Axes, curve: Curve, look: Look) -> Any:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from benchmark.energy.judge.reading import is_estimate
 from benchmark.report.crossovers import Cycle
 from benchmark.report.figures.style import COLOURS, shown
-from benchmark.report.rows import StageRow
+from benchmark.report.rows import StageRow, short_method
 from benchmark.report.summary import RIVALS, SummaryRow
 from benchmark.report.turns import cycle_of
 
@@ -76,7 +76,7 @@ def _words(row: SummaryRow) -> str:
     """A row in few words: the families are told by the figure, or by the method's own name."""
     last = row.model.rpartition("/")[2]
     network = f"{row.teacher.rpartition('/')[2]}→{last}" if row.teacher else last
-    return f"{row.method.rpartition('/')[2]} {network}"
+    return f"{short_method(row.method)} {network}"
 
 
 def _cycle(row: SummaryRow) -> Cycle:

@@ -14,7 +14,7 @@ from benchmark.records.book import Book
 from benchmark.records.record import Record
 from benchmark.report.figures.groups import estimated, source_of_stages
 from benchmark.report.figures.style import blank, legend, looks
-from benchmark.report.rows import StageRow
+from benchmark.report.rows import StageRow, short_method
 
 MOST_SEARCHES = 6
 
@@ -85,7 +85,7 @@ def _search(row: StageRow, record: Record) -> Search | None:
         return None
     if not epochs or winners.ndim != 2 or not winners.size or not all(map(math.isfinite, entropy)):
         return None
-    name = f"{'~' if estimated(row) else ''}{row.method.rpartition('/')[2]} {row.model}, seed {row.seed}"
+    name = f"{'~' if estimated(row) else ''}{short_method(row.method)} {row.model}, seed {row.seed}"
     return Search(name, row, epochs, entropy, winners, kept)
 
 

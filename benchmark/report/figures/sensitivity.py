@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmark.report.figures.groups import estimated, source_of_stages
 from benchmark.report.figures.style import blank, legend, looks
-from benchmark.report.rows import StageRow
+from benchmark.report.rows import StageRow, short_method
 
 SIZE = re.compile(r"(?:^|\s)recipe\.batch_size=(\d{1,7})(?=\s|$)")
 MOST_LINES = 8
@@ -69,7 +69,7 @@ def _lines(stages: Sequence[StageRow]) -> dict[str, list[tuple[int, StageRow]]]:
     for size_of, row in last.values():
         model = row.model.rpartition("/")[2]
         network = f"{row.teacher.rpartition('/')[2]}→{model}" if row.teacher else model
-        name = f"{'~' if estimated(row) else ''}{row.method.rpartition('/')[2]} {network}"
+        name = f"{'~' if estimated(row) else ''}{short_method(row.method)} {network}"
         found.setdefault(name, []).append((size_of, row))
     return found
 
