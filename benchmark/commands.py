@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmark.common import folders_of, here_of, lives_of, parse_all, say, store_of
+from benchmark.common import folders_of, parse_all, say, store_of
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,24 +50,18 @@ def study(words: list[str]) -> int:
 
 
 def plan(words: list[str]) -> int:
-    """The stages of one experiment, and what is left of it."""
-    from benchmark.plan.config import ConfigError, compose
-    from benchmark.plan.life import undeployable
-    from benchmark.run.forecast import table
-    from benchmark.run.schedule import refusals
+    """The stages of one experiment, and what is left of it; with -m or experiment=NAME, what all of them will take."""
+    from benchmark.studying import foresee, plan_one
 
-    parsed, device = parse_all([compose([word for word in words if word != "--check"])])
-    store = store_of(parsed[0])
-    lives = lives_of(parsed[0], device, store)
-    why = undeployable(lives[0], here_of(device))
-    if why:
-        raise ConfigError(why)
-    if "--check" in words:
-        for why in refusals(lives[:1], here_of(device), device.torch_name).values():
-            raise ConfigError(why)
-    for line in table(store, lives):
-        print(line)
-    return 0
+    many, words = _take("-m", [word.replace("--multirun", "-m") for word in words])
+    if any(word.startswith("experiment=") for word in words):
+        return study([*words, "--dry-run"])
+    check, words = _take("--check", words)
+    if not many:
+        return plan_one(words, check)
+    from benchmark.plan.study import sweep
+
+    return foresee(sweep(words), check)
 
 
 def export(words: list[str]) -> int:

@@ -44,12 +44,37 @@ def work_blocks(blocks: Sequence[Composed], again: bool = False) -> int:
     """Run blocks of experiments to their rows, then report on them. One that is refused or fails stops no other."""
     planned = _planned(blocks)
     planned.store.check_writable()
+    _warn_of_days(planned)
     failures = _refuse(planned, again)
     try:
         _work(planned, again, None)
     except UserError as error:
         failures += _words_of(error)
     return _end(planned, failures)
+
+
+A_DAY_S = 86_400.0
+
+
+def _warn_of_days(planned: Planned) -> None:
+    """Say before the work what whole recipes take without a GPU: days, by the stated model or by records."""
+    from benchmark.run.forecast import amount, forecaster
+
+    lives = [life for block in planned.blocks() for life in block]
+    if planned.device.kind == "cuda" or all(life.task.scale.name != "full" for life in lives):
+        return
+    told = forecaster(planned.store, lives, _model(planned.device))
+    steps = {life.key(stage): (stage, life.machine(phase)) for life in lives for phase, stage in life.steps()}
+    left = [told.of(*step) for key, step in steps.items() if (step[1], key) not in told.recorded]
+    known = [each for each in left if not math.isnan(each.seconds)]
+    if math.fsum(each.seconds for each in known) > A_DAY_S:
+        days = math.fsum(each.seconds for each in known) / A_DAY_S
+        say(
+            f"warning: scale=full on this CPU takes about {days:.0f} days ({amount(known)}; by the stated model where there"
+        )
+        say(
+            "are no records). scale=small recipe=check is a first look in minutes; Ctrl-C loses nothing that is recorded"
+        )
 
 
 def study(words: list[str]) -> int:
@@ -177,6 +202,51 @@ def _end(planned: Planned, failures: Sequence[str]) -> int:
     if told:
         raise UserError(told[0])
     return 0 if shown else 1
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+
+def plan_one(words: Sequence[str], check: bool) -> int:
+    """Print the stages of one experiment and what they may cost. Raises ConfigError where it cannot be run here."""
+    from benchmark.plan.config import ConfigError, compose
+    from benchmark.plan.life import undeployable
+    from benchmark.run.forecast import table
+
+    planned = _planned([[compose(words)]])
+    (lives,) = planned.lives[0]
+    why = undeployable(lives[0], here_of(planned.device))
+    if why:
+        raise ConfigError(why)
+    _check(planned, check)
+    for line in table(planned.store, lives, _model(planned.device)):
+        print(line)
+    return 0
+
+
+def foresee(jobs: Sequence[Sequence[str]], check: bool) -> int:
+    """Print what several experiments will take, each and together; run nothing."""
+    from benchmark.plan.quick import compose_all
+    from benchmark.run.forecast import forecaster
+
+    planned = _planned([compose_all(jobs)])
+    _check(planned, check)
+    lives = [life for own in planned.lives[0] for life in own]
+    told = forecaster(planned.store, lives, _model(planned.device))
+    for line in outlook(planned, told, details=True):
+        print(line)
+    return 0
+
+
+def _check(planned: Planned, wanted: bool) -> None:
+    """Build the networks where that is `wanted`, without any training. Raises ConfigError with every reason."""
+    from benchmark.plan.config import ConfigError
+    from benchmark.run.schedule import refusals
+
+    firsts = [own[0] for block in planned.lives for own in block] if wanted else []
+    refused = refusals(firsts, here_of(planned.device), planned.device.torch_name)
+    if refused:
+        raise ConfigError("; ".join(dict.fromkeys(refused.values())))
 
 
 # --- the plan of a study ---------------------------------------------------------------------------------------------

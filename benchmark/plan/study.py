@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmark.plan.config import CONFIGS, ConfigError, check_words, names, near
 from benchmark.plan.folders import folders
 from benchmark.plan.grammar import quoted, unreadable
-from benchmark.plan.words import ROLES
+from benchmark.plan.words import ROLES, values_of
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -109,8 +109,8 @@ def _jobs(path: Path, block: dict[str, Any]) -> list[list[str]]:
 def sweep(words: Sequence[str]) -> list[list[str]]:
     """The override lists of an ad-hoc sweep, in Hydra's grammar: comma lists, range(), choice(), glob() of a group.
 
-    Hydra's own sweeper composes the words that do not sweep before it begins, and so refuses a setting that only the
-    swept methods have. Equal jobs are one. Raises ConfigError.
+    A setting `method.X` goes to those of the swept methods that have it; the others appear once, without it. (Hydra's
+    own sweeper composes the words that do not sweep before it begins.) Equal jobs are one. Raises ConfigError.
     """
     check_words(words)
     for word in words:
@@ -124,7 +124,45 @@ def sweep(words: Sequence[str]) -> list[list[str]]:
         parsed = OverridesParser.create().parse_overrides(spoken)
     except HydraException as error:
         raise ConfigError(unreadable(spoken, str(error).splitlines()[0])) from error
-    return list(map(list, dict.fromkeys(itertools.product(*map(_swept, spoken, parsed)))))
+    jobs = list(dict.fromkeys(itertools.product(*map(_swept, spoken, parsed))))
+    return list(map(list, dict.fromkeys(_of_their_methods(jobs))))
+
+
+def _of_their_methods(jobs: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """The jobs without settings that their methods do not have, where another swept method has them. Raises ConfigError
+    for one that none of several has."""
+    methods = dict.fromkeys(_method_of(job) for job in jobs)
+    known = {method: _settings_of(method) for method in methods}
+    if len(methods) < 2 or None in known.values():
+        yield from jobs  # Hydra says what one method has
+        return
+    of_all = {name for own in known.values() for name in own or ()}
+    for job in jobs:
+        # what a method starts from has settings of its own, which its file does not hold
+        asked = {word: word.partition("=")[0] for word in job if word.startswith("method.")}
+        asked = {word: name for word, name in asked.items() if not name.startswith("method.start.")}
+        for name in asked.values():
+            if name not in of_all:
+                raise ConfigError(f"{name}: none of the swept methods has it{near(name, sorted(of_all))}")
+        own = known[_method_of(job)] or set()
+        yield tuple(word for word in job if word not in asked or asked[word] in own)
+
+
+def _method_of(job: Sequence[str]) -> str:
+    return next((word.removeprefix("method=") for word in job if word.startswith("method=")), "baseline")
+
+
+def _settings_of(method: str) -> set[str] | None:
+    """The dotted names of what a method's file sets; None where Hydra alone can read it."""
+    values = values_of("method", method)
+    return None if values is None else set(_dotted(values, "method"))
+
+
+def _dotted(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{prefix}.{name}"
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}.{name}")
 
 
 def _swept(word: str, parsed: Override) -> list[str]:

@@ -118,6 +118,10 @@ class Artifacts:
         """Where an unfinished stage keeps its state on one board: joules of two boards must not meet in one record."""
         return self.folder / f"{key}.{hashlib.sha256(board.encode()).hexdigest()[:8]}.checkpoint"
 
+    def begun(self, key: str) -> bool:
+        """Whether an unfinished stage has left its state, on any board."""
+        return any(self.folder.glob(f"{key}.*.checkpoint"))
+
     def working_on(self, key: str, busy: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
         """Hold a stage for this process. While another has it, `busy` is called with who that is (see `Leases`)."""
         return self._leases.holding(key, busy)

@@ -115,7 +115,8 @@ def table(store: Store, planned: Sequence[Life], model: Machine | None = None) -
                 yield line + "recorded"
                 continue
             left[key] = told.of(stage, life.machine(phase))
-            yield line + cost(left[key])
+            begun = "partly done (it goes on from its checkpoint); " if store.outputs.begun(key) else ""
+            yield line + begun + cost(left[key])
         for phase, why in life.plan.unmeasured.items():
             yield f"  {phase:<8} unmeasured: TEC will be unknown, {why}"
         yield from (f"  {line}" for line in redone(life, store, runs))

@@ -49,9 +49,13 @@ class Progress:
         words = (_bar(share), f"{done:.1f}/{total:g}", self._numbers(), self._energy(energy), f"left {clock(left)}")
         self._line(" ".join([self.title, *filter(None, words)]), moving=True)
 
+    def note(self, text: str) -> None:
+        """Show a line that lasts."""
+        self._line(f"{self.title} {text}")
+
     def close(self, text: str) -> None:
         """End with a lasting line."""
-        self._line(f"{self.title} {text}")
+        self.note(text)
 
     def _numbers(self) -> str:
         return " ".join(f"{name} {value:.4g}" for name, value in self._kept.items() if math.isfinite(value))

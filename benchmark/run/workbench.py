@@ -137,6 +137,9 @@ class Workbench:
             path.unlink(missing_ok=True)
             return None
         self._resumed = resumed
+        epoch = state.get("epoch")
+        where = f"at epoch {epoch}" if isinstance(epoch, int) else "from its checkpoint"
+        self._progress.note(f"resumed {where}; what was spent until there counts as useful")
         return state
 
     def progress(self, done: float, total: float, **shown: float) -> None:

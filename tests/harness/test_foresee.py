@@ -1,0 +1,83 @@
+"""What a newcomer asks before anything runs: sweeps over several methods, and what all of it will take."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark.__main__ import main
+from benchmark.energy import find_device
+from benchmark.plan.folders import ConfigError
+from benchmark.plan.study import sweep
+from benchmark.records.artifacts import Artifacts
+from benchmark.run.forecast import table
+from tests.harness.helpers import lives_of, tiny_experiment
+from tests.harness.test_runner import Lab, lab  # noqa: F401  # a fixture
+
+
+def test_a_setting_goes_to_the_methods_that_have_it_and_the_others_appear_once():
+    assert sweep(["method=baseline,pruning/l1,pruning/fpgm", "method.sparsity=0.3,0.5", "seed=1"]) == [
+        ["method=baseline", "seed=1"],
+        ["method=pruning/l1", "method.sparsity=0.3", "seed=1"],
+        ["method=pruning/l1", "method.sparsity=0.5", "seed=1"],
+        ["method=pruning/fpgm", "method.sparsity=0.3", "seed=1"],
+        ["method=pruning/fpgm", "method.sparsity=0.5", "seed=1"],
+    ]
+
+
+def test_nested_settings_and_those_of_the_start_stay():
+    words = ["method=pruning/l1,distillation/ft", "method.term.settings.rate=0.25", "pair=vgg13__vgg8"]
+    assert sweep(words) == [
+        ["method=pruning/l1", "pair=vgg13__vgg8"],
+        ["method=distillation/ft", "method.term.settings.rate=0.25", "pair=vgg13__vgg8"],
+    ]
+    start = ["method=pruning/l1,pruning/l2", "start=distillation/kd", "method.start.weights.ce=0.3"]
+    assert all("method.start.weights.ce=0.3" in job for job in sweep(start))
+
+
+def test_a_setting_that_no_method_has_is_an_error_with_near_names():
+    with pytest.raises(ConfigError, match=r"none of the swept methods has it; did you mean method\.sparsity"):
+        sweep(["method=baseline,pruning/l1", "method.sparsty=0.3"])
+
+
+def paths(root) -> list[str]:
+    return [f"paths.{name}={root / name}" for name in ("data", "artifacts", "results")]
+
+
+def test_a_sweep_is_planned_with_its_sums(tmp_path, capsys):
+    words = ["method=baseline,pruning/l1", "method.sparsity=0.3,0.5", "model=repdistiller/resnet8", "scale=smoke"]
+    assert main(["plan", "-m", *words, "data=synthetic", "hardware=cpu", *paths(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert told.count(" seed 0: ") == 3
+    assert "to do: 12 stage(s)" in told, "the base is one for all: 2 + 2 x 4 stages, and two shapes to measure"
+    assert "W.h by the model of a CPU" in told
+    assert not (tmp_path / "results").exists(), "a plan runs nothing"
+
+
+def test_a_study_is_planned_by_the_same_word(tmp_path, capsys):
+    words = ["experiment=smoke", "data=synthetic", "hardware=cpu", *paths(tmp_path)]
+    assert main(["plan", *words]) == 0
+    planned = capsys.readouterr().out
+    assert main(["study", *words, "--dry-run"]) == 0
+    assert capsys.readouterr().out == planned
+    assert "to do: " in planned
+
+
+def test_a_stage_with_a_checkpoint_is_partly_done(lab):  # noqa: F811
+    (life,) = lives_of(tiny_experiment(lab.root), find_device("cpu"), lab.store)
+    key = life.key(life.steps()[0][1])
+    assert not any("partly done" in line for line in table(lab.store, [life]))
+    path = Artifacts(lab.store.artifacts).checkpoint(key, "a board")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    (line,) = (line for line in table(lab.store, [life]) if "partly done" in line)
+    assert key in line
+
+
+@pytest.mark.parametrize(("scale", "warned"), [("full", True), ("smoke", False)])
+def test_days_on_a_cpu_are_said_before_the_work(scale, warned, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("benchmark.studying._work", lambda *_: "")
+    monkeypatch.setattr("benchmark.studying._refuse", lambda *_: [])
+    monkeypatch.setattr("benchmark.studying._end", lambda *_: 0)
+    words = ["method=baseline", f"scale={scale}", "data=synthetic", "hardware=cpu", *paths(tmp_path)]
+    assert main(["run", *words]) == 0
+    assert ("scale=full on this CPU takes about" in capsys.readouterr().err) is warned
