@@ -25,10 +25,12 @@ def report(words: Sequence[str]) -> int:
     """Tables, the page, the paper's tables with ours beside them, figures; with exports=true files for other tools."""
     flags, rest = _flags(words)
     if flags["source"] == "paper":
+        if flags["exports"] == "true":
+            raise UserError("source=paper: the paper's rows have no records to export")
         return _of_paper(rest, figures=flags["figures"] == "true")
     store, asked = folders_of(rest)
     tables = show_tables(store, asked)
-    written = [*_beside(store, tables)]
+    written = [*_beside(store, tables, asked.tau)]
     if flags["figures"] == "true":
         written += _figures(store.results / "figures", tables)
     if flags["exports"] == "true":
@@ -56,17 +58,22 @@ def _flags(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return found, rest
 
 
-def _beside(store: Store, tables: Tables) -> list[Path]:
+def _beside(store: Store, tables: Tables, tau: float) -> list[Path]:
     """The paper's tables with ours beside them. A wheel holds no tables of the paper."""
     from benchmark.records.files import StoreError, replace
     from benchmark.report.beside import beside_paper
-    from benchmark.report.paper import PAPER
+    from benchmark.report.pairs import pairs
+    from benchmark.report.paper import PAPER, paper_rows
 
     if not PAPER.is_dir():
         say("n/a: the paper's tables lie in a checkout, and not in an installed package")
         return []
     written = []
-    for laid in beside_paper(PAPER, tables.book, tables.stages, tables.summary):
+    for stale in (store.results / "tables").glob("conventions.*"):
+        stale.unlink(missing_ok=True)  # it has no file where no row has a convention
+    paper = paper_rows(PAPER / "paper_tables.csv")
+    every = beside_paper(PAPER, tables.book, tables.stages, tables.summary)
+    for laid in [*every, pairs(tables.summary, paper, tau)]:
         for name, text in laid.files().items():
             path = store.results / "tables" / name
             try:
@@ -95,6 +102,9 @@ def _exports(store: Store, asked: Asked, tables: Tables) -> list[Path]:
     from benchmark.report.footprint import footprint_of
 
     footprint = footprint_of(asked)
+    for stale in (store.results / "exports").glob("*/*"):  # a card of a row or a grid that is gone says what is not so
+        if stale.is_file() and stale.parent.name in ("codecarbon", "spdx", "model_cards"):
+            stale.unlink()
     paths = write_exports(store.results / "exports", tables.stages, tables.summary, footprint)
     for line in left_out(tables.summary, footprint):
         say(line)
@@ -111,6 +121,9 @@ def _of_paper(words: Sequence[str], figures: bool) -> int:
     from benchmark.report.paper import PAPER, paper_rows
     from benchmark.report.tables import Tables
 
+    other = [word for word in words if word.partition("=")[0] not in ("tau", "paths.results")]
+    if other:
+        raise UserError(f"source=paper reports on the paper's table alone: leave {' '.join(other)} out")
     paths, asked = report_of(compose(words))
     folder = Path(paths.results) / OF_PAPER
     rows = paper_rows(PAPER / "paper_tables.csv")

@@ -69,12 +69,9 @@ def _warn_of_days(planned: Planned) -> None:
     known = [each for each in left if not math.isnan(each.seconds)]
     if math.fsum(each.seconds for each in known) > A_DAY_S:
         days = math.fsum(each.seconds for each in known) / A_DAY_S
-        say(
-            f"warning: scale=full on this CPU takes about {days:.0f} days ({amount(known)}; by the stated model where there"
-        )
-        say(
-            "are no records). scale=small recipe=check is a first look in minutes; Ctrl-C loses nothing that is recorded"
-        )
+        cost = f"about {days:.0f} days ({amount(known)}; by the stated model where there are no records)"
+        say(f"warning: scale=full on this CPU takes {cost}")
+        say("scale=small recipe=check is a first look in minutes; Ctrl-C loses nothing that is recorded")
 
 
 def study(words: list[str]) -> int:
@@ -134,7 +131,10 @@ def _planned(blocks: Sequence[Composed]) -> Planned:
     from benchmark.plan.config import one_place
 
     experiments, device = parse_all([config for block in blocks for config in block])
+    from benchmark.report.footprint import footprint_of
+
     first = one_place(experiments)
+    footprint_of(first.asked)  # a country that nobody knows is an error before the work, and not after it
     store = store_of(first)
     flat = iter([lives_of(experiment, device, store) for experiment in experiments])
     return Planned(first, device, store, [[next(flat) for _ in block] for block in blocks])

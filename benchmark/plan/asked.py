@@ -49,8 +49,8 @@ class Asked(Config):
         if isinstance(value, str):
             value = [part.strip() for part in value.strip("[] ").split(",")]
         several = list(value) if isinstance(value, list | tuple) else [value]
-        if any(isinstance(each, bool) for each in several):
-            raise ValueError("a number of inferences is no yes or no")
+        if any(isinstance(each, bool) or not isinstance(each, int | float | str) for each in several):
+            raise ValueError("give numbers of inferences: mui=1e7,5e8")
         return tuple(dict.fromkeys(several))
 
     @field_validator("country", mode="before")

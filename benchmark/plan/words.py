@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -142,7 +143,7 @@ def values_of(group: str, choice: str) -> dict[str, Any] | None:
 def _names_package(group: str, name: str) -> bool:
     """Whether a choice's file says, in Hydra's words in its header, which block its values belong to."""
     path = _path_of(group, name)
-    return path is not None and any(line.startswith("# @package") for line in path.read_text().splitlines())
+    return path is not None and re.search(r"^\s*#\s*@package", path.read_text(), re.MULTILINE) is not None
 
 
 def _path_of(group: str, name: str) -> Path | None:
@@ -161,4 +162,5 @@ def _content(path: Path, changed_ns: int) -> dict[str, Any]:
 
 
 def _is_choice(folder: Path, group: str, name: str) -> bool:
-    return (folder / group / f"{name}.yaml").is_file()
+    inside = len(name) < 200 and ".." not in Path(name).parts and not name.startswith("/") and "\0" not in name
+    return inside and (folder / group / f"{name}.yaml").is_file()

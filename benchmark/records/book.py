@@ -127,6 +127,15 @@ class Book:
         ]
         return max(found, key=_turn, default=None)
 
+    def newest_measurements(self) -> dict[Where, Record]:
+        """The newest measurement of each key, as rows have it: one that is taken again keeps its key."""
+        found: dict[Where, Record] = {}
+        for record in (each for records in self.measured.values() for each in records):
+            before = found.get((record.machine, record.key))
+            if before is None or _turn(record) > _turn(before):
+                found[record.machine, record.key] = record
+        return found
+
     def lost(self, run: RunFile) -> list[str]:
         """Stages without a record on which recorded ones rest: their records were there once."""
         recorded = [stage for stage in run.stages if self.record(stage) is not None]

@@ -12,8 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.energy.judge.reading import is_estimate
 from benchmark.plan.run_file import RunFile
 from benchmark.records.book import Book
+from benchmark.report.command import as_published
 from benchmark.report.greeness import greeness, rank_ranges
 from benchmark.report.laid import Laid, beside, number
 from benchmark.report.paper import paper_rows
@@ -35,8 +37,8 @@ def beside_paper(folder: Path, book: Book, stages: Sequence[StageRow], summary: 
     pairs = pair_up(rows, our_names(folder / "ours.csv"), book, summary)
     return [
         _table_3(pairs),
-        _table_4(folder / "paper_tables.csv", stages),
-        _distillation(folder / "distillation_published.csv", summary),
+        _table_4(folder / "paper_tables.csv", book, stages),
+        _distillation(folder / "distillation_published.csv", book, summary),
         _conventions(book, summary),
     ]
 
@@ -46,11 +48,12 @@ def _table_3(pairs: Sequence[Pair]) -> Laid:
     for name in ("g_500m", "g_1b"):
         raw[f"{name}_rank_paper"] = [str(ranks) for ranks in _places(raw[f"{name}_paper"])]
         raw[f"{name}_rank_ours"] = _ranges(raw[f"{name}_ours"], raw[f"{name}_ci95"])
+    have = int(raw["g_1b_ours"].notna().sum())
     cells = [
         {
             "row": str(line["row"]),
             **{head: beside(line[f"{name}_ours"], line[f"{name}_paper"], style) for head, name, style in HEADS},
-            "rank(1B)": f"{line['g_1b_rank_ours'] or '-'} ({line['g_1b_rank_paper']})",
+            "rank(1B)": _of_all(line["g_1b_rank_ours"], have) + f" ({line['g_1b_rank_paper']} of {len(raw)})",
             "n": str(line["n_seeds"]),
             "grade": str(line["grade"]) or "-",
         }
@@ -67,6 +70,10 @@ HEADS = (
     ("acc %", "acc_pct", ".2f"), ("TEC W.h", "tec_wh", ".4g"), ("IEC W.h", "iec_wh", ".3g"),
     ("G(500M)", "g_500m", ".3g"), ("G(1B)", "g_1b", ".3g"),
 )  # fmt: skip  # heading, column, style
+
+
+def _of_all(rank: str, have: int) -> str:
+    return f"{rank} of {have}" if rank else "-"
 
 
 def _places(values: pd.Series[float]) -> list[int]:
@@ -103,8 +110,9 @@ class Board:
     power_x_time_wh: float
 
 
-def _table_4(path: Path, stages: Sequence[StageRow]) -> Laid:
-    boards = [*_papers_boards(path), *_our_boards(stages)]
+def _table_4(path: Path, book: Book, stages: Sequence[StageRow]) -> Laid:
+    one_epoch = {run.experiment for run in book.runs if run.settings.get("recipe.epochs") == "1"}
+    boards = [*_papers_boards(path), *_our_boards([row for row in stages if row.experiment in one_epoch])]
     cells = [
         {
             "GPU": board.gpu, "source": board.source, "GPU use %": number(board.gpu_util_pct),
@@ -142,8 +150,7 @@ def _our_boards(stages: Sequence[StageRow]) -> Iterator[Board]:
     seen: set[tuple[str, str]] = set()
     for row in stages:
         same = (row.method, row.teacher, row.model) == TABLE_4 and row.stage == "distil" and row.scale == "full"
-        one_epoch = "recipe.epochs=1" in row.settings.split() or row.max_epochs == 1
-        if same and one_epoch and not math.isnan(row.gpu_util_pct) and (row.machine, row.key) not in seen:
+        if same and not math.isnan(row.gpu_util_pct) and (row.machine, row.key) not in seen:
             seen.add((row.machine, row.key))
             power_x_time_wh = row.mean_power_w * row.seconds / 3600
             source, use = f"ours, {row.energy_source}, grade {row.grade}", (row.gpu_util_pct, row.mem_util_pct)
@@ -153,10 +160,12 @@ def _our_boards(stages: Sequence[StageRow]) -> Iterator[Board]:
 # --- published accuracies --------------------------------------------------------------------------------------------
 
 
-def _distillation(path: Path, summary: Sequence[SummaryRow]) -> Laid:
+def _distillation(path: Path, book: Book, summary: Sequence[SummaryRow]) -> Laid:
     """A line for each pair and method that a source published, with ours at full scale beside it."""
-    own = {_pair_of(row): row for row in summary if _whole(row) and AFTER not in row.method}
-    alone = {row.model: row for row in summary if _whole(row) and row.method == "baseline"}
+    plain = {run.experiment for run in book.runs if as_published(run)}
+    whole = sorted((row for row in summary if _whole(row) and row.experiment in plain), key=lambda row: row.n_seeds)
+    own = {_pair_of(row): row for row in whole if row.teacher and AFTER not in row.method}
+    alone = {row.model: row for row in whole if row.method == "baseline"}
     lines: list[dict[str, Any]] = []
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -196,7 +205,9 @@ def _distillation(path: Path, summary: Sequence[SummaryRow]) -> Laid:
 
 
 def _whole(row: SummaryRow) -> bool:
-    return row.scale == "full" and row.data == "cifar100" and bool(row.n_seeds) and not row.settings
+    """Whether a row is of whole data, in fp32 and by our fast profile: published accuracies are those of fp32."""
+    as_wide = row.scale == "full" and row.data == "cifar100" and bool(row.n_seeds)
+    return as_wide and row.deploy_precision == "fp32" and row.profile == "fast"
 
 
 def _pair_of(row: SummaryRow) -> tuple[str, str]:
@@ -214,8 +225,7 @@ def _conventions(book: Book, summary: Sequence[SummaryRow]) -> Laid:
     cells = [
         {
             "method": line["method"], "model": line["model"], "convention": line["convention"],
-            "TEC W.h": number(line["tec_wh"], ".4g", "~" if line["grade"] == "E" else ""),
-            "G(500M)": number(line["g_500m"]), "G(1B)": number(line["g_1b"]),
+            **{head: number(line[name], ".4g", line["about"]) for head, name in CONVENTION_HEADS},
         }
         for line in raw
     ]  # fmt: skip
@@ -225,7 +235,10 @@ def _conventions(book: Book, summary: Sequence[SummaryRow]) -> Laid:
         "life; the paper's text says 160, and its energies fit 20",
         "~ estimated, not measured",
     ]
-    return Laid("conventions", pd.DataFrame(raw), cells, notes)
+    return Laid("conventions", pd.DataFrame(raw).drop(columns="about", errors="ignore"), cells, notes)
+
+
+CONVENTION_HEADS = (("TEC W.h", "tec_wh"), ("G(500M)", "g_500m"), ("G(1B)", "g_1b"))
 
 
 def _by_convention(row: SummaryRow, run: RunFile | None) -> Iterator[dict[str, Any]]:
@@ -263,4 +276,5 @@ def _line(row: SummaryRow, convention: str, tec_wh: float) -> dict[str, Any]:
     }
     model = row.model if not row.teacher else f"{row.teacher} -> {row.model}"
     known = {"experiment": row.experiment, "method": row.method, "model": model, "convention": convention}
-    return {**known, "tec_wh": tec_wh, **g, "grade": row.grade, "tau": row.tau}
+    about = "~" if row.grade == "E" or is_estimate(row.energy_source) else ""
+    return {**known, "tec_wh": tec_wh, **g, "grade": row.grade, "tau": row.tau, "about": about}

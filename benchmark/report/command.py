@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmark.errors import UserError
 from benchmark.plan.run_file import RunFile
 from benchmark.plan.words import own_recipe, read_choice, values_of
 from benchmark.report.rows import AFTER
@@ -14,15 +15,40 @@ OF_THE_TASK = ("base_precision", "compile", "teacher_seed")
 """Settings that belong to no group."""
 
 
+MISSING: Mapping[str, Any] = {"?": None}
+"""Of a choice whose file is not found."""
+
+
+def commands_of(runs: Sequence[RunFile]) -> str:
+    """The command for the seeds of one plan: one where they follow each other, else one a seed, a line each. Empty
+    where none can be made: names in a stranger's run file may be anything."""
+    ordered = sorted(runs, key=lambda run: run.seed)
+    try:
+        if ordered and [run.seed for run in ordered] == list(range(ordered[0].seed, ordered[0].seed + len(ordered))):
+            lines = [command_of(ordered[0], len(ordered))]
+        else:
+            lines = [command_of(run) for run in ordered]
+    except (OSError, UserError):
+        return ""
+    # a sign that a terminal takes for a key leaves the quotes when it is pasted
+    return "\n".join(lines) if all(line.isprintable() for line in lines) else ""
+
+
 def command_of(run: RunFile, seeds: int = 1) -> str:
     """The command that plans the same stages as a run, quoted for a shell: its choices, and each setting that differs
     from what the files of the choices say. A test plans such commands and compares every key.
 
     With `seeds` above 1 it runs that many, from the run's own on. It names no folders and no device, for those are the
-    reader's. Choices outside the tree need their --config-dir.
+    reader's. Choices outside the tree need their --config-dir: of one whose file is not found, every setting is named.
     """
     words = [*_choices(run), *([f"seeds={seeds}"] if seeds > 1 else []), *_of_the_task(run), *_settings(run)]
     return shlex.join(["python", "-m", "benchmark", "run", *words])
+
+
+def as_published(run: RunFile) -> bool:
+    """Whether a run has every setting of its method and recipe as their files have it."""
+    own = [name for name, _ in _differing(run) if name.startswith(("method.", "recipe.", "teacher_recipe."))]
+    return not own and MISSING not in _files(run).values()
 
 
 def _choices(run: RunFile) -> Iterator[str]:
@@ -59,13 +85,19 @@ def _of_the_task(run: RunFile) -> Iterator[str]:
 
 
 def _settings(run: RunFile) -> Iterator[str]:
+    yield from (f"{name}={_said(value)}" for name, value in _differing(run))
+
+
+def _differing(run: RunFile) -> Iterator[tuple[str, str]]:
     """What differs from the files of the choices, by the settings' own names."""
     for group, values in _files(run).items():
         usual = dict(_flat(values, f"{group}."))
+        if values == MISSING:
+            usual = {name: "" for name in run.settings if name.startswith(f"{group}.") and not name.endswith(".name")}
         for name, value in run.settings.items():
             of_the_scale = name.endswith("recipe.epochs") and value == str(run.words.max_epochs)
             if name in usual and not _same(value, usual[name]) and not of_the_scale:
-                yield f"{name}={_said(value)}"
+                yield name, value
 
 
 def _files(run: RunFile) -> dict[str, Mapping[str, Any]]:
@@ -77,7 +109,7 @@ def _files(run: RunFile) -> dict[str, Mapping[str, Any]]:
         "teacher_recipe": ("recipe", run.settings.get("teacher_recipe.name", "")), "data": ("data", words.data),
     }  # fmt: skip  # a block a line would hide the shape
     return {
-        **{block: values_of(*choice) or {} for block, choice in named.items()},
+        **{block: (values_of(*choice) or MISSING) if choice[1] else {} for block, choice in named.items()},
         "calibration": read_choice("", "config").get("calibration") or {},
         "inference": read_choice("scale", words.scale).get("inference") or {},
     }

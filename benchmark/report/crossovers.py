@@ -30,6 +30,11 @@ def crossover(one: Cycle, other: Cycle, tau: float = TAU) -> Crossover:
     The interval holds each MUI at which the rows' difference is within its own uncertainty (Fieller's theorem, first
     order, independent inputs). Its high end is infinite where IEC is too uncertain to tell who wins in the long run.
     """
+    most = max(one.acc_pct.value, other.acc_pct.value)
+    if not most > 0:
+        return Crossover(math.nan, math.nan, math.nan)
+    # a common factor of both powers changes nothing, and 100^100 squared is more than a float holds
+    one, other = _of(one, most), _of(other, most)
     power_one, power_other = one.acc_pct.value**tau, other.acc_pct.value**tau
     constant = power_one * other.tec_wh.value - power_other * one.tec_wh.value
     slope = power_one * other.iec_wh.value - power_other * one.iec_wh.value
@@ -41,6 +46,12 @@ def crossover(one: Cycle, other: Cycle, tau: float = TAU) -> Crossover:
     half = constant * slope - sum(fixed * per_mui for fixed, per_mui in terms)
     rest = constant**2 - sum(fixed**2 for fixed, _ in terms)
     return Crossover(mui, *_interval(mui, square, half, rest))
+
+
+def _of(cycle: Cycle, most: float) -> Cycle:
+    """The cycle with its accuracy as a share of the higher one."""
+    value, half_width = cycle.acc_pct
+    return cycle._replace(acc_pct=Uncertain(value / most, half_width / most))
 
 
 def _terms(own: Cycle, other: Cycle, tau: float) -> list[tuple[float, float]]:

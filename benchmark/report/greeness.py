@@ -14,8 +14,8 @@ def greeness(acc_pct: float, tec_wh: float, iec_wh: float, mui: float, tau: floa
     """G(MUI) = acc^tau / (MUI * IEC + TEC), in percent^tau per W.h (Li et al., 2021, eq. 1).
 
     Accuracy in percent: the paper's text says 0 to 1, but only percent gives the numbers of its tables. NaN where an
-    input is
-    NaN; raises ValueError on a negative one, or where nothing at all was spent.
+    input is NaN, and where no meter saw anything spent, for nothing can be divided by that. Raises ValueError on a
+    negative input.
     """
     values = {"acc_pct": acc_pct, "tec_wh": tec_wh, "iec_wh": iec_wh, "mui": mui}
     for name, value in values.items():
@@ -24,10 +24,8 @@ def greeness(acc_pct: float, tec_wh: float, iec_wh: float, mui: float, tau: floa
     if acc_pct > 100:
         raise ValueError(f"acc_pct is in percent, got {acc_pct}")
     spent_wh = mui * iec_wh + tec_wh
-    if math.isnan(spent_wh) or math.isnan(acc_pct):
+    if math.isnan(spent_wh) or math.isnan(acc_pct) or spent_wh == 0:
         return math.nan
-    if spent_wh == 0:
-        raise ValueError("G is undefined where neither training nor inference spends energy")
     return float(acc_pct**tau / spent_wh)
 
 

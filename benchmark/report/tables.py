@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,6 +74,9 @@ def write(store: Store, asked: Asked) -> Tables:
     tables = Tables(book, summary, stages, book.unreadable)
     tables.more = by_mui_cells(summary, asked.mui, asked.tau)
     tables.notes = [*footnotes(summary), *notes(footprint)] if summary else []
+    if not asked.mui:
+        with contextlib.suppress(OSError):
+            (store.results / "by_mui.csv").unlink(missing_ok=True)  # it answers what is not asked now
     for name, text in _files(store, asked, tables).items() if summary else ():
         try:
             replace(store.results / name, text.encode())

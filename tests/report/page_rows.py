@@ -48,6 +48,7 @@ def all_rows() -> list[SummaryRow]:
             missing="seed 0: finetune",
             settings="sparsity=0.9",
         ),
+        row("distillation/kd", experiment="unsure", tec_ci95_wh=float("nan"), tec_wh=170.0),
         row("pruning/l1", experiment=HOSTILE, model=HOSTILE, settings=HOSTILE, notes=HOSTILE, iec_wh=9e-7),
         row("baseline", experiment="elsewhere", infer_machine="cpu", train_machine="cpu", grade="E", n_seeds=1),
     ]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import math
+from types import SimpleNamespace
 
 import pytest
 
+from benchmark.plan.config import parse
+from benchmark.plan.life import lives, place_of
+from benchmark.plan.quick import compose_all
 from benchmark.records.book import Book
 from benchmark.report.beside import beside_paper
 from benchmark.report.laid import beside
 from benchmark.report.paper import PAPER, paper_rows
 from benchmark.report.rows import StageRow
 from benchmark.report.summary import EMPTY, SummaryRow
+from tests.harness.helpers import CPU
 from tests.report.test_reproduction import book_of, ours
 
 
@@ -56,6 +61,7 @@ def test_ours_stand_beside_with_their_distance(papers):
     rows = [ours(paper, tec_wh=paper.tec_wh * 1.1) for paper in papers]
     table = laid(book_of(papers), rows)["against_paper"]
     assert all(cells["TEC W.h"].endswith("+10.0 %)") for cells in table.cells)
+    assert table.cells[0]["rank(1B)"].endswith("of 19 (17 of 19)")
     assert all(cells["acc %"].endswith("+0.0 %)") for cells in table.cells)
     assert any(note.startswith("rank agreement with the paper on G(1B): Kendall's tau") for note in table.notes)
     assert set(table.files()) == {"against_paper.csv", "against_paper.md", "against_paper.tex"}
@@ -65,13 +71,14 @@ def test_table_4_holds_the_papers_boards_and_ours():
     blank = {field: "" if kind.type == "str" else math.nan for field, kind in StageRow.__dataclass_fields__.items()}
     own = {
         "method": "distillation/kd", "teacher": "repdistiller/wrn_40_2", "model": "repdistiller/wrn_16_2", "stage": "distil",
-        "scale": "full", "settings": "recipe.epochs=1", "gpu_util_pct": 90.0, "mem_util_pct": 40.0, "mean_power_w": 300.0,
+        "scale": "full", "experiment": "one epoch", "gpu_util_pct": 90.0, "mem_util_pct": 40.0, "mean_power_w": 300.0,
         "seconds": 12.0, "energy_wh": 1.01, "device_name": "NVIDIA H100", "energy_source": "nvml:counter", "grade": "A",
         "machine": "h100", "key": "k",
     }  # fmt: skip  # one value a line would hide the row
-    table = laid(
-        Book(), [], [StageRow(**{**blank, **own}), StageRow(**{**blank, **own, "max_epochs": 240.0, "settings": ""})]
-    )["table4"]
+    book = Book()
+    book.runs = [_Run("one epoch", {"recipe.epochs": "1"}), _Run("whole", {"recipe.epochs": "240"})]
+    rows = [StageRow(**{**blank, **own}), StageRow(**{**blank, **own, "experiment": "whole", "key": "another"})]
+    table = laid(book, [], rows)["table4"]
     assert [row["GPU"] for row in table.cells] == ["Tesla P100", "Tesla P40", "Tesla V100 16GB", "NVIDIA H100"]
     assert [row["power x time W.h"] for row in table.cells] == ["1.443", "1.158", "0.6975", "1"]
     for row, cells in zip(printed("4"), table.cells, strict=False):
@@ -87,26 +94,44 @@ def whole(method: str, teacher: str, model: str, acc_pct: float, **changes) -> S
 
 
 def test_published_accuracies_find_the_row_of_their_pair():
+    """And no other: an engine in INT8, another scale, other settings and what was done afterwards are other rows."""
+    pair = ["pair=vgg13__vgg8"]
+    kd, at = ["method=distillation/kd", *pair], ["method=distillation/at", *pair]
+    jobs = {
+        73.5: kd, 70.0: ["method=baseline", "model=repdistiller/vgg8"], 61.0: [*kd, "deploy_precision=int8"],
+        50.0: ["method=distillation/crd", *pair, "scale=small"], 40.0: ["method=pruning/l1", "start=distillation/at", *pair],
+        30.0: [*at, "method.weights.term=7"], 20.0: ["method=distillation/sp", *pair, "recipe.epochs=3"],
+    }  # fmt: skip  # one job a line says no more
+    runs = {acc_pct: run_of(job) for acc_pct, job in jobs.items()}
     rows = [
-        whole("distillation/kd", "repdistiller/vgg13", "repdistiller/vgg8", 73.5),
-        whole("baseline", "", "repdistiller/vgg8", 70.0),
-        whole("distillation/crd", "repdistiller/vgg13", "repdistiller/vgg8", 50.0, scale="small"),
-        whole("pruning/l1 after distillation/at", "repdistiller/vgg13", "repdistiller/vgg8", 40.0),
-    ]
-    lines = laid(Book(), rows)["distillation_published"].raw
+        whole(run.words.method, run.words.teacher, run.words.model, acc_pct, scale=run.words.scale, profile="fast",
+              deploy_precision=run.words.deploy_precision, experiment=run.experiment)
+        for acc_pct, run in runs.items()
+    ]  # fmt: skip
+    book = Book()
+    book.runs = list(runs.values())
+    lines = laid(book, rows)["distillation_published"].raw
     of_pair = lines[lines["pair"] == "vgg13__vgg8"].set_index("method")
     assert of_pair.loc[["kd"], "points"].iloc[0] == pytest.approx(73.5 - 72.98)
     assert of_pair.loc[["student"], "points"].iloc[0] == pytest.approx(70.0 - 70.36)
-    assert math.isnan(of_pair.loc[["crd"], "points"].iloc[0]), "a row of another scale stands beside nothing"
-    assert math.isnan(of_pair.loc[["at"], "points"].iloc[0]), (
-        "what was done to its network afterwards is another method"
-    )
+    for method in ("crd", "at", "sp", "teacher"):
+        assert math.isnan(of_pair.loc[[method], "points"].iloc[0]), method
+
+
+def run_of(words: list[str]):
+    (config,) = compose_all([words])
+    experiment, _ = parse(config, CPU)
+    (life,) = lives(experiment, place_of(experiment, CPU, []))
+    return life.run_file("2026-01-01T00:00:00+00:00")
 
 
 class _Run:
-    def __init__(self, experiment: str, settings: dict[str, str], most: int | None) -> None:
-        self.experiment, self.settings = experiment, settings
-        self.words = type("Words", (), {"max_epochs": most})
+    """What the tables ask of a run."""
+
+    def __init__(self, experiment: str, settings: dict[str, str], method: str = "pruning/l1") -> None:
+        self.experiment, self.settings, self.seed = experiment, settings, 0
+        words = {"method": method, "recipe": "nni160", "data": "cifar100", "scale": "full", "max_epochs": None}
+        self.words = SimpleNamespace(**words)
 
 
 def test_both_conventions_of_tec():
@@ -116,9 +141,9 @@ def test_both_conventions_of_tec():
     both = whole("pruning/l1 after distillation/kd", "repdistiller/vgg13", "repdistiller/vgg8", 70.0)
     book = Book()
     book.runs = [
-        _Run(l1.experiment, {"method.schedule": "one_shot", "method.finetune_epochs": "20"}, None),
-        _Run(both.experiment, {"method.schedule": "one_shot", "method.finetune_epochs": "20"}, None),
-        _Run(agp.experiment, {"method.schedule": "agp", "method.finetune_epochs": "20"}, None),
+        _Run(l1.experiment, {"method.schedule": "one_shot", "method.finetune_epochs": "20"}),
+        _Run(both.experiment, {"method.schedule": "one_shot", "method.finetune_epochs": "20"}),
+        _Run(agp.experiment, {"method.schedule": "agp", "method.finetune_epochs": "20"}),
     ]
     raw = laid(book, [kd, l1, agp, both])["conventions"].raw
     told = dict(zip(raw["method"] + ": " + raw["convention"], raw["tec_wh"], strict=True))

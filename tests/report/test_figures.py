@@ -307,6 +307,17 @@ def test_iec_by_batch_size_is_the_curve_of_the_record():
     assert batch_size.figure_batch_size(Book(), rows).startswith("n/a: ")
 
 
+def test_a_measurement_that_was_taken_again_has_the_newest_curve():
+    def of(joules: float, before: int):
+        curve = [{"batch_size": size, "joules": joules} for size in (1, 8)]
+        return record("k", {"curve": curve, "measured_before": before}, group="g")
+
+    rows = [stage_row("inference", kind="IEC", key="k", iec_wh=1e-4, batch_size=8.0)]
+    for order in ((of(3.6, 1), of(7.2, 0)), (of(7.2, 0), of(3.6, 1))):
+        _, y = lines(batch_size.figure_batch_size(book_of(*order), rows).axes[0])[0]
+        assert y == pytest.approx([1000.0, 1000.0])
+
+
 def test_figure_4_draws_what_was_measured_by_batch_size():
     rows = [
         stage_row("train", experiment=f"e{size}", settings=f"a=1 recipe.batch_size={size}", seconds=1000.0 / size,

@@ -157,7 +157,9 @@ def test_numbers_of_inferences_are_one_or_several(given, muis):
     [
         ({"mui": -1}, "greater than or equal to 0"),
         ({"mui": [1e7, "many"]}, "valid number"),
-        ({"mui": True}, "no yes or no"),
+        ({"mui": True}, "give numbers of inferences"),
+        ({"mui": [[1, 2]]}, "give numbers of inferences"),
+        ({"mui": {"a": 1}}, "give numbers of inferences"),
         ({"mui": list(range(21))}, "at most 20"),
         ({"country": "DE"}, "three letters"),
         ({"country": "D3U"}, "three letters"),

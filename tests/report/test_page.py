@@ -8,8 +8,13 @@ import re
 
 import pytest
 
+from benchmark.plan.config import parse
+from benchmark.plan.life import lives, place_of
+from benchmark.plan.quick import compose_all
+from benchmark.report.command import commands_of
 from benchmark.report.page.build import page
 from benchmark.report.page.content import TRACE_POINTS, content, trace
+from tests.harness.helpers import CPU
 from tests.report.page_rows import HOSTILE, all_rows, row, source
 
 
@@ -22,7 +27,7 @@ def test_the_page_holds_its_data_and_nothing_from_elsewhere():
     html = page(content(source(*all_rows()), 2.0))
     groups = data_of(html)["groups"]
     assert [group["hardware"] for group in groups] == ["gpu", "cpu", "P100, TITAN V (the paper's)"]
-    assert [len(group["rows"]) for group in groups] == [7, 1, 19]
+    assert [len(group["rows"]) for group in groups] == [8, 1, 19]
     assert not re.findall(r'(?:src|href)\s*=\s*["\'](?!#)', html.split('id="data"')[0]), "it loads something"
     assert "@@" not in html.replace("@@LIBRARY@@", ""), "a place of the template was left"
     assert len(html) < 2_000_000
@@ -65,13 +70,56 @@ def test_a_trace_keeps_the_mean_and_the_length(tmp_path):
     assert sum(watts for _, watts in found) / len(found) == pytest.approx(125, rel=0.02)
 
 
+HEAD = b"t_s,device,kind,value,call_us\n"
+
+
 @pytest.mark.parametrize(
     "content_of_file",
     [b"no gzip", gzip.compress(b"t_s,kind,value\n0,power.x,1\n0,power.x,zero\n"), gzip.compress(b"\xff\xfe"),
-     gzip.compress(b"a,b\n1,2\n"), gzip.compress(b"t_s,device,kind,value\n1,g,power.x,nan\n2,g,power.x,inf\n"), gzip.compress(b"x" * 500)[:-9]],
+     gzip.compress(b"a,b\n1,2\n"), gzip.compress(b"t_s,device,kind,value\n1,g,power.x,nan\n2,g,power.x,inf\n"), gzip.compress(b"x" * 500)[:-9],
+     gzip.compress(HEAD + b"3,gpu,power.instant_mw\n" * 3), gzip.compress(b"t_s,kind,value\n1\n2\n"),
+     gzip.compress(HEAD + b"-1e308,g,power.instant_mw,1,1\n1e308,g,power.instant_mw,1,1\n"),
+     gzip.compress(HEAD + b"1,g,power.instant_mw,%d,1\n" % 10**300 * 40), gzip.compress(b"1" * 70_000_000)],
 )  # fmt: skip  # one a line says no more
 def test_a_damaged_file_of_readings_is_no_curve_and_no_crash(tmp_path, content_of_file):
     path = tmp_path / "key.samples.csv.gz"
     path.write_bytes(content_of_file)
     assert trace(path) == []
     assert trace(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"method": "x" * 300}, {"model": "../experiment/sensitivity/gpu"}, {"method": "../config"}, {"data": "a\x03b"},
+     {"recipe": "/etc/passwd"}, {"method": "\0"}],
+)  # fmt: skip  # one a line says no more
+def test_a_run_file_with_odd_words_has_no_command_and_stops_nothing(words):
+    run = _run(0)
+    said = commands_of([run.model_copy(update={"words": run.words.model_copy(update=words)})])
+    assert said == "" or next(iter(words.values())) in said
+    assert said.isprintable()
+
+
+def _run(seed: int):
+    (config,) = compose_all([["method=baseline", f"seed={seed}"]])
+    experiment, _ = parse(config, CPU)
+    (life,) = lives(experiment, place_of(experiment, CPU, []))
+    return life.run_file("2026-01-01T00:00:00+00:00")
+
+
+def test_seeds_that_do_not_follow_each_other_have_a_command_each():
+    assert commands_of([_run(1), _run(0)]).count("benchmark run") == 1
+    assert "seeds=2" in commands_of([_run(1), _run(0)])
+    lines = commands_of([_run(5), _run(0)]).splitlines()
+    assert [" seed=0" in lines[0], " seed=5" in lines[1], len(lines)] == [True, True, 2]
+
+
+def test_of_a_choice_whose_file_is_gone_every_setting_is_named():
+    run = _run(0)
+    gone = run.model_copy(
+        update={
+            "words": run.words.model_copy(update={"method": "mine"}),
+            "settings": {**run.settings, "method.rate": "0.3"},
+        }
+    )
+    assert "method.rate=0.3" in commands_of([gone])

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from benchmark.errors import UserError
+from benchmark.plan.config import compose
 from benchmark.reporting import report
 from tests.harness.helpers import tiny_experiment
 from tests.harness.test_runner import Lab, lab  # noqa: F401  # a fixture
@@ -36,6 +37,24 @@ def test_it_writes_tables_page_and_exports(lab, words, capsys):  # noqa: F811
     assert "G(10k)" in told.out
     assert "G(2M)" in told.out
     assert not (folder / "figures").exists()
+
+
+def test_what_is_not_asked_any_more_leaves_no_file(lab, words):  # noqa: F811
+    report([*words, "--no-figures", "exports=true", "mui=1e4", "grid_g_per_kwh=400"])
+    report([*words, "--no-figures", "exports=true"])
+    assert not (lab.store.results / "by_mui.csv").exists()
+    assert not list((lab.store.results / "exports" / "model_cards").glob("*"))
+
+
+def test_an_unknown_country_is_an_error_before_the_work(lab):  # noqa: F811
+    from benchmark.studying import work_blocks
+
+    experiment = [
+        ["method=baseline", "scale=smoke", "data=synthetic", "country=XXQ", f"paths.results={lab.store.results}"]
+    ]
+    with pytest.raises(UserError, match="country=XXQ"):
+        work_blocks([[compose(job) for job in experiment]])
+    assert not lab.store.record_paths()
 
 
 def test_the_same_records_make_the_same_bytes(lab, words):  # noqa: F811
@@ -74,8 +93,11 @@ def test_from_the_paper_alone_page_and_figures(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("word", "why"),
     [("source=nature", "source=records or paper"), ("figures=perhaps", "figures=true or false"), ("figures", "figures=true"),
+     ("source=paper country=DEU", "leave country=DEU out"), ("source=paper exports=true", "no records to export"),
      ("country=GER", "country=GER"), ("country=Germany", "three letters"), ("mui=many", "mui")],
 )  # fmt: skip  # one a line says no more
 def test_a_word_that_cannot_be_meant_is_one_error(lab, words, word, why):  # noqa: F811
+    beside = [] if word.startswith("figures") else ["--no-figures"]
+    said = word.split() if word.startswith("source=paper") else [*words, *beside, word]
     with pytest.raises(UserError, match=why):
-        report([*words, "--no-figures", word] if not word.startswith("figures") else [*words, word])
+        report(said)

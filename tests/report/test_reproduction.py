@@ -6,6 +6,7 @@ import csv
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,7 +50,9 @@ def book_of(papers) -> Book:
 
 class _Run:
     def __init__(self, experiment: str, settings: dict[str, str]) -> None:
-        self.experiment, self.settings = experiment, settings
+        self.experiment, self.settings, self.seed = experiment, settings, 0
+        words = {"method": "baseline", "recipe": "nni160", "data": "cifar100", "scale": "full", "max_epochs": None}
+        self.words = SimpleNamespace(**words)
 
 
 def test_the_papers_rows_are_read_and_recomputed(papers):

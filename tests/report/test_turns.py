@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark.report.crossovers import Cycle
+from benchmark.report.crossovers import Cycle, crossover
 from benchmark.report.greeness import Uncertain
+from benchmark.report.pairs import pairs
 from benchmark.report.summary import EMPTY, SummaryRow
 from benchmark.report.turns import break_even, even_words, reigns, sentence, with_break_evens
 from tests.report.test_paper import APOZ, BASE, INT8, KD8, ROWS, _cycle
@@ -60,3 +61,23 @@ def test_break_even_with_its_interval_in_words():
     _, lost = with_break_evens([row("baseline", BASE, **wide), row("pruning/apoz", APOZ, **wide)])
     assert even_words(lost).endswith("to no end)")
     assert even_words(replace(lost, break_even="never")) == "never greener than its baseline"
+
+
+def test_the_largest_tau_and_a_row_that_spent_nothing_end_in_no_error():
+    best, other = _plain(73, 138, 9e-7), _plain(70, 150, 5e-7)
+    at = crossover(best, other, 100.0)
+    assert math.isnan(at.mui) or at.mui > 0
+    assert crossover(best, other, 2.0).mui == pytest.approx(
+        -(73**2 * 150 - 70**2 * 138) / (73**2 * 5e-7 - 70**2 * 9e-7)
+    )
+    assert break_even(_plain(70, 0, 0), best).kind in ("never", "always", "unknown")
+    assert break_even(_plain(0, 1, 1), _plain(0, 1, 1)).kind == "never"
+    assert reigns({"nothing": _plain(70, 0, 0), "best": best})
+
+
+def test_every_pair_of_the_paper_and_the_sentence():
+    laid = pairs([], list(ROWS.values()))
+    raw = laid.raw.set_index(["one", "other"])
+    assert raw.loc[(BASE, APOZ), "mui"] == pytest.approx(97.9e6, rel=0.01)
+    assert [cell["best"] for cell in laid.cells][-1] == "ResNet56->ResNet20 KD"
+    assert "1.5 billion" in laid.notes[0]

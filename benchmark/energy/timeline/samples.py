@@ -98,11 +98,15 @@ def packed(samples: Iterable[Sample], marks: Iterable[Mark]) -> tuple[bytes, int
     return file.getvalue(), count
 
 
-def read(path: Path) -> tuple[list[Sample], list[Mark]]:
-    """What `packed` wrote."""
+def read(path: Path, most_bytes: int | None = None) -> tuple[list[Sample], list[Mark]]:
+    """What `packed` wrote. ValueError where it unpacks to more than `most_bytes`: a stranger's may hold anything."""
     samples: list[Sample] = []
     marks: list[Mark] = []
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+    with gzip.open(path, "rb") as packed_file:
+        content = packed_file.read() if most_bytes is None else packed_file.read(most_bytes + 1)
+    if most_bytes is not None and len(content) > most_bytes:
+        raise ValueError(f"it unpacks to more than {most_bytes / 1e6:.0f} MB")
+    with io.StringIO(content.decode("utf-8"), newline="") as file:
         for row in csv.DictReader(file):
             if row["kind"].endswith((".begin", ".end")):
                 marks.append(Mark(float(row["t_s"]), row["device"], row["kind"]))

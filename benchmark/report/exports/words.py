@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from benchmark.energy.judge.reading import is_estimate
 from benchmark.errors import one_line
+from benchmark.report.rows import AFTER
 from benchmark.report.summary import SummaryRow
 
 LONGEST_NAME = 120
@@ -27,6 +28,8 @@ def training_of(row: SummaryRow) -> Training:
     The training of a teacher's student, or of an architecture that was searched for, is training.
     """
     after_wh = row.compress_wh + row.retrain_wh
+    if row.teacher and AFTER in row.method:  # the student is a base for what comes after it; its phases hold both
+        return Training(row.tec_wh, 0.0, "pre-training and fine-tuning together (two methods in one life)")
     if row.teacher:
         return Training(row.tec_wh, 0.0, "pre-training (its teacher's included)")
     if not row.base_wh:

@@ -52,7 +52,7 @@ def figure_batch_size(book: Book, stages: Sequence[StageRow]) -> Figure | str:
 
 def curves(book: Book, stages: Sequence[StageRow]) -> list[Curve]:
     """A curve for each record of a measurement that rows show; points without a number are left out."""
-    by_key = {(record.machine, record.key): record for records in book.measured.values() for record in records}
+    by_key = book.newest_measurements()
     found = []
     for row in stages:
         record = by_key.get((row.machine, row.key))

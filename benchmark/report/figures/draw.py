@@ -47,6 +47,9 @@ def draw(
     except ImportError as error:
         return Drawn([], [("figures", f"n/a: {one_line(str(error))}: python -m pip install 'matplotlib>=3.10'")])
     drawn = Drawn([], [])
+    for stale in folder.glob("ours_*_group*.*"):  # a group may be gone, or another's number
+        with contextlib.suppress(OSError):
+            stale.unlink()
     with style.settings(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # matplotlib's, about looks: no reader of a report can mend them
         for name, make in [*_of_paper(paper), *_of_groups(summary), *_of_folder(book, stages)]:
@@ -91,6 +94,9 @@ def _of_groups(summary: Sequence[SummaryRow]) -> Iterator[Named]:
     found = groups.groups(summary)
     if not found:
         yield from ((f"ours_{name}", lambda: groups.NOTHING) for name in makers)
+    others = groups.left_out(summary)
+    if others:
+        yield f"ours_*_group{len(found) + 1}", lambda: others
     for number, group in enumerate(found, 1):
         after = "" if number == 1 else f"_group{number}"
         for name, make in makers.items():

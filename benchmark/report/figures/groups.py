@@ -44,12 +44,22 @@ class Group(NamedTuple):
 
 def groups(summary: Sequence[SummaryRow]) -> list[Group]:
     """The largest groups of rivals among the rows with a complete seed whose G is known, the largest first."""
+    return [Group(_named(rows), source(rows)) for rows in _rivals(summary)[:MOST_GROUPS]]
+
+
+def left_out(summary: Sequence[SummaryRow]) -> str:
+    """What the figures of groups leave out, and why; empty where they show all."""
+    others = _rivals(summary)[MOST_GROUPS:]
+    rows = sum(map(len, others))
+    return f"n/a: {len(others)} smaller group(s) of rivals, {rows} row(s) in all: the page shows them" if others else ""
+
+
+def _rivals(summary: Sequence[SummaryRow]) -> list[list[SummaryRow]]:
     by_words: dict[tuple[str, ...], list[SummaryRow]] = {}
     for row in summary:
         if _drawable(row):
             by_words.setdefault(tuple(str(getattr(row, name)) for name in RIVALS), []).append(row)
-    ordered = sorted(by_words.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [Group(_named(rows), source(rows)) for _, rows in ordered[:MOST_GROUPS]]
+    return [rows for _, rows in sorted(by_words.items(), key=lambda item: (-len(item[1]), item[0]))]
 
 
 def _drawable(row: SummaryRow) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import zlib
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -16,19 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from benchmark.energy.timeline.samples import Mark, Sample, read
 from benchmark.errors import UserError
 from benchmark.records.book import Book
 from benchmark.report.figures.groups import estimated, source_of_stages
 from benchmark.report.figures.style import blank, legend, looks
+from benchmark.report.readings import POWER, power_of, readings_of
 from benchmark.report.rows import StageRow
 from benchmark.report.sampling import Sampled, sampled
 
-POWER = ("power.instant_mw", "power.usage_mw", "samples_mw")
-"""Kinds of readings that are power, the best first."""
 NOTHING = "n/a: no stage kept a GPU's power readings (an estimate has none: it needs a GPU's meter)"
-MOST_BYTES = 20e6
-"""A larger file is not looked into: an hour of readings takes some 1.5 MB."""
 BINS = 500
 """So many points a timeline has at most: the mean of each, and the range between its least and largest reading."""
 FIRST_S = 120.0
@@ -52,7 +46,8 @@ def figure_power(book: Book, stages: Sequence[StageRow]) -> Figure | str:
     """Power of one life's stages, one after another, each with its ribbon: the life with most stages with readings."""
     lives: dict[tuple[str, int], list[StageRow]] = {}
     for row in stages:
-        if row.key and not estimated(row) and book.samples(row.machine, row.key) is not None:
+        # the readings of an inference are those of all engines that took turns with it
+        if row.key and row.kind != "IEC" and not estimated(row) and book.samples(row.machine, row.key) is not None:
             lives.setdefault((row.experiment, row.seed), []).append(row)
     for own in sorted(lives.values(), key=lambda own: (-len(own), -math.fsum(row.seconds for row in own))):
         traces = [trace for row in own if (trace := _trace(book, row)) is not None]
@@ -104,32 +99,11 @@ def _draw(axes: Axes, trace: Trace, start: float, bins: int) -> None:
 
 def _trace(book: Book, row: StageRow) -> Trace | None:
     """A stage's power readings within its window; None where there are not two, or the file is none of ours."""
-    path = book.samples(row.machine, row.key)
-    found = None if path is None else _readings(path)
+    found = power_of(book.samples(row.machine, row.key))
     if found is None:
         return None
-    samples, marks = found
-    closed = [mark.t_s for mark in marks if mark.kind == "window.end"]
-    end = closed[0] if closed else math.inf
-    for kind in POWER:
-        own = sorted((each.t_s, each.value / 1000) for each in samples if each.kind == kind and 0 <= each.t_s <= end)
-        if len(own) > 1:
-            t_s, watts = np.array(own).T
-            return Trace(row, t_s, watts, _pauses(marks))
-    return None
-
-
-def _readings(path: Path) -> tuple[list[Sample], list[Mark]] | None:
-    """What a file of readings holds; None where it cannot be read: it may be anybody's."""
-    try:
-        return read(path) if path.stat().st_size <= MOST_BYTES else None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error, csv.Error):
-        return None
-
-
-def _pauses(marks: Sequence[Mark]) -> list[tuple[float, float]]:
-    begun, ended = ([mark.t_s for mark in marks if mark.kind == f"pause.{edge}"] for edge in ("begin", "end"))
-    return list(zip(begun, ended, strict=False))
+    t_s, watts = np.array(found.points).T
+    return Trace(row, t_s, watts, found.pauses)
 
 
 def figure_5(book: Book, stages: Sequence[StageRow]) -> Figure | str:
@@ -153,7 +127,7 @@ def _fitness(row: StageRow) -> tuple[bool, bool, float]:
 
 def _sampled(path: Path) -> list[Sampled]:
     """The readings as each period would have seen them, of the best kind there is; nothing where there are none."""
-    if _readings(path) is None:
+    if readings_of(path) is None:
         return []
     for kind in POWER:
         try:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import math
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from benchmark.energy.judge.reading import is_estimate
 from benchmark.plan.run_file import RunFile
 from benchmark.records.book import Book
-from benchmark.report.command import command_of
+from benchmark.report.command import commands_of
 from benchmark.report.paper import PaperRow
+from benchmark.report.readings import power_of
 from benchmark.report.rows import StageRow
 from benchmark.report.summary import RIVALS, SummaryRow
 from benchmark.report.turns import cycle_of, even_words
@@ -25,9 +22,6 @@ Plain = dict[str, Any]
 
 TRACE_POINTS = 120
 """Points of a power trace on the page: its shape, not its file (which the record names)."""
-
-MOST_LINES = 2_000_000
-"""Readings of one file that are looked at: a file from elsewhere may unpack to anything."""
 
 GRADE_WORDS = {
     "A": "a GPU's energy counter, whole ticks, agrees with sampled power",
@@ -67,9 +61,14 @@ def content(source: Source, tau: float) -> Plain:
         "grades": GRADE_WORDS,
         "groups": groups,
         "stages": {place: _stage(row) for place, row in firsts.items()},
-        "traces": {place: found for place, row in firsts.items() if (found := trace(_samples(source.results, row)))},
-        "left_out": list(source.book.unreadable),
+        "traces": {place: found for place, row in _traced(firsts) if (found := trace(_samples(source.results, row)))},
+        "left_out": len(source.book.unreadable),
     }
+
+
+def _traced(rows: Mapping[str, StageRow]) -> Iterator[tuple[str, StageRow]]:
+    """Stages with readings of their own: those of an inference are of all engines that took turns with it."""
+    yield from ((place, row) for place, row in rows.items() if row.kind != "IEC")
 
 
 def _own_groups(source: Source) -> list[Plain]:
@@ -132,7 +131,7 @@ def _own_row(row: SummaryRow, runs: Sequence[RunFile], stages: Sequence[StageRow
         "even": even_words(row),
         "missing": row.missing,
         "notes": list(filter(None, (row.warning, row.notes))),
-        "command": command_of(seeds[0], len(seeds)) if seeds else "",
+        "command": commands_of(seeds),
         "stages": list(dict.fromkeys(_place(stage) for stage in stages if stage.key)),
     }
 
@@ -204,35 +203,17 @@ def _samples(results: Path, row: StageRow) -> Path:
 def trace(path: Path) -> list[list[float]]:
     """Mean power in at most TRACE_POINTS slots of a stage's readings, as [seconds, watts]; empty where there is no file
     (an estimate keeps no readings), or one that holds no power."""
-    try:
-        power = list(_power(path))
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, csv.Error):
-        return []  # `check` judges files; a page without a curve is still a page
-    if len(power) < 2:
+    found = power_of(path)
+    if found is None:
         return []
-    power.sort()
-    first, length = power[0][0], power[-1][0] - power[0][0]
+    first, length = found.points[0][0], found.points[-1][0] - found.points[0][0]
     slots: dict[int, list[float]] = {}
-    for seconds, watts in power:
+    for seconds, watts in found.points:
         slots.setdefault(int((seconds - first) / (length or 1) * (TRACE_POINTS - 1)), []).append(watts)
     return [
         [round(number / (TRACE_POINTS - 1) * length, 3), round(math.fsum(own) / len(own), 2)]
         for number, own in sorted(slots.items())
     ]
-
-
-def _power(path: Path) -> Iterator[tuple[float, float]]:
-    """Times and watts of the first kind of power reading in a file."""
-    if not path.is_file():
-        return
-    kind = ""
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        for row in islice(csv.DictReader(file), MOST_LINES):
-            kind = kind or (row["kind"] if row["kind"].startswith("power.") else "")
-            if kind and row["kind"] == kind:
-                seconds, watts = float(row["t_s"]), float(row["value"]) / 1000
-                if math.isfinite(seconds) and math.isfinite(watts):
-                    yield seconds, watts
 
 
 def _pair(value: float, half_width: float) -> list[float | None]:

@@ -12,7 +12,9 @@ const figures = {
     return figures.g(row, mui, tau) *
       Math.hypot(tau * row.acc[1] / row.acc[0], mui * row.iec[1] / spent, row.tec[1] / spent);
   },
-  known(row) { return [row.acc[0], row.tec[0], row.iec[0]].every((value) => value !== null); },
+  known(row) {
+    return [row.acc[0], row.tec[0], row.iec[0]].every((value) => value !== null) && row.tec[0] + row.iec[0] > 0;
+  },
   // The ranks each row may hold: two differ only by more than the half-width of their difference.
   ranks(rows, mui, tau) {
     const g = rows.map((row) => figures.g(row, mui, tau)), half = rows.map((row) => figures.half(row, mui, tau));

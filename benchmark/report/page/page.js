@@ -40,6 +40,12 @@
 
   // --- what is asked ----------------------------------------------------------------------------------------------
   const group = () => data.groups[state.group];
+  let reigned = {key: "", found: []};  // it does not depend on the MUI, and costs the cube of the rows
+  const reigns = (rows) => {
+    const key = [state.tau, ...rows.map((row) => row.id).sort()].join("\n");
+    if (reigned.key !== key) reigned = {key, found: figures.reigns(rows, state.tau)};
+    return reigned.found;
+  };
   const rowsShown = () => group().rows.filter((row) =>
     figures.known(row) && !state.off.has(row.family) && row.acc[0] >= state.floor);
   const ordered = () => {
@@ -54,18 +60,20 @@
     };
     state.group = Math.floor(within("g", 0, data.groups.length - 1, 0));
     state.mui = within("m", FROM, TO, state.mui);
-    state.tau = within("t", 0.5, 10, state.tau);
+    state.tau = within("t", 0.01, 100, state.tau);
     state.floor = within("a", 0, 100, 0);
     state.off = new Set((words.get("without") || "").split(",").filter(Boolean));
     state.open = words.get("row") || "";
     state.kind = words.get("c") === "g" ? "g" : "share";
+    state.hardware = data.groups.some((each) => each.hardware === words.get("hw")) ? words.get("hw") : "";
   };
   const write = () => {
-    const words = new URLSearchParams({g: state.group, m: Number(state.mui.toFixed(2)), t: Number(state.tau.toFixed(1))});
+    const words = new URLSearchParams({g: state.group, m: Number(state.mui.toFixed(2)), t: Number(state.tau.toFixed(4))});
     if (state.floor) words.set("a", state.floor);
     if (state.off.size) words.set("without", [...state.off].join(","));
     if (state.open) words.set("row", state.open);
     if (state.kind === "g") words.set("c", "g");
+    if (state.hardware) words.set("hw", state.hardware);
     history.replaceState(null, "", "#" + words);
   };
 
@@ -134,7 +142,7 @@
     if (group().scale !== "full") box.append(el("p", {className: "estimate", textContent: `Scale ${group().scale}: shows that the parts fit together, says nothing about a method.`}));
   };
   const sentence = (rows) => {
-    const ranges = figures.reigns(rows, state.tau);
+    const ranges = reigns(rows);
     if (ranges.length === 1) return `${name(ranges[0].row)} at any number`;
     return ranges.map((each) => {
       if (each.from === 0) return `up to ${count(each.to)} ${name(each.row)}`;
@@ -146,7 +154,7 @@
   const colour = (slot) => getComputedStyle(document.documentElement).getPropertyValue(`--c${slot}`).trim();
   const ink = (word) => getComputedStyle(document.documentElement).getPropertyValue(`--${word}`).trim();
   const lined = (rows) => {
-    const best = figures.reigns(rows, state.tau).map((each) => each.row);
+    const best = reigns(rows).map((each) => each.row);
     const shown = [...new Set([...rows.filter((row) => row.id === state.open), ...best, ...rows])].slice(0, LINES);
     for (const id of [...slots.keys()]) if (!shown.some((row) => row.id === id)) slots.delete(id);
     for (const row of shown)
@@ -165,7 +173,7 @@
     chart = null;
     const shown = lined(rows);
     byId("legend").replaceChildren(...shown.map(swatch));
-    const turns = figures.reigns(rows, state.tau).filter((each) => each.from >= 10 ** FROM && each.from <= 10 ** TO);
+    const turns = reigns(rows).filter((each) => each.from >= 10 ** FROM && each.from <= 10 ** TO);
     byId("chart-hint").textContent = `${shown.length} of ${rows.length} rows: those that are best somewhere, then the best at the MUI asked for. ` +
       "Bands are 95 % intervals, circles mark where the best row changes, the upright line is the MUI asked for." +
       (shown.some((row) => Number.isNaN(figures.half(row, 1e9, state.tau))) ? " Rows without a band have no interval." : "");
@@ -244,14 +252,16 @@
   // --- the leaderboard -----------------------------------------------------------------------------------------------
   const cell = (label, text, small = "", kind = "") => {
     const made = el("td", {className: kind, textContent: text});
+    made.setAttribute("role", "cell");  // a narrow screen shows rows as cards, which takes a table's roles away
     made.dataset.name = label;
     if (small) made.append(el("small", {textContent: " " + small}));
     return made;
   };
   const drawRows = (rows) => {
     const mui = 10 ** state.mui, ranks = figures.ranks(rows, mui, state.tau);
+    const told = rows.some((row) => !Number.isNaN(figures.half(row, mui, state.tau)));  // without any, all would tie
     const lines = rows.flatMap((row, place) => {
-      const [best, worst] = ranks[place], tie = Number.isNaN(figures.half(row, mui, state.tau)) || best === worst ? "" : `tie ${best}\u2013${worst}`;
+      const [best, worst] = ranks[place], tie = !told || best === worst ? "" : `tie ${best}\u2013${worst}`;
       const half = figures.half(row, mui, state.tau);
       const open = row.id === state.open;
       const more = el("button", {type: "button", textContent: open ? "Less" : "Details"});
@@ -263,12 +273,13 @@
       from.prepend(badge);
       const line = el("tr", {className: place ? "" : "first"},
         cell("Rank", String(place + 1), tie, "num"), cell("Method", row.method, row.settings), cell("Network", row.network, row.precision),
-        cell("Accuracy %", row.acc[0].toFixed(2), row.n > 1 ? percent(row.acc) : row.n ? "n = 1" : "", "num"),
+        cell("Accuracy %", row.acc[0].toFixed(2), row.n > 1 && row.acc[1] !== null ? `\u00b1${row.acc[1].toFixed(2)}` : row.n === 1 ? "n = 1" : "", "num"),
         cell("TEC W.h", about(row) + number(row.tec[0]), percent(row.tec), "num"),
         cell("IEC", about(row) + energy(row.iec[0]), percent(row.iec), "num"),
         cell("All energy", about(row) + energy(mui * row.iec[0] + row.tec[0]), "", "num"),
         cell("G", about(row) + number(figures.g(row, mui, state.tau)), Number.isNaN(half) ? "" : `\u00b1${number(half, 2)}`, "num"),
         from, el("td", {}, more));
+      line.setAttribute("role", "row");
       line.dataset.id = row.id;
       line.dataset.place = place;
       return open ? [line, details(row)] : [line];
@@ -278,8 +289,7 @@
     byId("unranked").hidden = !hidden.length;
     byId("unranked").querySelector("summary").textContent = `${hidden.length} row(s) are not ranked, for something of them is unknown`;
     byId("unranked").querySelector("ul").replaceChildren(...hidden.map((row) => el("li", {textContent: `${name(row)}: ${row.missing || row.notes.join("; ") || "an energy or accuracy is unknown"}`})));
-    const known = rows.some((row) => row.tec[1] !== null);
-    byId("board-hint").textContent = `${rows.length} of ${group().rows.length} rows. ` + (known
+    byId("board-hint").textContent = `${rows.length} of ${group().rows.length} rows. ` + (told
       ? "A tie is a range of ranks that the 95 % intervals do not tell apart."
       : "This source prints no intervals, so how certain an order is cannot be told.");
   };
@@ -367,7 +377,8 @@
       }
     });
     return el("div", {}, el("h3", {textContent: "Reproduce this number"}), text, button, told,
-      el("p", {className: "key", textContent: "With this code and its records it plans the same stages: what is recorded is not run again."}));
+      el("p", {className: "key", textContent: "With this code, on this machine and in this results folder (paths.results=), it plans the same stages, and what is recorded is not run again. " +
+        "Choices from outside the tree need their --config-dir; a row of an older plan (version.… in its settings) is planned anew."}));
   };
 
   // --- the rest --------------------------------------------------------------------------------------------------------
@@ -379,7 +390,7 @@
     if (all.some((row) => row.n === 1)) lines.push("n = 1: intervals hold what the meter leaves open, not the spread between seeds.");
     if (group().kind === "paper") lines.push("These are the paper's numbers, not ours. It gives no intervals and one run a row; docs/paper.md lists what in it does not add up.");
     if (group().scale !== "full") lines.push(`Scale ${group().scale} shows that the parts fit together; its rows say nothing about a method.`);
-    if (data.left_out.length) lines.push(`${data.left_out.length} file(s) of the results folder were left out: python -m benchmark check names them.`);
+    if (data.left_out) lines.push(`${data.left_out} file(s) of the results folder were left out: python -m benchmark check names them.`);
     byId("know").replaceChildren(...lines.map((line) => el("li", {textContent: line})));
     byId("facts").replaceChildren(...Object.entries(group().facts).flatMap(([key, value]) => [el("dt", {textContent: key.replaceAll("_", " ")}), el("dd", {textContent: value})]));
     byId("grades").replaceChildren(...Object.entries(data.grades).filter(([key]) => key).flatMap(([key, value]) => [el("dt", {textContent: key}), el("dd", {textContent: value})]));
@@ -387,6 +398,7 @@
   };
   const draw = () => {
     byId("mui-out").textContent = count(10 ** state.mui);
+    byId("mui").setAttribute("aria-valuetext", `${count(10 ** state.mui)} inferences`);
     byId("tau-out").textContent = trim(state.tau);
     byId("floor-out").textContent = `${state.floor} %`;
     const rows = ordered();
