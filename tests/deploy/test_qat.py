@@ -155,6 +155,7 @@ def test_at_no_rate_it_is_post_training_quantization_by_the_same_scales(resnet, 
         assert ours == theirs
 
 
+@pytest.mark.slow
 def test_the_engine_answers_as_the_network_did_under_fake_quantization(resnet, given):
     made = stages.train(PlainBench(), Aware(task=resnet, how=Simulating()), given)
     assert {name for name in made.arrays if name.startswith(ANSWERS)} == {ANSWERS + "trt", ANSWERS + "ort"}

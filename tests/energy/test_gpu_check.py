@@ -77,6 +77,7 @@ def words(trial: Trial, *names: str) -> dict[str, str]:
     return {verdict.check: f"{verdict.word} {verdict.text}" for verdict in examine(trial, names)}
 
 
+@pytest.mark.slow
 def test_a_sound_card_passes_from_end_to_end(trial, monkeypatch, tmp_path, capsys):
     made, _ = trial()
     monkeypatch.setattr(gpu_check, "torch_loads", lambda device: (made.loads, made.wait))
@@ -212,6 +213,7 @@ def test_aliasing_is_flagged_where_the_sensor_is_half_blind(trial, monkeypatch):
     assert words(made, "aliasing")["aliasing"].startswith("FAIL not flagged")
 
 
+@pytest.mark.slow
 def test_a_tracer_that_slows_the_work_fails(trial):
     made, _ = trial()
     made.loads["conv training"].slower = 4.0  # far above what a busy machine adds by itself

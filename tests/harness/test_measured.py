@@ -143,6 +143,7 @@ def test_an_estimate_among_measured_rows_is_a_fault(lab):
     assert all("is estimated, in a table of measured results" in what for what in found)
 
 
+@pytest.mark.slow
 def test_trained_on_one_machine_and_measured_on_another_is_labelled_so(lab):
     """The paper trained on a P100 and measured on a TITAN V: training is not worked again, and each row names its machine."""
     cpu = find_device("cpu")
@@ -170,6 +171,7 @@ def test_what_belongs_to_another_machine_is_not_trained_here(lab):
             lab.work(board, tiny_experiment(lab.root, inference=PROTOCOL, train_hardware=cpu.machine))
 
 
+@pytest.mark.slow
 def test_records_are_plain_json_without_nan(lab):
     with FakeDriver(shared_library(), BOARD, **FAST):
         lab.run()

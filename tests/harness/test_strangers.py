@@ -68,6 +68,9 @@ def no_hang(seconds: int = 30):
         signal.signal(signal.SIGALRM, before)
 
 
+NO_FIGURES = ("--no-figures",)
+"""Drawing takes seconds; tests/report draws rows that cannot be."""
+
 KINDS = ("records/*/*.json", "runs/*/*.json", "devices/*/*.json", "devices/*/choices/*.json", "attempts/*/*.json")
 VALUES = (
     None,
@@ -137,7 +140,7 @@ def test_no_damaged_file_is_a_traceback_or_a_wait(copied, kind, capsys):
         for name, damage in damages(draw, json.loads(whole)):
             put(path, damage)
             for command in ("report", "check", "free", "plan"):
-                words = WORDS if command == "plan" else ()
+                words = {"plan": WORDS, "report": NO_FIGURES}.get(command, ())
                 capsys.readouterr()
                 with no_hang():
                     status = main([command, *words, *folders(copied)])
@@ -227,7 +230,7 @@ def test_names_reach_a_spreadsheet_and_a_terminal_as_text(tmp_path, capsys):
     content = json.loads(run.read_text())
     content["words"]["method"] = "\x1b[31mred"
     run.write_text(json.dumps(content))
-    assert main(["report", *folders(lab.root)]) == 0
+    assert main(["report", *NO_FIGURES, *folders(lab.root)]) == 0
     table = (lab.store.results / "summary.csv").read_text()
     assert "\x1b" not in table + capsys.readouterr().out
     assert "'=cmd" in table
@@ -241,7 +244,7 @@ def test_a_folder_that_cannot_be_written_can_still_be_reported_on(tmp_path, caps
         raise StoreError(f"cannot write {path}: Read-only file system")
 
     monkeypatch.setattr("benchmark.report.tables.replace", refuse)
-    assert main(["report", *folders(lab.root)]) == 0
+    assert main(["report", *NO_FIGURES, *folders(lab.root)]) == 0
     said = capsys.readouterr()
     assert "tiny" in said.out
     assert "this table is printed, and not written" in said.err

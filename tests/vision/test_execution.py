@@ -454,6 +454,7 @@ def test_compiled_kernels_are_kept_where_a_reboot_leaves_them():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc: other C libraries have no mallopt")
+@pytest.mark.slow
 def test_freed_memory_is_kept():
     """In a process of its own: the setting is for good."""
     code = (
