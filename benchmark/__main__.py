@@ -40,8 +40,9 @@ examples
   python -m benchmark study experiment=baselines
   python -m benchmark report paths.results=results/.smoke
 
-python -m benchmark run --help lists every name and choice. With --config-dir DIR (any command, more than once), DIR is
-searched like configs/: your own methods, models and studies, without a fork (CONTRIBUTING.md).
+python -m benchmark run --help lists every name and choice, and with method=NAME that method's settings. With
+--config-dir DIR (any command, more than once), DIR is searched like configs/: your own methods, models and studies,
+without a fork (CONTRIBUTING.md).
 """
 
 
@@ -69,7 +70,7 @@ def _main(words: list[str]) -> int:
 
         rest = take_config_dirs(words[1:])
         if any(word in ("-h", "--help") for word in rest):
-            return commands.choices()
+            return commands.choices(rest)
         return int(getattr(commands, words[0].replace("import", "take_in"))(rest))
     except KeyboardInterrupt:
         print("interrupted: everything measured is kept; the same command goes on from here", file=sys.stderr)

@@ -6,7 +6,8 @@ They raise UserError for what a user can mend.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from benchmark.common import folders_of, parse_all, say, store_of
 from benchmark.errors import UserError
@@ -98,8 +99,15 @@ def check(words: list[str]) -> int:
 
     store, _ = folders_of(words)
     findings = judge(store)
+    alike: dict[str, list[str]] = {}
     for finding in findings:
-        print(f"{'FAULT' if finding.fault else 'warning'}: {finding.where}: {finding.what}")
+        if finding.fault:
+            print(f"FAULT: {finding.where}: {finding.what}")
+        else:
+            alike.setdefault(finding.what, []).append(finding.where)
+    for what, places in alike.items():  # one line for what many records share
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        print(f"warning: {places[0]}{more}: {what}")
     faults = sum(finding.fault for finding in findings)
     count = len(store.record_paths())
     if not count:
@@ -152,8 +160,11 @@ def device(words: list[str]) -> int:
     return 0
 
 
-def choices() -> int:
-    """What `run --help` prints: every name and choice, without Hydra."""
+def choices(words: list[str]) -> int:
+    """What `run --help` prints: every name and choice, without Hydra; with method=NAME, that method's settings."""
+    named = [word.removeprefix("method=") for word in words if word.startswith("method=")]
+    if named:
+        return _settings(named[-1])
     from benchmark.plan.folders import CONFIGS, groups, names
     from benchmark.plan.words import ROLES
 
@@ -168,6 +179,33 @@ def choices() -> int:
     print("\ndefaults (configs/config.yaml)")
     print("".join(f"  {line}\n" for line in (CONFIGS / "config.yaml").read_text().splitlines()), end="")
     return 0
+
+
+def _settings(method: str) -> int:
+    """What can be set of a method, with its usual values."""
+    from benchmark.plan.folders import ConfigError, names, near
+    from benchmark.plan.words import values_of
+
+    values = values_of("method", method)
+    if values is None:
+        raise ConfigError(f"unknown method {method!r}{near(method, names('method'))}")
+    print(f"settings of method={method} and their usual values (docs/ explains them by family)\n")
+    for name, value in _flat(values):
+        print(f"  method.{name}={value}")
+    return 0
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The settings of a method by dotted name, as the command takes them; without what only names its code."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        elif f"{prefix}{name}" not in ("_target_", "name", "recipe"):
+            yield prefix + name, WORDS.get(str(value), str(value))
+
+
+WORDS = {"None": "null", "True": "true", "False": "false"}
+"""Values as the command says them."""
 
 
 # --- what they share -------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def main() -> None:
             found["dry run of 216 sets"].append(seconds(*dry))
             found["a study of one life, recorded"].append(seconds(*small))
         many(Path(folder) / "r", count)
-        found[f"report of {count} records"] = [seconds("report", *paths[:1]) for _ in range(2)]
+        found[f"report of {count} records"] = [seconds("report", "--no-figures", *paths[:1]) for _ in range(2)]
     print(json.dumps({"a study of one life, worked (s)": round(first, 2)}))
     for name, times in found.items():
         print(f"{name}: {min(times):.2f} s (from {min(times):.2f} to {max(times):.2f}, n = {len(times)})")

@@ -103,11 +103,11 @@ def _files(store: Store, asked: Asked, tables: Tables) -> dict[str, str]:
     }
 
 
+MJ_PER_WH = 3.6e6
+"""IEC is printed in millijoules an image: a watt-hour is a long way from what one costs."""
+
 FEW_EVENS = 12
 """So many break-evens stand below a table, a line each."""
-
-NARROW = 105
-"""Below this many characters a table leaves out what the CSV file tells too: no number is ever cut."""
 
 
 def show(
@@ -118,31 +118,50 @@ def show(
 
     A column that says the same in every row goes to the title; one in which rows differ is shown.
     """
-    narrow, more = console.width < NARROW, more or [{}] * len(summary)
+    more = more or [{}] * len(summary)
     varied = [name for name in SETTING if len({_said(name, row) for row in summary}) > 1]
     title = one_line(f"Full-cycle energy: {_title(summary, varied)}")
     console.print(title, markup=False, highlight=False, soft_wrap=True)
     varied += ["settings"] if any(row.settings for row in summary) else []
-    numbers = ["acc %", "TEC W.h", "IEC W.h", "G(1B)"]
-    if not narrow:
-        numbers = ["n", "acc %", "TEC W.h", "IEC W.h", "G(500M)", "G(1B)", "rank(1B)", "grade"]
-    asked = list(more[0])
-    numbers = [*(name for name in numbers if not (narrow and asked and name.startswith("G("))), *asked]
-    words = ["method, model"] if narrow else ["method", "model", *(name.replace("_precision", "") for name in varied)]
+    cells = [{**_cells(row), **further} for row, further in zip(summary, more, strict=True)]
+    words = [
+        [own["method"], own["model"], *(_said(name, row) for name in varied)]
+        for own, row in zip(cells, summary, strict=True)
+    ]
+    heads, asked = ["method", "model", *(name.replace("_precision", "") for name in varied)], list(more[0])
+    numbers = ["n", "acc %", "TEC W.h", "IEC mJ", "G(500M)", "G(1B)", "rank(1B)", "grade", *asked]
+    if _needed([heads, *words], _column_words(numbers, cells)) > console.width:
+        heads, words = ["method, model"], [[" ".join(filter(None, own))] for own in words]
+        numbers = ["acc %", "TEC W.h", "IEC mJ", *(asked or ["G(1B)"])]
+    if _needed([heads, *words], _column_words(numbers, cells)) > console.width:  # then intervals stand in the CSV file
+        cells = [{name: cell.partition(" ±")[0] for name, cell in own.items()} for own in cells]
     table = Table(box=SIMPLE_HEAD)
-    for heading in words:
-        table.add_column(heading, overflow="fold")  # words take a second line before a number is cut
+    for heading, longest in zip(heads, _longest([heads, *words]), strict=True):
+        table.add_column(heading, overflow="fold", min_width=longest)  # lines break at spaces
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row, further in zip(summary, more, strict=True):
-        cells, apart = {**_cells(row), **further}, [_said(name, row) for name in varied]
-        first = [cells["method"], cells["model"], *apart]
-        told = [" ".join(filter(None, first))] if narrow else first
+    for told, own in zip(words, cells, strict=True):
         # as texts: a name with brackets is a name, and no markup
-        table.add_row(*(Text(one_line(word)) for word in told), *(Text(one_line(cells[name])) for name in numbers))
+        table.add_row(*(Text(one_line(word)) for word in told), *(Text(one_line(own[name])) for name in numbers))
     console.print(table)
     for line in footnotes(summary) if notes is None else notes:
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _column_words(names: Sequence[str], cells: Sequence[Cells]) -> list[list[str]]:
+    return [list(names), *([own[name] for name in names] for own in cells)]
+
+
+def _needed(words: Sequence[Sequence[str]], numbers: Sequence[Sequence[str]]) -> int:
+    """Characters that a table needs where no word and no number is broken: words may take lines at their spaces."""
+    whole = [max(map(len, column)) for column in zip(*numbers, strict=True)]
+    return sum(width + 2 for width in (*_longest(words), *whole)) + 2
+
+
+def _longest(words: Sequence[Sequence[str]]) -> list[int]:
+    """The longest word of each column."""
+    columns = zip(*words, strict=True)
+    return [max((len(part) for cell in column for part in cell.split()), default=0) for column in columns]
 
 
 def _title(summary: Sequence[SummaryRow], varied: Sequence[str]) -> str:
@@ -172,7 +191,7 @@ def _cells(row: SummaryRow) -> dict[str, str]:
         "n": str(row.n_seeds),
         "acc %": number(row.acc_pct, ".2f"),
         "TEC W.h": _with_interval(row.tec_wh, row.tec_ci95_wh, about),
-        "IEC W.h": _with_interval(row.iec_wh, row.iec_ci95_wh, about),
+        "IEC mJ": _with_interval(row.iec_wh * MJ_PER_WH, row.iec_ci95_wh * MJ_PER_WH, about),
         "G(500M)": number(row.g_500m, ".4g", about),
         "G(1B)": number(row.g_1b, ".4g", about),
         "rank(1B)": row.rank_1b or "-",
@@ -190,8 +209,8 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
     lines = []
     sources = ", ".join(sorted({source for row in summary for source in row.energy_source.split("+")} - {""}))
     lines.append(
-        f"energy from {sources or 'nothing yet'}; G in percent^tau per W.h, tau = {summary[0].tau:g}; "
-        "± is a 95 % interval"
+        f"energy from {sources or 'nothing yet'}; IEC in mJ an image; G in percent^tau per W.h, "
+        f"tau = {summary[0].tau:g}; ± is a 95 % interval"
     )
     if any("-" in row.rank_1b for row in summary):
         lines.append("a rank such as 1-3 is a tie: the intervals do not tell these rows apart")

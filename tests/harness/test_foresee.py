@@ -81,3 +81,28 @@ def test_days_on_a_cpu_are_said_before_the_work(scale, warned, tmp_path, capsys,
     words = ["method=baseline", f"scale={scale}", "data=synthetic", "hardware=cpu", *paths(tmp_path)]
     assert main(["run", *words]) == 0
     assert ("scale=full on this CPU takes about" in capsys.readouterr().err) is warned
+
+
+def test_help_names_the_settings_of_a_method(capsys):
+    assert main(["run", "--help", "method=pruning/l1"]) == 0
+    told = capsys.readouterr().out
+    assert "method.sparsity=0.5" in told
+    assert "method.start=null" in told
+    assert main(["run", "--help", "method=pruning/l3"]) == 1
+    assert "did you mean pruning/l" in capsys.readouterr().err
+
+
+def test_a_warning_that_many_records_share_is_one_line(capsys, monkeypatch, tmp_path):
+    from benchmark.report.checks import Finding
+
+    found = [Finding(False, f"records/{number}", "the same") for number in range(5)] + [
+        Finding(True, "a", "b"),
+        Finding(True, "c", "b"),
+    ]
+    monkeypatch.setattr("benchmark.report.checks.check", lambda store: found)
+    monkeypatch.setattr("benchmark.records.store.Store.record_paths", lambda self: [tmp_path])
+    (tmp_path / "results").mkdir()
+    assert main(["check", *paths(tmp_path)]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[:3] == ["FAULT: a: b", "FAULT: c: b", "warning: records/0 and 4 more: the same"]
+    assert told[3].endswith("2 faults, 5 warnings")

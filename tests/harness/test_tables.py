@@ -29,7 +29,9 @@ def _notes(**changed):
 
 
 def test_a_plain_table_says_its_meter_and_its_exponent():
-    assert _notes() == ["energy from nvml:energy_counter; G in percent^tau per W.h, tau = 2; ± is a 95 % interval"]
+    assert _notes() == [
+        "energy from nvml:energy_counter; IEC in mJ an image; G in percent^tau per W.h, tau = 2; ± is a 95 % interval"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,22 @@ def test_no_number_is_ever_cut(width):
     console = Console(width=width, record=True, file=io.StringIO())
     show([_summary(**long)], console)
     text = console.export_text()
-    for number in ("71.25", "~0.06135 ±40%", "~1.329e-05 ±9.8%", "~3.525e-05"):
+    for number in ("71.25", "~0.06135 ±40%", "~47.84 ±9.8%", "~3.525e-05"):
         assert number in text
     assert "…" not in text
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 100, 101, 110, 120, 140, 159, 160, 200])
+def test_no_word_is_ever_broken(width):
+    names = [("pruning/fpgm", "nni/vgg16", ""), ("distillation/kd", "repdistiller/resnet8", "repdistiller/resnet14"),
+             ("pruning/l1 after distillation/kd", "repdistiller/resnet8", "repdistiller/resnet14")]  # fmt: skip
+    numbers = {"acc_pct": 71.25, "grade": "A", "tec_wh": 138.6, "tec_ci95_wh": 1.2, "iec_wh": 5.7e-7, "iec_ci95_wh": 1e-8,
+               "g_500m": 12.5, "g_1b": 7.5, "rank_1b": "1-3"}  # fmt: skip
+    rows = [_summary(method=method, model=model, teacher=teacher, **numbers) for method, model, teacher in names]
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(rows, console, notes=[])
+    text = console.export_text()
+    spread = ("138.6 ±0.87%", "2.052 ±1.8%") if width > 70 else ("138.6", "2.052")
+    for word in ("pruning/fpgm", "nni/vgg16", "distillation/kd", "repdistiller/resnet14", *spread):
+        assert word in text, width
+    assert max(map(len, text.splitlines()[1:])) <= width

@@ -266,7 +266,7 @@ def test_a_published_genotype_has_an_unknown_tec_with_its_reason_everywhere(tmp_
     assert row.notes == "TEC is unknown, phase compress: the search was not measured: elsewhere"
     assert any("TEC is unknown" in line for line in footnotes([row]))
     if row.energy_source.startswith("estimate"):  # its IEC is one, whatever the grade of its TEC
-        assert _cells(row)["IEC W.h"].startswith("~")
+        assert _cells(row)["IEC mJ"].startswith("~")
         assert any(line.startswith("~ estimated") for line in footnotes([row]))
     faults = [finding.what for finding in check(store) if finding.fault and "commit" not in finding.what]
     assert faults == []
