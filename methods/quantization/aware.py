@@ -66,9 +66,10 @@ class QuantizationAware(Simulating):
     def check(self, task: Task) -> None:
         """Raise ValueError where the start cannot be run, or the engine's places cannot be found in a new model."""
         start_of(self.start).check(task)
-        from methods.quantization.stages import rehearse  # here, not above: planning must not pay for torch
+        from methods.quantization.rehearsal import rehearse  # here, not above: planning must not pay for torch
 
-        rehearse(task.model, task.data.classes)
+        how = Simulating()
+        rehearse(task.model, task.data.classes, how.scales, how.layout, how.averaging)
 
     def _recipe(self, base: Recipe) -> Recipe:
         lr = self.lr * base.lr

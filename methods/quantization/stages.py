@@ -10,14 +10,11 @@ import torch
 from torch import Tensor
 
 from benchmark.deploy.points import ANSWERS, points
-from benchmark.plan.deployment import EngineError
-from benchmark.plan.stage import Bench, Network, Output
-from benchmark.plan.task import Model
+from benchmark.plan.stage import Bench, Output
 from benchmark.vision.data import Loader
 from benchmark.vision.evaluation import BrokenNetwork, broken
 from benchmark.vision.loss import CrossEntropy
 from benchmark.vision.modes import evaluating
-from benchmark.vision.network import build_model
 from benchmark.vision.training import fit
 from methods.quantization.aware import Aware, Simulating
 from methods.quantization.fake import FakeQuantized
@@ -83,16 +80,3 @@ def _answers(simulating: FakeQuantized, loader: Loader) -> Tensor:
                 raise BrokenNetwork("under fake quantization the network answers NaN or infinity to a test image")
             found.append(logits.argmax(1).to(torch.int16).cpu())
     return torch.cat(found)
-
-
-def rehearse(model: Model, classes: int) -> None:
-    """Find the engine's places in a new model, and build the network that would be trained. Raises ValueError."""
-    torch.manual_seed(0)
-    fresh = build_model(model, classes)
-    nothing = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    network = Network(model.builder, {**model.kwargs, "classes": classes}, fresh.state_dict(), *nothing)
-    how = Simulating()
-    try:
-        FakeQuantized(fresh, points(network), how.scales, how.layout, how.averaging)
-    except (EngineError, ValueError) as error:
-        raise ValueError(f"model {model.name} cannot be trained for INT8: {error}") from error
