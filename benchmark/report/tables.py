@@ -129,7 +129,8 @@ def show(
         for own, row in zip(cells, summary, strict=True)
     ]
     heads, asked = ["method", "model", *(name.replace("_precision", "") for name in varied)], list(more[0])
-    numbers = ["n", "acc %", "TEC W.h", "IEC mJ", "G(500M)", "G(1B)", "rank(1B)", "grade", *asked]
+    usual = ["n", "acc %", "TEC W.h", "IEC mJ", "G(500M)", "G(1B)", "rank(1B)", "grade"]
+    numbers = [*usual, *(name for name in asked if name not in usual)]
     if _needed([heads, *words], _column_words(numbers, cells)) > console.width:
         heads, words = ["method, model"], [[" ".join(filter(None, own))] for own in words]
         numbers = ["acc %", "TEC W.h", "IEC mJ", *(asked or ["G(1B)"])]

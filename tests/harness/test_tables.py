@@ -143,3 +143,11 @@ def test_no_word_is_ever_broken(width):
     for word in ("pruning/fpgm", "nni/vgg16", "distillation/kd", "repdistiller/resnet14", *spread):
         assert word in text, width
     assert max(map(len, text.splitlines()[1:])) <= width
+
+
+def test_a_mui_that_has_a_column_already_has_no_second_one():
+    console = Console(width=200, record=True, file=io.StringIO())
+    show([_summary()], console, more=[{"G(1B)": "7.5", "G(2M)": "9.1"}], notes=[])
+    text = console.export_text()
+    assert text.count("G(1B)") == 1
+    assert "G(2M)" in text
