@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.plan.run_file import RunFile, RunStage
 from benchmark.plan.stage import Phase
 from benchmark.records.files import StoreError, Unreadable
+from benchmark.records.proven import Proven, proven
 from benchmark.records.record import Record, sealed, sound_record
 from benchmark.records.store import Store, read_run
 
@@ -40,25 +41,31 @@ class Book:
 
     @classmethod
     def _read(cls, store: Store) -> Book:
-        book, counted = cls(results=store.results), _Counted()
+        book = cls(results=store.results)
         # a stage's own record before its repeats: of two that say the same, the first counts
-        for path in sorted(store.record_paths(), key=lambda path: (path.parent, path.name.count("."), path.name)):
+        paths = sorted(store.record_paths(), key=lambda path: (path.parent, path.name.count("."), path.name))
+        with proven(store.artifacts, len(paths)) as known:
+            book._read_records(paths, known)
+        book._read_runs(store)
+        return book
+
+    def _read_records(self, paths: Sequence[Path], known: Proven | None) -> None:
+        counted = _Counted()
+        for path in paths:
             try:
-                record = sound_record(path)
+                record = sound_record(path) if known is None else known.record(path)
                 counted.once(path, record)
             except StoreError as error:
-                book.left_out.append((path, str(error)))
+                self.left_out.append((path, str(error)))
                 continue
             where = (record.machine, record.key)
             if record.repeat:
-                book.repeats.setdefault(where, []).append(record)
+                self.repeats.setdefault(where, []).append(record)
             elif record.group is None:
-                book.firsts[where] = record
+                self.firsts[where] = record
             else:
                 signature = str(record.params.get("signature"))
-                book.measured.setdefault((record.machine, signature), []).append(record)
-        book._read_runs(store)
-        return book
+                self.measured.setdefault((record.machine, signature), []).append(record)
 
     def _read_runs(self, store: Store) -> None:
         found = []

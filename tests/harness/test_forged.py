@@ -18,7 +18,7 @@ from benchmark.__main__ import main
 from benchmark.records.artifacts import Artifacts
 from benchmark.records.book import Book
 from benchmark.records.files import DAY_S, StoreError, Unreadable, read_json
-from benchmark.records.record import digest
+from benchmark.records.record import digest, sound_record
 from benchmark.records.store import Store
 from benchmark.report.checks import check
 from benchmark.run.free import removable
@@ -337,3 +337,43 @@ def test_no_forged_record_crashes_or_fools_a_command(sound, tmp_path_factory, ca
     said = commands(root, capsys)
     shutil.rmtree(root.parent)
     assert "Traceback" not in said
+
+
+# --- what was judged before ------------------------------------------------------------------------------------------
+
+
+def test_a_large_folder_is_judged_once_and_what_is_touched_again(lab, monkeypatch):
+    lab.run(tiny_experiment(lab.root))
+    monkeypatch.setattr("benchmark.records.proven.MANY", 1)
+    judged: list[Path] = []
+
+    def judging(path):
+        judged.append(path)
+        return sound_record(path)
+
+    monkeypatch.setattr("benchmark.records.proven.sound_record", judging)
+    first = Book.read(lab.store)
+    assert sorted(judged) == sorted(lab.store.record_paths())
+    judged.clear()
+    again = Book.read(lab.store)
+    assert judged == []
+    assert (again.firsts, again.measured) == (first.firsts, first.measured)
+    path = next(each for each in lab.store.record_paths() if "methods.training:train" in each.read_text())
+    times = path.stat()
+    content = path.read_text()
+    path.write_text(content.replace('"attempts": 1', '"attempts": 2'))  # of the same size
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    touched = Book.read(lab.store)
+    assert judged == [path]
+    assert any("was edited by hand" in line for line in touched.unreadable)
+    judged.clear()
+    assert any("was edited by hand" in line for line in Book.read(lab.store).unreadable)
+    assert judged == [path], "what is not sound is judged each time"
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"judge": 1}', b'{"judge": "x", "files": {}}', b"\xff"])
+def test_a_damaged_memory_of_judgements_is_none(lab, monkeypatch, content):
+    lab.run(tiny_experiment(lab.root))
+    monkeypatch.setattr("benchmark.records.proven.MANY", 1)
+    (lab.store.artifacts / ".proven.json").write_bytes(content)
+    assert len(Book.read(lab.store).firsts) == 2
