@@ -131,10 +131,12 @@ def _planned(blocks: Sequence[Composed]) -> Planned:
     from benchmark.plan.config import one_place
 
     experiments, device = parse_all([config for block in blocks for config in block])
-    from benchmark.report.footprint import footprint_of
 
     first = one_place(experiments)
-    footprint_of(first.asked)  # a country that nobody knows is an error before the work, and not after it
+    if first.asked.country:  # one that nobody knows is an error before the work, and not after it
+        from benchmark.report.footprint import footprint_of
+
+        footprint_of(first.asked)
     store = store_of(first)
     flat = iter([lives_of(experiment, device, store) for experiment in experiments])
     return Planned(first, device, store, [[next(flat) for _ in block] for block in blocks])

@@ -36,7 +36,7 @@ def _paths(root: Path) -> list[str]:
 def test_run_report_check_and_plan_tell_one_story(tmp_path):
     planned = cli("plan", *TINY, *_paths(tmp_path))
     assert planned.returncode == 0
-    assert planned.stdout.count("to do\n") == 3
+    assert planned.stdout.count("  to do") == 3
     ran = cli("run", *TINY, *_paths(tmp_path))
     assert ran.returncode == 0, ran.stderr
     assert "note: train_precision is fp32" in ran.stderr
