@@ -95,6 +95,7 @@ def test_what_is_missing_is_named(monkeypatch):
 # --- half ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_half_holds_every_weight_in_fp16_and_speaks_fp32():
     before = onnx.load_from_string(exported("resnet"))
     model = half(before)

@@ -31,6 +31,7 @@ def _quantized(root, **task):
     return tiny_experiment(root, **task).model_copy(update={"method": method, "engine": "onnxruntime"})
 
 
+@pytest.mark.slow
 def test_a_quantized_life_has_a_row_for_its_calibration_within_tec(tmp_path):
     experiment = _quantized(tmp_path, calibration={"images": 32})
     store = Store(tmp_path / "results", tmp_path / "artifacts")

@@ -172,6 +172,7 @@ def test_the_engine_answers_as_the_network_did_under_fake_quantization(resnet, g
 
 
 @pytest.mark.parametrize("scales", [pytest.param("observed", marks=pytest.mark.slow), "learned"])
+@pytest.mark.slow
 def test_broken_off_and_resumed_it_ends_with_the_same_scales_and_weights(resnet, given, scales):
     params = Aware(task=resnet, how=Simulating(scales=scales, observer_epochs=2, batch_norm_epochs=1))
     whole = stages.train(PlainBench(), params, given)
@@ -208,6 +209,7 @@ def test_ranges_and_statistics_stop_moving_after_their_epochs(resnet, given, mon
 
 
 @pytest.mark.parametrize("scales", [pytest.param("observed", marks=pytest.mark.slow), "learned"])
+@pytest.mark.slow
 def test_steps_are_captured_anew_where_they_change_and_train_as_eager_ones_do(resnet, given, monkeypatch, scales):
     params = Aware(task=resnet, how=Simulating(scales=scales, observer_epochs=2, batch_norm_epochs=1))
     eager = stages.train(PlainBench(), params, given)
@@ -312,6 +314,7 @@ def test_a_network_whose_places_are_not_found_is_refused_before_training(task):
         QuantizationAware().check(task.model_copy(update={"model": model}))
 
 
+@pytest.mark.slow
 def test_a_life_has_a_retraining_row_and_no_calibration(tmp_path):
     block = {"_target_": "methods.quantization.aware.QuantizationAware", "name": "quantization/qat"}
     experiment = tiny_experiment(tmp_path).model_copy(update={"method": block, "engine": "onnxruntime"})

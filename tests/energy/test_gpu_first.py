@@ -268,6 +268,7 @@ def test_the_steps_fit_into_slices_and_answer_the_questions():
     assert asked <= set(names)
 
 
+@pytest.mark.slow
 def test_the_overrides_of_the_lives_compose():
     """Each `python -m benchmark run ...` of the plan, parsed as for a GPU."""
     from benchmark.plan.config import compose, parse

@@ -120,6 +120,7 @@ def test_pair_excludes_model_and_teacher():
         (("engine=torch_graph",), "engine=torch_graph: CUDA graphs need a GPU"),
     ],
 )
+@pytest.mark.slow
 def test_what_the_engine_cannot_do_is_refused_with_its_reason_and_stops_no_other(words, why):
     lives_here = [lives(_parse(*each, here=CPU), HERE)[0] for each in ((), words)]
     found = refusals(lives_here, CPU, "cpu")

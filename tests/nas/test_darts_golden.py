@@ -162,6 +162,7 @@ def test_second_order_gradients_are_those_of_the_original(name, block):
 
 @SUPERNETS
 @pytest.mark.parametrize("order", [pytest.param("first", marks=pytest.mark.slow), "second"])
+@pytest.mark.slow
 def test_whole_search_steps_are_those_of_the_original(name, order):
     from methods.nas.darts.search import Searcher  # the step as the search takes it
 
@@ -279,6 +280,7 @@ def test_evaluation_networks_train_as_the_original_with_auxiliary_head_and_drop_
         for name in DARTS["full_size"]
     ],
 )
+@pytest.mark.slow
 def test_the_sizes_of_the_published_networks_are_met_to_the_parameter(name):
     wanted, classes = DARTS["full_size"][name], int(name.split("/")[1])
     with torch.device("meta"):

@@ -137,6 +137,7 @@ def test_what_fits_no_search_is_refused_in_one_sentence(words, why):
         _parse(*words)
 
 
+@pytest.mark.slow
 def test_a_space_that_cannot_be_built_is_refused_before_work():
     found = [
         _life("method=nas/proxyless_published", "method.size=b6"),
@@ -168,6 +169,7 @@ def _keys(*words):
     return [life.key(stage) for _, stage in life.plan.steps]
 
 
+@pytest.mark.slow
 def test_a_search_is_shared_by_all_that_do_not_change_it():
     search, trained = _keys("method=nas/darts")
     for word in ("recipe=check", "method.retrain.channels=24", "deploy_precision=fp16", "calibration.images=1024"):
@@ -388,6 +390,7 @@ def cifar10(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_a_search_on_another_data_set_is_trained_and_tested_on_its_own(tmp_path, cifar10):
     block = {**SEARCHES["proxyless"], "name": "nas/proxyless", "recipe": "t"}
     values = _experiment(tmp_path, block).model_dump(mode="json", exclude={"task": {"model"}})

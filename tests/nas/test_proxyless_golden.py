@@ -505,6 +505,7 @@ SPACES = {
 @pytest.mark.parametrize(
     "name", [name if name == "P-MB S" else pytest.param(name, marks=pytest.mark.slow) for name in PROXYLESS["sizes"]]
 )
+@pytest.mark.slow
 def test_the_sizes_of_every_space_are_met_to_the_parameter(name):
     wanted, space = PROXYLESS["sizes"][name], spaces.space_of(*SPACES[name])
     if "widths" in wanted:

@@ -229,6 +229,7 @@ def _interrupted(stage, params, stop_at):
     return stage(PlainBench(state=bench.state), params)
 
 
+@pytest.mark.slow
 def test_a_search_of_cells_moves_logs_and_ends_in_a_network():
     made = search_cells(PlainBench(), darts_search())
     history = made.details["search"]["history"]
@@ -272,6 +273,7 @@ def test_an_interrupted_search_of_blocks_goes_on_as_if_it_had_not_been(mode):
     assert whole.details["search"]["operations"][0] == list(SPACE.edges[0])
 
 
+@pytest.mark.slow
 def test_a_search_runs_under_autocast_and_says_so():
     half = task(SPACE.model, epochs=2).model_copy(update={"train_precision": "bf16"})
     made = search(PlainBench(), proxyless_search(task=half, costs=Costs(kind="macs", rule="multiply", weight=0.3)))

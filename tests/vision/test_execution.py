@@ -333,6 +333,7 @@ def test_fast_and_published_give_the_same_losses_for_20_steps(task, builder):
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
+@pytest.mark.slow
 def test_in_float64_both_profiles_take_the_very_same_steps(task, clip_norm):
     """What is left between them in fp32 is rounding, and nothing else."""
     task = _longer(task, clip_norm=clip_norm, nesterov=clip_norm is None)
@@ -441,6 +442,7 @@ def test_published_and_compile_exclude_each_other(task):
         Task.model_validate({**task.model_dump(), "profile": "published", "compile": True})
 
 
+@pytest.mark.slow
 def test_compiled_kernels_are_kept_where_a_reboot_leaves_them():
     """Asked of a fresh process: torch writes its own place into the environment with the first optimiser."""
     code = (
