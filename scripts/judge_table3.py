@@ -9,8 +9,9 @@ from pathlib import Path
 from benchmark.records.book import Book
 from benchmark.records.files import replace
 from benchmark.records.store import Store
+from benchmark.report.beside import beside_paper
 from benchmark.report.paper import PAPER, paper_rows
-from benchmark.report.reproduction import our_names, pair_up, table, verdict
+from benchmark.report.reproduction import our_names, pair_up, verdict
 from benchmark.report.rows import stage_rows
 from benchmark.report.summary import summarise
 from benchmark.streams import unbreakable
@@ -26,11 +27,14 @@ def main() -> int:
         return 1
     book = Book.read(Store(results, Path("artifacts")))
     rows, names = paper_rows(PAPER / "paper_tables.csv"), our_names(PAPER / "ours.csv")
-    pairs = pair_up(rows, names, book, summarise(book, stage_rows(book)))
-    path = results / "tables" / "against_paper.csv"
-    replace(path, table(pairs).to_csv(index=False).encode())
+    stages = stage_rows(book)
+    summary = summarise(book, stages)
+    pairs = pair_up(rows, names, book, summary)
+    (laid,) = (each for each in beside_paper(PAPER, book, stages, summary) if each.name == "against_paper")
+    for name, text in laid.files().items():
+        replace(results / "tables" / name, text.encode())
     judged = verdict(pairs)
-    print("\n".join([*judged.lines, f"written: {path}"]))
+    print("\n".join([*judged.lines, f"written: {results / 'tables' / 'against_paper.*'}"]))
     return 0 if judged.reproduced else 1
 
 
