@@ -46,6 +46,9 @@ without a fork (CONTRIBUTING.md).
 """
 
 
+OWN = ("benchmark", "methods")
+"""Modules whose absence is a mistake of ours, and no missing installation."""
+
 COMMANDS = ("run", "plan", "study", "report", "check", "free", "device", "export", "import", "advise")
 
 
@@ -72,6 +75,12 @@ def _main(words: list[str]) -> int:
         if any(word in ("-h", "--help") for word in rest):
             return commands.choices(rest)
         return int(getattr(commands, words[0].replace("import", "take_in"))(rest))
+    except ModuleNotFoundError as error:
+        if error.name in OWN:
+            raise
+        return _refuse(
+            f"{error.name} is not installed here: make setup, then . .venv/bin/activate (or pip install -e .)"
+        )
     except KeyboardInterrupt:
         print("interrupted: everything measured is kept; the same command goes on from here", file=sys.stderr)
         return 130

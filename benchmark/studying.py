@@ -53,11 +53,11 @@ def work_blocks(blocks: Sequence[Composed], again: bool = False) -> int:
     return _end(planned, failures)
 
 
-A_DAY_S = 86_400.0
+A_DAY_S, LONG_S = 86_400.0, 7_200.0
 
 
 def _warn_of_days(planned: Planned) -> None:
-    """Say before the work what whole recipes take without a GPU: days, by the stated model or by records."""
+    """Say before the work what whole recipes take without a GPU: hours or days, by the stated model or by records."""
     from benchmark.run.forecast import amount, forecaster
 
     lives = [life for block in planned.blocks() for life in block]
@@ -67,9 +67,10 @@ def _warn_of_days(planned: Planned) -> None:
     steps = {life.key(stage): (stage, life.machine(phase)) for life in lives for phase, stage in life.steps()}
     left = [told.of(*step) for key, step in steps.items() if (step[1], key) not in told.recorded]
     known = [each for each in left if not math.isnan(each.seconds)]
-    if math.fsum(each.seconds for each in known) > A_DAY_S:
-        days = math.fsum(each.seconds for each in known) / A_DAY_S
-        cost = f"about {days:.0f} days ({amount(known)}; by the stated model where there are no records)"
+    if math.fsum(each.seconds for each in known) > LONG_S:
+        hours = math.fsum(each.seconds for each in known) / 3600
+        long = f"{hours / 24:.0f} days" if hours > 48 else f"{hours:.0f} hours"
+        cost = f"about {long} ({amount(known)}; by the stated model where there are no records)"
         say(f"warning: scale=full on this CPU takes {cost}")
         say("scale=small recipe=check is a first look in minutes; Ctrl-C loses nothing that is recorded")
 

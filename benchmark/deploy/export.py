@@ -81,6 +81,7 @@ def _exported(module: nn.Module) -> onnx.ModelProto:
                 input_names=[INPUT], output_names=[OUTPUT], verbose=False,
             )  # fmt: skip  # one argument a line would hide the shape
     except Exception as error:  # the exporter raises many types; all of them mean the same to the user
+        _if_interrupted(error)
         words = " ".join(str(error).split())[:300]
         raise EngineError(f"the network cannot be exported to ONNX: {type(error).__name__}: {words}") from error
     finally:
@@ -148,3 +149,14 @@ def runner(model: bytes, threads: int = 0) -> Any:
     options.intra_op_num_threads = threads or torch.get_num_threads()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run([OUTPUT], {INPUT: images})[0]
+
+
+def _if_interrupted(error: BaseException) -> None:
+    """Raise KeyboardInterrupt where one is behind an error: the exporter wraps whatever ends it in its own."""
+    seen: set[int] = set()
+    behind: BaseException | None = error
+    while behind is not None and id(behind) not in seen:
+        if isinstance(behind, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        seen.add(id(behind))
+        behind = behind.__cause__ or behind.__context__

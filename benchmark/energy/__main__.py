@@ -20,6 +20,10 @@ NOT_FOUND, NOT_RUNNABLE = 127, 126
 """What a shell says of a command that is not there, or may not be run."""
 
 
+_RAN: list[int] = []
+"""The process of the command, once it runs."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command under a window and return its exit status (128 + n where signal n ended it), as a shell does.
 
@@ -48,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_writable(parser, words.json)
     with tracer, tracer.window(Path(command[0]).name) as window:
         status = _run(command)
+    if status in (NOT_FOUND, NOT_RUNNABLE) and not _RAN:
+        return status  # nothing ran, so there is nothing to say of it
     reading: Reading = window.reading
     print(reading, file=sys.stderr)
     if words.json is not None:
@@ -68,6 +74,7 @@ def _run(command: Sequence[str]) -> int:
     """The command's exit status. Ctrl-C reaches it by the terminal, SIGTERM by us; then we wait for its end."""
     try:
         child = subprocess.Popen(command)
+        _RAN.append(child.pid)
     except FileNotFoundError:
         print(f"error: there is no command {command[0]!r}", file=sys.stderr)
         return NOT_FOUND

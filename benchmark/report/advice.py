@@ -64,7 +64,15 @@ def of_summary(summary: Sequence[SummaryRow]) -> list[Candidate]:
                 f"{row.scale} scale, " + ", ".join(_told_of(row, name) for name in RIVALS if _has(row, name)),
                 cycle._replace(acc_pct=accuracy),
                 f"{'~ estimated, ' if row.grade == 'E' else ''}grade {row.grade}, n = {row.n_seeds}",
-                ", ".join(filter(None, doubts)),
+                ", ".join(
+                    filter(
+                        None,
+                        [
+                            *doubts,
+                            "" if row.scale == "full" else f"scale=full: scale {row.scale} says nothing about a method",
+                        ],
+                    )
+                ),
             )
         )
     return found
@@ -128,7 +136,8 @@ def _told(each: Candidate, question: Question) -> str:
 
 def _margin(first: Candidate, second: Candidate, question: Question) -> str:
     one, other = _g(first, question), _g(second, question)
-    told = f"{100 * (one / other - 1):.2g} % of G" if other else "all of G"
+    percent = 100 * (one / other - 1) if other else math.inf
+    told = "all of G" if math.isinf(percent) else f"{percent:.0f} % of G" if percent >= 100 else f"{percent:.2g} % of G"
     spread = math.hypot(*(greeness_ci95(*each.cycle, question.mui, question.tau) for each in (first, second)))
     if math.isnan(spread):
         return f"{told}; how certain that is, cannot be told: there are no intervals"

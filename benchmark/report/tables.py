@@ -99,7 +99,7 @@ def _files(store: Store, asked: Asked, tables: Tables) -> dict[str, str]:
         **{f"{name}.csv": safe(table).to_csv(index=False) for name, table in made.items()},
         "tables/summary.md": markdown(cells, tables.notes),
         "tables/summary.tex": latex(cells, tables.notes),
-        "report.html": page(content(source, asked.tau)),
+        "report.html": page(content(source, asked.tau, asked.mui[0] if asked.mui else 1e9)),
     }
 
 
@@ -129,13 +129,18 @@ def show(
         for own, row in zip(cells, summary, strict=True)
     ]
     heads, asked = ["method", "model", *(name.replace("_precision", "") for name in varied)], list(more[0])
-    usual = ["n", "acc %", "TEC W.h", "IEC mJ", "G(500M)", "G(1B)", "rank(1B)", "grade"]
-    numbers = [*usual, *(name for name in asked if name not in usual)]
+    numbers = ["n", "acc %", "TEC W.h", "IEC mJ", *(asked or ["G(500M)", "G(1B)", "rank(1B)"]), "grade"]
     if _needed([heads, *words], _column_words(numbers, cells)) > console.width:
         heads, words = ["method, model"], [[" ".join(filter(None, own))] for own in words]
         numbers = ["acc %", "TEC W.h", "IEC mJ", *(asked or ["G(1B)"])]
     if _needed([heads, *words], _column_words(numbers, cells)) > console.width:  # then intervals stand in the CSV file
         cells = [{name: cell.partition(" ±")[0] for name, cell in own.items()} for own in cells]
+    if _needed([heads, *words], _column_words(numbers, cells)) > console.width:
+        for told, own in zip(words, cells, strict=True):  # too narrow for a table: a row a paragraph
+            said = ", ".join(f"{name} {own[name]}" for name in numbers)
+            console.print(one_line(f"{told[0]}: {said}"), markup=False, highlight=False)
+        _print_notes(console, footnotes(summary) if notes is None else notes)
+        return
     table = Table(box=SIMPLE_HEAD)
     for heading, longest in zip(heads, _longest([heads, *words]), strict=True):
         table.add_column(heading, overflow="fold", min_width=longest)  # lines break at spaces
@@ -145,7 +150,11 @@ def show(
         # as texts: a name with brackets is a name, and no markup
         table.add_row(*(Text(one_line(word)) for word in told), *(Text(one_line(own[name])) for name in numbers))
     console.print(table)
-    for line in footnotes(summary) if notes is None else notes:
+    _print_notes(console, footnotes(summary) if notes is None else notes)
+
+
+def _print_notes(console: Console, notes: Sequence[str]) -> None:
+    for line in notes:
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -156,7 +165,7 @@ def _column_words(names: Sequence[str], cells: Sequence[Cells]) -> list[list[str
 def _needed(words: Sequence[Sequence[str]], numbers: Sequence[Sequence[str]]) -> int:
     """Characters that a table needs where no word and no number is broken: words may take lines at their spaces."""
     whole = [max(map(len, column)) for column in zip(*numbers, strict=True)]
-    return sum(width + 2 for width in (*_longest(words), *whole)) + 2
+    return sum(width + 3 for width in (*_longest(words), *whole)) + 1  # a space on either side, and one between
 
 
 def _longest(words: Sequence[Sequence[str]]) -> list[int]:
@@ -230,12 +239,16 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
         for row in summary
         if row.autocast
     ]
-    evens = {f"{row.method}, {row.model}: {even_words(row)}" for row in summary if row.break_even}
+    evens = {f"{_name(row)}: {even_words(row)}" for row in summary if row.break_even}
     many = ["break-evens against the baselines: break_even_* in summary.csv"]
     lines += sorted(evens) if len(evens) <= FEW_EVENS else many
     lines += _engine_lines(summary)
     lines += [f"incomplete: {row.experiment}: {row.missing}" for row in summary if row.missing]
     return lines + [f"note: {row.experiment}: {row.notes}" for row in summary if row.notes]
+
+
+def _name(row: SummaryRow) -> str:
+    return f"{row.method}, {row.model}" + (f" ({row.settings})" if row.settings else "")
 
 
 def _engine_lines(summary: Sequence[SummaryRow]) -> list[str]:

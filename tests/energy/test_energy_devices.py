@@ -85,7 +85,7 @@ def test_a_gpu_that_is_not_there_says_why_and_what_to_do(monkeypatch, nvml, sett
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
     with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES") as caught:
         find_device(wish, nvml=nvml)
-    assert "Choose" in str(caught.value) or "Say device=cpu" in str(caught.value)
+    assert "Choose" in str(caught.value) or "Say cpu (hardware=cpu)" in str(caught.value)
 
 
 def test_auto_falls_back_to_the_cpu_and_says_why(monkeypatch, nvml, tmp_path):

@@ -129,7 +129,7 @@ def test_no_number_is_ever_cut(width):
     assert "…" not in text
 
 
-@pytest.mark.parametrize("width", [60, 72, 80, 100, 101, 110, 120, 140, 159, 160, 200])
+@pytest.mark.parametrize("width", [40, *range(60, 201, 7), 101, 159, 160])
 def test_no_word_is_ever_broken(width):
     names = [("pruning/fpgm", "nni/vgg16", ""), ("distillation/kd", "repdistiller/resnet8", "repdistiller/resnet14"),
              ("pruning/l1 after distillation/kd", "repdistiller/resnet8", "repdistiller/resnet14")]  # fmt: skip
@@ -151,3 +151,4 @@ def test_a_mui_that_has_a_column_already_has_no_second_one():
     text = console.export_text()
     assert text.count("G(1B)") == 1
     assert "G(2M)" in text
+    assert "rank(1B)" not in text, "what is asked stands in the place of what is usual"

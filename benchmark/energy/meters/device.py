@@ -255,7 +255,7 @@ def find_device(wish: str = "auto", *, nvml: Nvml | None = None, powercap: Path 
     if found.why:
         why = f"{found.why}; {dead}" if dead else found.why
         raise DeviceError(
-            f"{wish} was asked for, but {why}. Say device=cpu (hardware=cpu) to run without a GPU; or mend the driver, "
+            f"{wish} was asked for, but {why}. Say cpu (hardware=cpu) to run without a GPU; or mend the driver, "
             "and show the GPU to this process."
         )
     library = nvml or load_nvml()

@@ -49,15 +49,15 @@ class Source:
     results: Path
 
 
-def content(source: Source, tau: float) -> Plain:
-    """Everything on the page. A number that is not known is None."""
+def content(source: Source, tau: float, mui: float = 1e9) -> Plain:
+    """Everything on the page, which opens at `tau` and `mui`. A number that is not known is None."""
     groups = [*_own_groups(source), *([_paper_group(source.paper)] if source.paper else [])]
     shown = {key for group in groups for row in group["rows"] for key in row["stages"]}
     firsts = {_place(row): row for row in reversed(source.stages) if row.key and _place(row) in shown}
     return {
         "newest": max((row.created for row in source.stages), default=""),
         "tau": tau,
-        "mui": 1e9,
+        "mui": mui,
         "grades": GRADE_WORDS,
         "groups": groups,
         "stages": {place: _stage(row) for place, row in firsts.items()},

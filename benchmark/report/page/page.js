@@ -145,7 +145,7 @@
     const ranges = reigns(rows);
     if (ranges.length === 1) return `${name(ranges[0].row)} at any number`;
     return ranges.map((each) => {
-      if (each.from === 0) return `up to ${count(each.to)} ${name(each.row)}`;
+      if (each.from === 0) return `up to ${count(each.to)} inferences ${name(each.row)}`;
       return each.to === Infinity ? `beyond that ${name(each.row)}` : `to ${count(each.to)} ${name(each.row)}`;
     }).join("; ");
   };
@@ -339,7 +339,7 @@
         cell("Mean power", each.watts === null ? "unknown" : `${about}${number(each.watts, 3)} W`),
         cell("Accuracy", each.acc === null ? "\u2013" : `${each.acc.toFixed(2)} %`),
         cell("Grade", each.grade, each.meter + (each.reason ? `; ${each.reason}` : "")),
-        cell("Record", `records/${each.machine}/${each.key}.json`, `${each.created}, commit ${each.commit.slice(0, 12)}, torch ${each.torch}`)));
+        cell("Record", `records/${each.machine}/${each.key}${each.kind === "IEC" ? ".*" : ""}.json`, `${each.created}, commit ${each.commit.slice(0, 12)}, torch ${each.torch}`)));
     }
     box.append(el("table", {className: "inner"}, el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", {scope: "col", textContent: head})))), body));
     const drawn = row.stages.filter((place) => data.traces[place]);
