@@ -33,6 +33,7 @@ def _paths(root: Path) -> list[str]:
     return [f"paths.{name}={root / name}" for name in ("data", "artifacts", "results")]
 
 
+@pytest.mark.slow
 def test_run_report_check_and_plan_tell_one_story(tmp_path):
     planned = cli("plan", *TINY, *_paths(tmp_path))
     assert planned.returncode == 0
