@@ -28,6 +28,8 @@ usage: python -m benchmark COMMAND [name=value ...]
   export   write all results into one file that another box can take: export file=results.zip
            (models=true: the networks, too)
   import   take what is new in such a file: import file=results.zip
+  data     make a data set of your own, for data=NAME: data from=FOLDER name=NAME (train/CLASS/IMAGE and
+           test/CLASS/IMAGE, or CLASS/IMAGE, or an .npz of arrays; resize=true: of another size than 32x32)
   check    judge every record; exits non-zero on a fault
   free     delete the networks and engines that no unfinished life needs (--dry-run: only list them); records stay
            (--without=DIR: whatever the results folder DIR still needs)
@@ -49,7 +51,7 @@ without a fork (CONTRIBUTING.md).
 OWN = ("benchmark", "methods")
 """Modules whose absence is a mistake of ours, and no missing installation."""
 
-COMMANDS = ("run", "plan", "study", "report", "check", "free", "device", "export", "import", "advise")
+COMMANDS = ("run", "plan", "study", "report", "check", "free", "device", "export", "import", "advise", "data")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -72,6 +72,13 @@ def export(words: list[str]) -> int:
     return write(words)
 
 
+def data(words: list[str]) -> int:
+    """Make a data set of one's own from images: from=FOLDER name=NAME."""
+    from benchmark.gathering import data as make
+
+    return make(words)
+
+
 def advise(words: list[str]) -> int:
     """Name the greenest method for a number of inferences."""
     from benchmark.advising import advise as answer

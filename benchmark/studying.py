@@ -163,8 +163,9 @@ def _ensure_data(planned: Planned) -> None:
     """Download what is missing. Raises DataError."""
     from benchmark.vision.download import ensure
 
-    for name in sorted({name for block in planned.lives for own in block for name in own[0].data_sets()}):
-        ensure(name, planned.first.paths.data, say)
+    found = {data for block in planned.lives for own in block for data in own[0].data_sets()}
+    for data in sorted(found, key=lambda each: each.shown):
+        ensure(data, planned.first.paths.data, say)
 
 
 def _work(planned: Planned, again: bool, whole: Whole | None) -> str:

@@ -19,7 +19,7 @@ from benchmark.plan.deployment import (
 )
 from benchmark.plan.run_file import RunFile, RunStage, Words
 from benchmark.plan.stage import TEC_PHASES, Bound, Phase, Plan, Stage, digest_of, kind_of
-from benchmark.plan.task import TEST_IMAGES, TRAIN_IMAGES, Data, Task
+from benchmark.plan.task import Data, Task
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Life:
         """All stages whose keys are known before the first one runs, in order."""
         return (*self.plan.steps, (Phase.DEPLOY, self.build))
 
-    def data_sets(self) -> set[str]:
-        """The names of all data sets that its stages look at: a search may have one of its own."""
-        found = {self.task.data.name}
+    def data_sets(self) -> set[Data]:
+        """All data sets that its stages look at: a search may have one of its own."""
+        found = {without_search(self.task.data)}
         for _, stage in self.steps():
             for given in (stage.params, getattr(stage.params, "task", None)):
                 data = getattr(given, "data", None)
-                found |= {data.name} if isinstance(data, Data) else set()
+                found |= {without_search(data)} if isinstance(data, Data) else set()
         return found
 
     def key(self, stage: Stage) -> str:
@@ -155,12 +155,12 @@ class Life:
             method=_named(self.experiment.method),
             model=task.model.name,
             teacher=task.teacher.name if task.teacher else "",
-            data=task.data.name,
+            data=task.data.shown,
             classes=task.data.classes,
             recipe=task.recipe.name,
             scale=task.scale.name,
-            train_images=task.scale.train_images or TRAIN_IMAGES,
-            test_images=task.scale.test_images or TEST_IMAGES,
+            train_images=task.train_images,
+            test_images=task.test_images,
             max_epochs=task.scale.max_epochs,
             profile=task.profile,
             train_precision=task.train_precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -12,10 +13,6 @@ HalfPrecision = Literal["bf16", "fp16"]
 DeployPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 Profile = Literal["fast", "published"]
 OriginalName = Literal["nni", "repdistiller"]
-
-TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
-"""What a whole data set has, CIFAR and the synthetic one alike."""
-
 
 MOST_SEED = 2**32 - 1
 """The largest seed that every generator takes (numpy's is the smallest of them)."""
@@ -86,18 +83,70 @@ class Model(Config):
     kwargs: dict[str, Any] = {}
 
 
+OURS = {"cifar10": 10, "cifar100": 100, "synthetic": None}
+"""The data sets that need no file of the user's, with their classes; the synthetic one has as many as one likes."""
+OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
 class Data(Config):
-    """A data set. Images are 32 x 32 RGB. `search` is the data set on which an architecture is searched (NAS only)."""
+    """A data set. Images are 32 x 32 RGB. `search` is the data set on which an architecture is searched (NAS only).
+
+    One of the user's own has the numbers of its images and the `sha256` of its content (`vision.own_data.digest`); its
+    file is {paths.data}/NAME.npz. Its `mean` and `std`, per channel and of pixels between 0 and 1, take the place of
+    every recipe's.
+    """
 
     name: str
     classes: int = Field(gt=1)
-    search: Literal["cifar10", "cifar100", "synthetic"] = "cifar100"
+    search: str = "cifar100"
+    train_images: int = Field(default=50_000, gt=1, le=MOST_IMAGES)
+    test_images: int = Field(default=10_000, gt=0, le=MOST_IMAGES)
+    sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the user's own."""
+        return self.name not in OURS
+
+    @property
+    def shown(self) -> str:
+        """The name in tables: of one's own with the beginning of its digest, since two contents are two data sets."""
+        return f"{self.name}@{self.sha256[:12]}" if self.own else self.name
+
+    def normalised(self, recipe: Recipe) -> Recipe:
+        """A recipe with this data set's mean and std, where it has its own."""
+        return recipe if self.mean is None else recipe.model_copy(update={"mean": self.mean, "std": self.std})
 
     @model_validator(mode="after")
-    def _classes_fit(self) -> Data:
-        known = {"cifar10": 10, "cifar100": 100}.get(self.name)
+    def _is_known(self) -> Data:
+        if self.own:
+            return self._checked_own()
+        known = OURS[self.name]
         if known is not None and self.classes != known:
             raise ValueError(f"{self.name} has {known} classes, not {self.classes}")
+        given = [name for name in ("train_images", "test_images", "sha256", "mean", "std") if name in self.identity()]
+        if given:
+            raise ValueError(f"{', '.join(given)}: {self.name} is what it is; this belongs to a data set of your own")
+        return self._with_search()
+
+    def _checked_own(self) -> Data:
+        if not self.sha256:
+            raise ValueError(
+                f"unknown data set {self.name!r}: there are {', '.join(OURS)}; one of your own needs its file and the "
+                f"sha256 of its content, which this makes: python -m benchmark data from=FOLDER name={self.name}"
+            )
+        if not OWN_NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r}: letters, digits, dots, dashes and underscores name a data set")
+        if (self.mean is None) != (self.std is None) or min(self.std or (1.0,)) <= 0:
+            raise ValueError("mean and std go together, and std is positive")
+        return self._with_search()
+
+    def _with_search(self) -> Data:
+        if self.search not in (*OURS, self.name):
+            known = ", ".join([*OURS, *([self.name] if self.own else [])])
+            raise ValueError(f"search={self.search}: an architecture can be searched on {known}")
         return self
 
 
@@ -200,9 +249,19 @@ class Task(Config):
     teacher_recipe: Recipe | None = None
     teacher_seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
 
+    @property
+    def train_images(self) -> int:
+        """The training images of an epoch: those of the scale, or all."""
+        return self.scale.train_images or self.data.train_images
+
+    @property
+    def test_images(self) -> int:
+        """The images that the accuracy is told of."""
+        return self.scale.test_images or self.data.test_images
+
     def training(self) -> Passes:
         """The epochs of the recipe on the training images."""
-        return self.shown(self.recipe.epochs * (self.scale.train_images or TRAIN_IMAGES), trains=True)
+        return self.shown(self.recipe.epochs * self.train_images, trains=True)
 
     def shown(self, images: float, trains: bool = False) -> Passes:
         """Images through the task's network, in batches of its recipe."""
@@ -212,10 +271,11 @@ class Task(Config):
     def _images_are_there(self) -> Task:
         if self.data.name == "synthetic":
             return self  # as many as one likes
-        for name, there in (("train_images", TRAIN_IMAGES), ("test_images", TEST_IMAGES)):
-            asked = getattr(self.scale, name)
+        for name in ("train_images", "test_images"):
+            asked, there = getattr(self.scale, name), getattr(self.data, name)
             if asked is not None and asked > there:
-                raise ValueError(f"scale.{name}={asked}: {self.data.name} has {there}")
+                remedy = f": give scale.{name}={there}, or scale=full, which takes all" if self.data.own else ""
+                raise ValueError(f"scale.{name}={asked}: {self.data.name} has {there}{remedy}")
         return self
 
     @model_validator(mode="after")

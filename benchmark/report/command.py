@@ -69,11 +69,17 @@ def _choices(run: RunFile) -> Iterator[str]:
         # one that is named for the student counts for the teacher, too
         if recipe and (recipe != own_recipe(words.teacher) or recipe != words.recipe):
             yield f"teacher_recipe={recipe}"
-    for name in ("data", "scale", "profile", "train_precision", "engine"):
+    yield f"data={_own_name(words.data)}"
+    for name in ("scale", "profile", "train_precision", "engine"):
         yield f"{name}={getattr(words, name)}"
     if words.deploy_precision != "fp32" and not method.startswith("quantization/"):  # which deploys in its own
         yield f"deploy_precision={words.deploy_precision}"
     yield f"seed={run.seed}"
+
+
+def _own_name(data: str) -> str:
+    """A data set's name as the command takes it: tables show one's own with the beginning of its digest."""
+    return data.partition("@")[0]
 
 
 def _of_the_task(run: RunFile) -> Iterator[str]:
@@ -95,9 +101,18 @@ def _differing(run: RunFile) -> Iterator[tuple[str, str]]:
         if values == MISSING:
             usual = {name: "" for name in run.settings if name.startswith(f"{group}.") and not name.endswith(".name")}
         for name, value in run.settings.items():
-            of_the_scale = name.endswith("recipe.epochs") and value == str(run.words.max_epochs)
-            if name in usual and not _same(value, usual[name]) and not of_the_scale:
+            added = group == "scale" and name.startswith("scale.") and name not in usual and value != "None"
+            if added:  # a scale's file names its limits alone
+                yield f"+{name}", value
+            elif name in usual and not _same(value, usual[name]) and not _follows(run, name, value):
                 yield name, value
+
+
+def _follows(run: RunFile, name: str, value: str) -> bool:
+    """Whether a recipe's setting is what it is by the limit of the scale, or by the constants of the data set."""
+    if name.endswith("recipe.epochs"):
+        return value == str(run.words.max_epochs)
+    return name.endswith(("recipe.mean", "recipe.std")) and value == run.settings.get(f"data.{name.rpartition('.')[2]}")
 
 
 def _files(run: RunFile) -> dict[str, Mapping[str, Any]]:
@@ -106,12 +121,13 @@ def _files(run: RunFile) -> dict[str, Mapping[str, Any]]:
     method, _, start = words.method.partition(AFTER)
     named = {
         "method": ("method", method), "method.start": ("method", start), "recipe": ("recipe", words.recipe),
-        "teacher_recipe": ("recipe", run.settings.get("teacher_recipe.name", "")), "data": ("data", words.data),
+        "teacher_recipe": ("recipe", run.settings.get("teacher_recipe.name", "")),
+        "data": ("data", _own_name(words.data)),
     }  # fmt: skip  # a block a line would hide the shape
     return {
         **{block: (values_of(*choice) or MISSING) if choice[1] else {} for block, choice in named.items()},
         "calibration": read_choice("", "config").get("calibration") or {},
-        "inference": read_choice("scale", words.scale).get("inference") or {},
+        **{block: read_choice("scale", words.scale).get(block) or {} for block in ("scale", "inference")},
     }
 
 

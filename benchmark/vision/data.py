@@ -1,62 +1,22 @@
-"""Data sets in memory as uint8, and loaders that augment and normalise whole batches.
-
-Source: the original python files of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), recognised by their published md5 sums.
-"""
+"""Data sets in memory as uint8, and loaders that augment and normalise whole batches."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import math
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.errors import UserError
-from benchmark.plan.task import TEST_IMAGES, TRAIN_IMAGES, Data, Recipe, Scale, Task
+from benchmark.plan.task import Data, Recipe, Scale, Task
+from benchmark.vision.files import DataError as DataError
+from benchmark.vision.files import read
 from benchmark.vision.originals import original_of
-
-
-class DataError(UserError):
-    """A data set is missing, damaged or unknown; the message says what to do."""
-
-
-class Files(NamedTuple):
-    """Where a CIFAR data set's original files lie, with their md5 sums, and the name of the label list inside them."""
-
-    folder: str
-    train: dict[str, str]
-    test: dict[str, str]
-    labels: str
-
-
-CIFAR = {
-    "cifar10": Files(
-        folder="cifar-10-batches-py",
-        train={
-            "data_batch_1": "c99cafc152244af753f735de768cd75f",
-            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-            "data_batch_4": "634d18415352ddfa80567beed471001a",
-            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-        },
-        test={"test_batch": "40351d587109b95175f43aff81a1287e"},
-        labels="labels",
-    ),
-    "cifar100": Files(
-        folder="cifar-100-python",
-        train={"train": "16019d7e3df5f24257cddd939b257f8d"},
-        test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
-        labels="fine_labels",
-    ),
-}
-"""Published md5 sums, as torchvision.datasets lists them."""
 
 
 @dataclass(frozen=True)
@@ -80,59 +40,9 @@ def load(data: Data, root: Path, scale: Scale) -> tuple[Images, Images]:
     Raises DataError where files are missing or damaged.
     """
     if data.name == "synthetic":
-        return _synthetic(data.classes, scale)
-    if data.name not in CIFAR:
-        raise DataError(f"unknown data set {data.name!r}; known: {', '.join([*CIFAR, 'synthetic'])}")
-    files = CIFAR[data.name]
-    train = _read(root, data.name, files.train, files.labels)
-    test = _read(root, data.name, files.test, files.labels)
+        return _synthetic(data, scale)
+    train, test = (Images(torch.from_numpy(pixels), torch.from_numpy(labels)) for pixels, labels in read(data, root))
     return _first_of_each_class(train, scale.train_images), _first_of_each_class(test, scale.test_images)
-
-
-def missing_files(name: str, root: Path) -> list[Path]:
-    """The original files of a data set that are not under `root` yet; empty for a data set without files."""
-    if name not in CIFAR:
-        return []
-    files = CIFAR[name]
-    return [path for path in (root / files.folder / file for file in (*files.train, *files.test)) if not path.is_file()]
-
-
-def verify(name: str, root: Path) -> None:
-    """Raise DataError where a file of a data set is missing or damaged; reads all files and keeps nothing in memory."""
-    if name not in CIFAR:
-        return
-    files = CIFAR[name]
-    for file, md5 in {**files.train, **files.test}.items():
-        _whole(root / files.folder / file, md5)
-
-
-def _read(root: Path, name: str, files: dict[str, str], label_key: str) -> Images:
-    pixels, labels = [], []
-    for file, md5 in files.items():
-        batch = _unpickle(root / CIFAR[name].folder / file, md5)
-        pixels.append(np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32))
-        labels += batch[label_key]
-    return Images(torch.from_numpy(np.concatenate(pixels)), torch.tensor(labels, dtype=torch.int64))
-
-
-def _unpickle(path: Path, md5: str) -> dict[str, Any]:
-    """The content of a file whose md5 sum is the published one, because any other pickle could run arbitrary code."""
-    return pickle.loads(_whole(path, md5), encoding="latin1")  # type: ignore[no-any-return] # the md5 sum vouches for it
-
-
-def _whole(path: Path, md5: str) -> bytes:
-    """The bytes of a file. Raises DataError unless their md5 sum is `md5`."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != md5:
-        raise DataError(
-            f"{path} is damaged ({len(content):,} bytes, md5 {found}, published md5 {md5}): "
-            "delete it and run again to download it, or put the original file there"
-        )
-    return content
 
 
 def _first_of_each_class(images: Images, count: int | None) -> Images:
@@ -147,10 +57,10 @@ def _first_of_each_class(images: Images, count: int | None) -> Images:
     return Images(images.pixels[chosen], images.labels[chosen])
 
 
-def _synthetic(classes: int, scale: Scale) -> tuple[Images, Images]:
+def _synthetic(data: Data, scale: Scale) -> tuple[Images, Images]:
     """CIFAR-shaped, learnable images, the same at every call: a smooth template per class, shifted, scaled and
     noisy."""
-    generator = torch.Generator().manual_seed(20210831)
+    classes, generator = data.classes, torch.Generator().manual_seed(20210831)
     coarse = torch.rand(classes, 3, 4, 4, generator=generator)
     templates = torch.nn.functional.interpolate(coarse, size=32, mode="bilinear", align_corners=False) * 255
 
@@ -164,7 +74,7 @@ def _synthetic(classes: int, scale: Scale) -> tuple[Images, Images]:
             pixels[part] = (contrast[part] * templates[labels[part]] + noise).clamp(0, 255).to(torch.uint8)
         return Images(pixels, labels)
 
-    return split(scale.train_images or TRAIN_IMAGES), split(scale.test_images or TEST_IMAGES)
+    return split(scale.train_images or data.train_images), split(scale.test_images or data.test_images)
 
 
 class Draws(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmark.vision.data import CIFAR, DataError, missing_files, verify
+from benchmark.plan.task import Data
+from benchmark.vision.files import CIFAR, DataError, missing_files, verify
 
 SILENT_S = 60.0
 _kept: list[Any] = []
@@ -43,17 +44,17 @@ def import_torchvision() -> Any:
     return importlib.import_module("torchvision.datasets")
 
 
-def ensure(name: str, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
+def ensure(data: Data, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
     """Download the missing files of a data set to `root`, and check that all its files are intact.
 
     `say` is given a line before a download. A server that is silent for SILENT_S seconds is given up. Raises DataError
-    where the download fails, with the files to put there by hand, and where a file is damaged.
+    where the download fails, with the files to put there by hand, and where a file is damaged, or a user's own missing.
     """
-    missing = missing_files(name, root)
-    if missing:
-        say(f"downloading {name} to {root} (about 170 MB; a server that is silent for {SILENT_S:g} s is given up)")
-        _download(name, root, missing)
-    verify(name, root)
+    missing = missing_files(data, root)
+    if missing and not data.own:
+        say(f"downloading {data.name} to {root} (about 170 MB; a server that is silent for {SILENT_S:g} s is given up)")
+        _download(data.name, root, missing)
+    verify(data, root)
 
 
 @contextlib.contextmanager

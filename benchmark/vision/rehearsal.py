@@ -10,7 +10,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from benchmark.plan.task import TRAIN_IMAGES, Model, Task
+from benchmark.plan.task import Model, Task
 from benchmark.vision.network import build_model
 
 SIZE = 32
@@ -27,9 +27,8 @@ def rehearse(task: Task) -> None:
 
 def batches(task: Task) -> tuple[int, ...]:
     """The batch sizes of an epoch: the recipe's, and what is left for the last batch."""
-    images = task.scale.train_images or TRAIN_IMAGES
-    whole = min(task.recipe.batch_size, images)
-    return tuple(sorted({whole, images % whole or whole}))
+    whole = min(task.recipe.batch_size, task.train_images)
+    return tuple(sorted({whole, task.train_images % whole or whole}))
 
 
 @functools.lru_cache(maxsize=256)  # a study asks for the same few networks again and again

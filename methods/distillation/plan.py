@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from benchmark.plan.stage import Phase, Plan, Precision, Stage
-from benchmark.plan.task import TRAIN_IMAGES, Recipe, Task
+from benchmark.plan.task import Recipe, Task
 from methods.baseline import check_builds, plain, teacher_task, teacher_training
 from methods.distillation.params import Choice, Distilling, Preparing
 
@@ -66,7 +66,7 @@ class Distillation(Choice):
             check_builds(network)
         from methods.distillation.wiring import rehearse_pair  # here, not above: planning must not pay for torch
 
-        rehearse_pair(self._for(task), task, task.scale.train_images or TRAIN_IMAGES)
+        rehearse_pair(self._for(task), task, task.train_images)
 
     def _for(self, task: Task) -> Choice:
         assert task.teacher is not None, "teacher_training has refused a task without a teacher"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from benchmark.plan.stage import Bound, Phase, Plan, Precision, Stage
-from benchmark.plan.task import TRAIN_IMAGES, Config, Data, Model, Recipe, Task
+from benchmark.plan.task import OURS, Config, Data, Model, Recipe, Task
 from methods.baseline import plain
 from methods.nas import spaces
 from methods.nas.darts.genotype import PUBLISHED
@@ -48,7 +48,7 @@ class Regularised(Config):
 
         The auxiliary head has a batch norm on maps of one pixel, which cannot train on one image.
         """
-        images, batch = task.scale.train_images or TRAIN_IMAGES, task.recipe.batch_size
+        images, batch = task.train_images, task.recipe.batch_size
         if self.auxiliary_weight and images % batch == 1:
             raise ValueError(
                 f"{images} images in batches of {batch} leave one alone, which the auxiliary head cannot train on: "
@@ -330,11 +330,17 @@ def searching(task: Task, recipe: Recipe, space: Model) -> Task:
         raise ValueError("train_precision=fp16: a search has no gradient scaler; use bf16, tf32 or fp32")
     if task.profile == "published":
         raise ValueError("profile=published: searches do not reproduce the original's loop; leave it out")
-    classes = {"cifar10": 10, "cifar100": 100}.get(task.data.search, task.data.classes)
-    data = Data(name=task.data.search, classes=classes)
-    short = recipe.model_copy(update={"epochs": _at_most(recipe.epochs, task)})
+    data = _searched(task.data)
+    short = data.normalised(recipe.model_copy(update={"epochs": _at_most(recipe.epochs, task)}))
     own = with_recipe(plain(task), short)
     return own.model_copy(update={"data": data, "model": space, "compile": False})
+
+
+def _searched(data: Data) -> Data:
+    """The data set on which an architecture is searched."""
+    if data.search == data.name:
+        return data.model_copy(update={"search": Data.model_fields["search"].default})
+    return Data(name=data.search, classes=OURS[data.search] or data.classes)
 
 
 def _at_most(epochs: int, task: Task) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from benchmark.plan.stage import Phase, Plan, Precision, Stage
-from benchmark.plan.task import TRAIN_IMAGES, Config, Recipe, Task
+from benchmark.plan.task import Config, Recipe, Task
 from methods.baseline import plain
 from methods.pruning.params import (
     Backend,
@@ -95,7 +95,7 @@ class Pruning(Config):
         pruned."""
         start_of(self.start).check(task)
         if self.looks_at_data:
-            batches = math.ceil((task.scale.train_images or TRAIN_IMAGES) / task.recipe.batch_size)
+            batches = math.ceil(task.train_images / task.recipe.batch_size)
             if self.statistics_batches > batches:
                 raise ValueError(f"statistics_batches={self.statistics_batches}: an epoch has {batches} batches")
         from methods.pruning.rehearsal import rehearse, rehearse_with_nni  # here: planning must not pay for torch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from benchmark.__main__ import main
 from benchmark.plan import config, study
@@ -84,6 +86,58 @@ def test_whether_pruning_pays_off_for_a_network_outside_the_tree(tmp_path):
     broken = cli(*check, "+model.kwargs.depth=3", cwd=tmp_path, env=env)
     assert broken.returncode == 1
     assert re.search("error: .*model own_network cannot be built: .*'depth'", broken.stderr)
+
+
+@pytest.mark.slow
+def test_a_life_on_images_of_ones_own(tmp_path):
+    """The second part of examples/own_network/README.md, and the row's own command."""
+    shutil.copytree(ROOT / "examples" / "own_network", tmp_path / "own")
+    for split, count in (("train", 20), ("test", 10)):
+        for name, colour in (("daisy", (200, 40, 10)), ("rose", (10, 40, 200))):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (40, 40), (*colour[:2], colour[2] + number)).save(folder / f"{number}.png")
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "own"), str(ROOT)])}
+    flag = _flag(tmp_path / "own")
+    made = cli(
+        "data",
+        "from=images",
+        "name=flowers",
+        f"to={tmp_path / 'own' / 'configs'}",
+        "resize=true",
+        cwd=tmp_path,
+        env=env,
+    )
+    assert made.returncode == 0, made.stderr
+    few = ["scale=smoke", "scale.train_images=40", "scale.test_images=20", *_paths(tmp_path)]
+    ran = cli(
+        "run",
+        "-m",
+        "method=baseline,pruning/l1",
+        "model=own_network",
+        "data=flowers",
+        *few,
+        *flag,
+        cwd=tmp_path,
+        env=env,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"flowers@[0-9a-f]{12}, 2 classes, .*40 training images, 20 test images", ran.stdout)
+    assert set(pd.read_csv(tmp_path / "results" / "summary.csv")["data"].str.partition("@")[0]) == {"flowers"}
+    page = (tmp_path / "results" / "report.html").read_text()
+    commands = re.findall(r'"command": ?"python -m benchmark run ([^"]*)"', page)
+    assert len(commands) == 2
+    for command in commands:
+        words = [*shlex.split(command), *_paths(tmp_path), *flag]
+        planned = cli("plan", *words, cwd=tmp_path, env=env)
+        assert "to do: 0 stage(s)" in planned.stdout, planned.stdout + planned.stderr
+        assert "mean" not in command
+    file = tmp_path / "data" / "flowers.npz"
+    file.write_bytes(file.read_bytes()[:-100])
+    again = cli("run", "method=pruning/fpgm", "model=own_network", "data=flowers", *few, *flag, cwd=tmp_path, env=env)
+    assert again.returncode == 1
+    assert "flowers.npz is not what data=flowers says" in again.stderr
 
 
 def test_the_mean_of_networks_is_what_the_example_says(outside, task, tmp_path):

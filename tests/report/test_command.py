@@ -51,6 +51,8 @@ def test_settings_of_every_block_come_back():
         ["method=quantization/int8", "calibration.algorithm=percentile", "inference.batch_sizes=[1,2]", "scale=smoke"],
         ["method=quantization/fp16", "base_precision=bf16", "model=nni/resnet18", "profile=published"],
         ["method=pruning/fpgm", "method.sparsity=0.3", "recipe.mean=[0.5,0.5,0.5]", "data=synthetic"],
+        ["method=baseline", "scale=smoke", "scale.train_images=40", "scale.max_epochs=null", "recipe=check"],
+        ["method=baseline", "scale=full", "+scale.train_images=500", "+scale.max_epochs=2"],
     ]
     assert other_plans(jobs) == []
 

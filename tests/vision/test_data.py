@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmark.plan.task import Data, Scale
-from benchmark.vision import data, download
+from benchmark.vision import data, download, files
 
 with np.load(Path(__file__).parent.parent / "data" / "augment_golden.npz") as _file:
     GOLDEN = dict(_file)
@@ -175,8 +175,8 @@ def _cifar_files(root: Path, monkeypatch: pytest.MonkeyPatch, per_class: int = 3
         content = pickle.dumps({"data": pixels, "fine_labels": [(7 * k) % 100 for k in range(count)]})
         (folder / name).write_bytes(content)
         sums[name] = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    files = data.CIFAR["cifar100"]._replace(train={"train": sums["train"]}, test={"test": sums["test"]})
-    monkeypatch.setitem(data.CIFAR, "cifar100", files)
+    made = files.CIFAR["cifar100"]._replace(train={"train": sums["train"]}, test={"test": sums["test"]})
+    monkeypatch.setitem(files.CIFAR, "cifar100", made)
     return folder
 
 
@@ -211,20 +211,20 @@ def test_without_network_the_message_says_which_files_to_put_where(tmp_path, mon
 
     monkeypatch.setattr(download, "import_torchvision", lambda: Datasets)
     with pytest.raises(data.DataError, match=r"no route to host.*cifar-100-python/train.*paths.data"):
-        download.ensure("cifar100", tmp_path)
+        download.ensure(Data(name="cifar100", classes=100), tmp_path)
 
 
 def test_nothing_is_downloaded_where_the_files_are(tmp_path, monkeypatch):
     _cifar_files(tmp_path, monkeypatch)
     monkeypatch.setattr(download, "import_torchvision", lambda: pytest.fail("asked for torchvision"))
-    download.ensure("cifar100", tmp_path)
-    download.ensure("synthetic", tmp_path)
-    assert data.missing_files("cifar100", tmp_path) == []
+    download.ensure(Data(name="cifar100", classes=100), tmp_path)
+    download.ensure(Data(name="synthetic", classes=100), tmp_path)
+    assert files.missing_files(Data(name="cifar100", classes=100), tmp_path) == []
 
 
 def test_unknown_data_set_is_named():
-    with pytest.raises(data.DataError, match="unknown data set 'cifar1000'"):
-        data.load(Data(name="cifar1000", classes=10), Path(), Scale(name="full"))
+    with pytest.raises(ValueError, match=r"unknown data set 'cifar1000'.*python -m benchmark data"):
+        Data(name="cifar1000", classes=10)
 
 
 def test_synthetic_is_the_same_each_time_and_split_apart():

@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmark.deploy.answers import answers
 from benchmark.plan.deployment import EngineError
-from benchmark.plan.task import Model
+from benchmark.plan.task import Data, Model
 from benchmark.vision import download
 from benchmark.vision.builders import trust
 from benchmark.vision.data import DataError, Images, Loader
@@ -166,7 +166,7 @@ def test_a_silent_server_is_given_up_with_the_remedy(tmp_path, monkeypatch):
             monkeypatch.delenv(name, raising=False)
         said = []
         with pytest.raises(DataError, match=r"could not be downloaded \(.*timed out.*by hand"):
-            download.ensure("cifar100", tmp_path, said.append)
+            download.ensure(Data(name="cifar100", classes=100), tmp_path, said.append)
     for connection, _ in kept:
         connection.close()
     assert said == [f"downloading cifar100 to {tmp_path} (about 170 MB; a server that is silent for 0.5 s is given up)"]
