@@ -17,7 +17,7 @@ from benchmark.plan.deployment import (
     with_calibration,
     without_search,
 )
-from benchmark.plan.run_file import RunFile, RunStage, Words
+from benchmark.plan.run_file import RunFile, RunPass, RunStage, Words
 from benchmark.plan.stage import TEC_PHASES, Bound, Phase, Plan, Stage, digest_of, kind_of
 from benchmark.plan.task import Data, Task
 
@@ -147,6 +147,7 @@ class Life:
             version=stage.params.version,
             inputs={name: self.key(needed) for name, needed in stage.inputs.items()},
             machine=self.machine(phase),
+            passes=_passes(stage) if kind_of(phase) == "TEC" else None,
         )
 
     def _words(self) -> Words:
@@ -175,6 +176,16 @@ class Life:
         method = {name: value for name, value in self.experiment.method.items() if name not in NO_PARAMETERS}
         inference = self.experiment.inference.model_dump(mode="json")
         return dict(_flat({**task, "method": method, "inference": inference}))
+
+
+def _passes(stage: Stage) -> tuple[RunPass, ...] | None:
+    effort = stage.effort()
+    if effort is None:
+        return None
+    return tuple(
+        RunPass(model=each.model.name, images=each.images, trains=each.trains, times=each.times)
+        for each in effort.passes
+    )
 
 
 def _named(method: Mapping[str, Any]) -> str:

@@ -13,9 +13,18 @@ from benchmark.plan.task import Config
 FORMAT: Literal[1] = 1
 
 
+class RunPass(Config):
+    """Images that a stage of TEC shows to a network, as `task.Passes` says it: for its FLOPs."""
+
+    model: str
+    images: float = Field(ge=0)
+    trains: bool
+    times: float = Field(default=1.0, ge=0)
+
+
 class RunStage(Config):
     """A stage as it was planned: its place in the life, its key, what it calls in which version, the keys it rests on,
-    and the machine whose record of it counts."""
+    and the machine whose record of it counts. `passes` is None where the stage does not say what it will do."""
 
     phase: Phase
     kind: Literal["TEC", "deploy", "IEC"]
@@ -24,6 +33,7 @@ class RunStage(Config):
     version: int
     inputs: dict[str, str]
     machine: str
+    passes: tuple[RunPass, ...] | None = None
 
     @model_validator(mode="after")
     def _kind_is_the_phases(self) -> RunStage:

@@ -102,6 +102,9 @@ class StageRow(MeasuredRow):
     polled_period_wh: float = column("W.h", "what the paper's polling of nvidia-smi would book: 0.1 s of each 0.18 s")
     gpu_util_pct: float = column("%", "mean utilisation of the GPU")
     mem_util_pct: float = column("%", "mean utilisation of the GPU's memory interface")
+    train_flops: float = column(
+        "FLOP", "of its passes in training: two for each of macs, backward twice as many; looks at test images left out"
+    )
     peak_memory_bytes: float = column("bytes", "most memory that torch had allocated on the GPU in the stage")
     artifact_bytes: float = column("bytes", "size of the file that the stage handed on: a network or an engine")
     machine: str = column("", "machine that the stage ran on: device and power limit")
@@ -128,7 +131,8 @@ def stage_rows(book: Book, max_drop_pct: Mapping[DeployPrecision, float] = MAX_D
             record = book.record(stage)
             if record is not None:
                 row = _row(run, stage, record, differing, book.repeated_joules(record))
-                rows.append(replace(row, **engine) if stage.phase is Phase.DEPLOY else row)
+                own = engine if stage.phase is Phase.DEPLOY else {"train_flops": train_flops(book, run, stage)}
+                rows.append(replace(row, **own))
         rows += [_unmeasured(run, phase, why, differing) for phase, why in run.unmeasured.items()]
         inference = book.inference(run)
         if inference is not None:
@@ -144,6 +148,28 @@ def _unmeasured(run: RunFile, phase: Phase, why: str, settings: str) -> StageRow
     known = {"seed": run.seed, "phase": str(phase), "stage": "unmeasured", "kind": kind_of(phase), "grade": "X"}
     alone = {"stage_version": 0, "shared_by": 0, "first_mention": False, "attempts": 0}
     return StageRow(**{**nothing, **about(run, settings), **known, **alone, "reason": why})
+
+
+def train_flops(book: Book, run: RunFile, stage: RunStage) -> float:
+    """FLOP of what a stage shows to networks, by the MACs that records counted; NaN where one of them is unknown.
+
+    The first network is the stage's own; another (a teacher) is that of a stage it rests on. A search has none that
+    could be counted.
+    """
+    if stage.passes is None:
+        return math.nan
+    above = [each for each in run.stages if each.key in stage.inputs.values() and each.passes]
+    names = {each.passes[0].model: _macs(book, each) for each in above if each.passes}
+    names |= {stage.passes[0].model: _macs(book, stage)} if stage.passes else {}
+    return math.fsum(
+        2 * names.get(each.model, math.nan) * each.images * each.times * (3 if each.trains else 1)
+        for each in stage.passes
+    )
+
+
+def _macs(book: Book, stage: RunStage) -> float:
+    record = book.record(stage)
+    return math.nan if record is None else record.values.get("macs", math.nan)
 
 
 def _as_stage(record: Record) -> RunStage:
@@ -204,6 +230,7 @@ def _row(run: RunFile, stage: RunStage, record: Record, settings: str, repeated_
         grade=record.grade,
         reason=record.reason,
         **_reading(record.reading),
+        train_flops=math.nan,
         artifact_bytes=float(record.artifact_bytes) or math.nan,  # none, or a record of before sizes were kept
         machine=record.machine,
         **_provenance(record),

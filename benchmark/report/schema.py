@@ -76,8 +76,17 @@ STAGE = {
     "version": "version of the stage",
     "inputs": "keys of the stages that it rests on, by the name of the argument",
     "machine": "machine whose record of it counts",
+    "passes": "images that a stage of TEC shows to networks, its own first; null where it does not say",
 }
 """What each field of a stage of a run file means."""
+
+PASS = {
+    "model": "the network",
+    "images": "images shown to it, in all",
+    "trains": "whether they go backward, too",
+    "times": "arithmetic of one image, as a multiple of the network's (a supernet holds several of its kind)",
+}
+"""What each field of a pass means."""
 
 WORDS = {
     "method": "the method",
@@ -106,6 +115,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     run = _schema(RunFile, "A run file: one experiment with one seed, as planned")
     _describe(run, RUN)
     _describe(run["$defs"]["RunStage"], STAGE)
+    _describe(run["$defs"]["RunPass"], PASS)
     _describe(run["$defs"]["Words"], WORDS)
     return {"record.json": record, "run.json": run}
 

@@ -58,6 +58,9 @@ class SummaryRow(MeasuredRow):
         "percent per W.h", "accuracy per energy of the whole life at half a billion inferences: G at tau = 1"
     )
     train_seconds: float = column("s", "metered time of the stages of TEC, one after another; without pauses")
+    train_flops: float = column(
+        "FLOP", "of the passes of TEC's stages in training; empty where one is unknown: a search, an older run file"
+    )
     infer_flops: float = column("FLOP", "of one inference: two for each of macs")
     model_bytes: float = column("bytes", "size of the network's file, as stored before its engine was built")
     engine_bytes: float = column("bytes", "size of the engine's file")
@@ -185,6 +188,7 @@ def _seed(rows: list[StageRow]) -> dict[str, float]:
         "train_seconds": math.fsum(row.seconds for row in tec),
         "peak_memory_bytes": _most(row.peak_memory_bytes for row in tec),
         "engine_bytes": built.artifact_bytes,
+        "train_flops": math.fsum(row.train_flops for row in tec),
         "infer_flops": 2 * built.macs,
         "deploy_wh": math.fsum(row.energy_wh for row in deploy),
         "skipped_steps": _sum_of_known(row.skipped_steps for row in tec),

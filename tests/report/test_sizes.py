@@ -59,6 +59,24 @@ def summary(found: Book) -> SummaryRow:
     return row
 
 
+def test_the_flops_of_a_distillation_hold_its_teachers_answers():
+    (run,) = planned("method=distillation/kd", "pair=vgg13__vgg8")
+    assert [stage.name for stage in run.stages] == ["train", "distil", "build_engine"]
+    row = summary(book([run], values={"acc_pct": 80.0, "macs": 1000.0}))
+    teacher, student = 2 * 1000 * 256, 2 * 50 * 256
+    assert row.train_flops == 3 * teacher + 3 * student + teacher
+
+
+def test_flops_are_unknown_where_a_network_was_not_counted_or_a_file_does_not_say():
+    (search,) = planned("method=nas/zero_cost")
+    counted = book([search], values={"score": 1.0})
+    assert math.isnan(summary(counted).train_flops)
+    assert stage_rows(counted)[1].train_flops == 2 * 50 * 3 * 256, "the training of what was found is known"
+    (run,) = planned()
+    old = run.model_copy(update={"stages": tuple(each.model_copy(update={"passes": None}) for each in run.stages)})
+    assert math.isnan(summary(book([old])).train_flops)
+
+
 def test_times_and_sizes_of_a_row_by_hand():
     (run,) = planned()
     tec = [stage for stage in run.stages if stage.kind == "TEC"]
@@ -70,6 +88,8 @@ def test_times_and_sizes_of_a_row_by_hand():
     assert row.engine_bytes == 1000 * (len(tec) + 1)
     assert row.peak_memory_bytes == 10 * len(tec), "of the stages of TEC"
     assert row.infer_flops == 100
+    # 1 epoch of 256 images in the base training, l1 looks at no image, and 1 epoch of fine-tuning
+    assert row.train_flops == 2 * 50 * 3 * (256 + 256)
     assert (row.seconds_per_image, row.latency_s) == (2e-5, 3e-4)
     # 1e-9 W.h an inference: half a W.h for half a billion
     assert row.acc_per_wh_500m == pytest.approx(80 / (len(tec) + 0.5))
