@@ -55,6 +55,9 @@ soak: $(READY)  ## a smoke study killed at twenty random moments, and what comes
 report: $(READY)  ## tables, figures and the page from the records
 	$(BIN)/python -m benchmark report
 
+gallery: $(READY)  ## every table, figure and page: of the paper's table, the demo's records, and a board that does not exist
+	@VENV=$(VENV) RESULTS=$(RESULTS) sh scripts/gallery.sh
+
 perf: $(READY)  ## how fast we are against the originals' manner: ratios with ranges and controls
 	@status=0; for script in scripts/perf_*.py; do \
 		case $$script in scripts/perf_common.py) continue;; esac; \
@@ -65,6 +68,6 @@ check: $(READY)  ## judge every record
 	$(BIN)/python -m benchmark check
 
 clean:  ## remove the environment and throw-away results; records stay
-	rm -rf $(VENV) results/.smoke results/.demo results/.paper artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) results/.smoke results/.demo results/.paper results/.fake-board artifacts .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help setup lint test test-slow test-peers gpu-check gpu-first perf smoke bench table3 soak report check clean
+.PHONY: help setup lint test test-slow test-peers gpu-check gpu-first perf smoke bench table3 soak report gallery check clean

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmark.common import say
 from benchmark.errors import UserError
+from benchmark.plan.task import OURS
 
 USAGE = (
     "python -m benchmark data from=FOLDER name=NAME: FOLDER holds train/CLASS/IMAGE and test/CLASS/IMAGE, or "
-    "CLASS/IMAGE, or is an .npz file; further: to=configs paths.data=data test_share=0.2 seed=0 resize=false"
+    "CLASS/IMAGE, or is an .npz file; further: to=configs paths.data=data test_share=0.2 seed=0 resize=false; "
+    "name=cifar100 or cifar10 alone downloads and checks that one"
 )
 WORDS = {
     "from": "", "name": "", "to": "configs", "paths.data": "data", "test_share": "0.2", "seed": "0", "resize": "false",
@@ -21,7 +23,10 @@ WORDS = {
 
 
 def data(words: list[str]) -> int:
-    """Make {paths.data}/NAME.npz from images and {to}/data/NAME.yaml, which names its content; data=NAME takes it."""
+    """Make {paths.data}/NAME.npz from images and {to}/data/NAME.yaml, which names its content: data=NAME takes it.
+
+    Of the suite's own, download what is missing.
+    """
     from pydantic import ValidationError
 
     from benchmark.plan.task import Data
@@ -29,6 +34,8 @@ def data(words: list[str]) -> int:
     from benchmark.vision.own_data import digest, path_of, write
 
     given = _given(words)
+    if given["name"] in OURS:
+        return _fetch(given)
     gathered = gather(Path(given["from"]).expanduser(), _how(given), say)
     mean, std = constants(gathered.arrays)
     values: dict[str, Any] = {
@@ -66,12 +73,24 @@ def _given(words: Sequence[str]) -> dict[str, str]:
         if name not in WORDS or not equals:
             raise UserError(f"data: what is {word}? {USAGE}")
         given[name] = value
-    missing = [name for name, value in given.items() if not value]
+    ours = given["name"] in OURS
+    if ours and given["from"]:
+        raise UserError(f"name={given['name']}: that is one of the suite's own; choose another")
+    missing = [name for name, value in given.items() if not value and not (ours and name == "from")]
     if missing:
         raise UserError(f"data needs {' and '.join(f'{name}=' for name in missing)}: {USAGE}")
-    if given["name"] in ("cifar10", "cifar100", "synthetic"):
-        raise UserError(f"name={given['name']}: that is one of the suite's own; choose another")
     return given
+
+
+def _fetch(given: Mapping[str, str]) -> int:
+    """Download one of the suite's data sets where it is missing, and prove that it is whole."""
+    from benchmark.plan.task import Data
+    from benchmark.vision.download import ensure
+
+    root = Path(given["paths.data"]).expanduser()
+    ensure(Data(name=given["name"], classes=OURS[given["name"]] or 100), root, say)
+    print(f"{given['name']} is whole under {root}" if OURS[given["name"]] else f"{given['name']} needs no file")
+    return 0
 
 
 def _how(given: dict[str, str]) -> Any:

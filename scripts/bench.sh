@@ -27,11 +27,14 @@ fi
 experiment="${EXPERIMENT:-demo}"
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"  # cores may be shared: threads that spin while they wait take each other's time
 # real CIFAR-100 where it is in the folder or can be downloaded, otherwise synthetic images
-fetch='import pathlib, sys; from benchmark.vision.download import ensure; ensure("cifar100", pathlib.Path(sys.argv[1]))'
-if "$python" -c "$fetch" "$data" >/dev/null 2>&1; then
+if why="$("$python" -m benchmark data name=cifar100 "paths.data=$data" 2>&1)"; then
     set -- "paths.data=$data" "$@"
+elif [ -e "$data/cifar-100-python" ]; then
+    echo "$why" >&2  # files that are there and are not CIFAR-100 are for the user to mend
+    exit 1
 else
-    echo "CIFAR-100 is not under $data/ and cannot be downloaded: using synthetic images of the same shape"
+    echo "$why"
+    echo "so this run takes synthetic images of the same shape"
     set -- data=synthetic "$@"
 fi
 if [ "$experiment" = demo ]; then

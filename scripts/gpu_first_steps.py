@@ -47,10 +47,6 @@ NOT_BUILT = (
 )
 """Rows of Table 3 that no step makes."""
 
-FETCH = (
-    "import pathlib, sys; from benchmark.vision.download import ensure; ensure('cifar100', pathlib.Path(sys.argv[1])); "
-    "print('CIFAR-100 is under', sys.argv[1])"
-)
 GPU_TESTS = """
 import sys, pytest, torch
 if not torch.cuda.is_available():
@@ -87,7 +83,7 @@ def all_steps(places: Places) -> list[Step]:
         Step("perf: deployment", ("scripts/perf_deployment.py", "5"), 120, 540, needs=EXPORT),
         Step("perf: efficient", ("scripts/perf_efficient.py",), 60, 300, needs=EXPORT),
         Step("perf: NAS", ("scripts/perf_nas.py",), 60, 300),
-        Step("data", ("-c", FETCH, str(places.data)), 20, 300),
+        Step("data", ("-m", "benchmark", "data", "name=cifar100", f"paths.data={places.data}"), 20, 300),
         *_short_lives(device),
         *_table_3(device),
     ]

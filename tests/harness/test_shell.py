@@ -15,7 +15,7 @@ case "$*" in
     *"device hardware=gpu"*) exit "$NO_GPU" ;;
     *find_spec*) exit "$NO_TENSORRT" ;;
     *pip*) exit "$NO_PIP" ;;
-    *ensure*) exit "$NO_DATA" ;;
+    *name=cifar100*) exit "$NO_DATA" ;;
     *study*) exit "$FAILS" ;;
 esac
 exit 0
@@ -63,6 +63,13 @@ def test_the_main_job_takes_its_data_and_its_study_on_every_machine(bench, env, 
     status, asked = bench(**env)
     assert status == 0
     assert asked[-1] == wanted
+
+
+def test_data_that_is_damaged_stops_the_job_and_is_not_replaced(bench, tmp_path):
+    (tmp_path / "cifar-100-python").mkdir()
+    status, asked = bench(NO_GPU="1", NO_DATA="1", DATA=str(tmp_path))
+    assert status == 1
+    assert not any("study" in line for line in asked)
 
 
 def test_on_a_gpu_it_says_first_what_the_longer_studies_take(bench):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.energy import find_device
+from benchmark.plan.config import experiment
 from benchmark.plan.words import values_of
 from benchmark.records.store import Store
 from tests.energy.fake_nvml import Curve, FakeDriver, shared_library, why_not
@@ -27,7 +28,7 @@ SIZES = (16, 32, 64)
 
 
 def make(root: Path) -> Store:
-    """Lives of a tiny network on the fake board: plain training at three batch sizes, and a pruned one."""
+    """Lives of a tiny network on the fake board: plain training at three batch sizes, a pruned one, and a search."""
     store = Store(root / "results", root / "artifacts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmark.energy.meters.nvml._LIBRARY", None)
@@ -50,6 +51,17 @@ def _experiments(root: Path):
     pruning = {**(values_of("method", "pruning/l1") or {}), "finetune_epochs": 3}
     plain = tiny_experiment(root, scale=scale, recipe=recipe, inference=inference)
     yield plain.model_copy(update={"method": pruning})
+    short = {**recipe, "epochs": 6, "batch_size": 16, "schedule": "cosine"}
+    alphas = {"lr": 0.15, "betas": (0.0, 0.999)}  # high, so that a few steps decide
+    search = {
+        "_target_": "methods.nas.plan.Proxyless", "name": "nas/proxyless", "recipe": "t", "size": "xs", "search": short,
+        "alphas": alphas, "every": 1, "weights_only_epochs": 1, "held_out": 0.25,
+    }  # fmt: skip  # a setting a line would hide the method
+    values = plain.model_dump(mode="json", exclude={"task": {"model"}})
+    values["task"]["data"]["search"] = "synthetic"
+    values["task"]["recipe"]["epochs"] = 1
+    values["task"]["scale"] = {"name": "few", "train_images": 96, "test_images": 32}
+    yield experiment({**values, "method": search})
 
 
 def main() -> None:

@@ -134,7 +134,7 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path, how, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["name=x"], "data needs from="), (["from=/nowhere", "name=x"], "no such folder"),
-     (["from=/nowhere", "name=cifar10"], "one of the suite's own"), (["frm=/x"], "what is frm=/x"),
+     (["from=/nowhere", "name=cifar10"], "one of the suite's own"), (["name=cifar100", "paths.data=/nowhere/at/all"], "by hand"), (["frm=/x"], "what is frm=/x"),
      (["from=/x", "name=x", "test_share=2"], "a share between 0 and 1"), (["from=/x", "name=x", "resize=maybe"], "maybe")],
 )  # fmt: skip  # a line a case would hide the table
 def test_words_that_make_no_data_set_are_refused(words, message):
