@@ -42,7 +42,8 @@ examples
   python -m benchmark study experiment=baselines
   python -m benchmark report paths.results=results/.smoke
 
-python -m benchmark run --help lists every name and choice, and with method=NAME that method's settings. With
+python -m benchmark run --help lists every name and choice, and with method=NAME that method's settings; COMMAND --help
+the words of any other command. With
 --config-dir DIR (any command, more than once), DIR is searched like configs/: your own methods, models and studies,
 without a fork (CONTRIBUTING.md).
 """
@@ -52,6 +53,10 @@ OWN = ("benchmark", "methods")
 """Modules whose absence is a mistake of ours, and no missing installation."""
 
 COMMANDS = ("run", "plan", "study", "report", "check", "free", "device", "export", "import", "advise", "data")
+
+
+EXPERIMENTS = ("run", "plan", "study")
+"""The commands that take every name of an experiment."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +80,7 @@ def _main(words: list[str]) -> int:
 
         rest = take_config_dirs(words[1:])
         if any(word in ("-h", "--help") for word in rest):
-            return commands.choices(rest)
+            return commands.choices(rest) if words[0] in EXPERIMENTS else _help(words[0])
         return int(getattr(commands, words[0].replace("import", "take_in"))(rest))
     except ModuleNotFoundError as error:
         if error.name in OWN:
@@ -91,6 +96,13 @@ def _main(words: list[str]) -> int:
     except OSError as error:  # a folder that may not be looked into, a disk that fails: never our own mistake
         where = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}; make it accessible, or choose another place")
+
+
+def _help(command: str) -> int:
+    from benchmark.helping import help_of
+
+    print(help_of(command, HELP), end="")
+    return 0
 
 
 def _refuse(message: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmark.common import folders_of
@@ -28,10 +29,22 @@ def advise(words: list[str]) -> int:
     else:
         candidates = of_summary(_summary(rest, given["tau"]))
     if not candidates:
-        raise UserError("no row here is complete: run a study first, or ask the paper's table with source=paper")
+        raise UserError(
+            f"no row here is complete: run a study first{_elsewhere()}, or ask the paper's table: source=paper"
+        )
     for line in advice(candidates, question):
         print(line)
     return 0
+
+
+def _elsewhere() -> str:
+    """A hint at rows that lie where throw-away runs write."""
+    found = [
+        f"paths.results={folder} ({folder.name.removeprefix('.')} rows: a trial, no result)"
+        for folder in (Path("results/.smoke"), Path("results/.demo"))
+        if (folder / "records").is_dir()
+    ]
+    return f", or say {' or '.join(found)}" if found else ""
 
 
 def _summary(words: Sequence[str], tau: float) -> list[Any]:
@@ -72,8 +85,10 @@ def _asked(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _number(name: str, value: str) -> float:
+    from benchmark.plan.asked import inferences
+
     try:
-        number = float(value)
+        number = float(inferences(value) if name == "mui" else value)
     except ValueError:
         raise UserError(f"{name}={value} is no number") from None
     if not 0 <= number <= MOST[name] or (name != "min_acc" and number == 0):

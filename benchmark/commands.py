@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from benchmark.common import folders_of, parse_all, say, store_of
+from benchmark.common import counted, folders_of, parse_all, say, store_of
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def check(words: list[str]) -> int:
     count = len(store.record_paths())
     if not count:
         raise UserError(f"there is no record under {store.results}, so nothing to judge: is it the right folder?")
-    print(f"{count} records under {store.results}: {faults} faults, {len(findings) - faults} warnings")
+    judged = f"{counted(faults, 'fault')}, {counted(len(findings) - faults, 'warning')}"
+    print(f"{counted(count, 'record')} under {store.results}: {judged}")
     return 1 if faults else 0
 
 
@@ -175,7 +176,7 @@ def choices(words: list[str]) -> int:
     from benchmark.plan.folders import CONFIGS, groups, names
     from benchmark.plan.words import ROLES
 
-    print("usage: python -m benchmark run [name=value ...]; plan, study, report, check and device take the same names")
+    print("usage: python -m benchmark run [name=value ...]; plan and study take the same names")
     print("  -m                sweep over comma-separated values\n  --cfg job         show the composed configuration")
     print("  --config-dir DIR  search DIR like configs/, too\n  --measure-again   measure inference once more\n")
     print("choices")

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from benchmark.report.tables import Tables
 
 
+def counted(count: int, what: str) -> str:
+    """A number with what it counts: 1 fault, 2 faults."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def say(line: str) -> None:
     """Tell the user something, beside the output."""
     print(line, file=sys.stderr, flush=True)

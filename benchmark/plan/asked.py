@@ -15,6 +15,16 @@ MOST_MUI = 1e18
 """More inferences than any network makes in its life."""
 
 
+TIMES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
+"""What people write behind a number of inferences, as our own tables do: G(500M)."""
+
+
+def inferences(value: float | str) -> float | str:
+    """A number of inferences as people write it (2e8, 10M, 1.5B) as a number; another text as it is."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kKmMbBgG])\s*", value) if isinstance(value, str) else None
+    return float(match[1]) * TIMES[match[2].lower()] if match else value
+
+
 def as_list(word: str) -> str:
     """A word of the command with several MUI in Hydra's brackets: `mui=1e7,5e8` as `mui=[1e7,5e8]`; others as they
     are."""
@@ -51,7 +61,7 @@ class Asked(Config):
         several = list(value) if isinstance(value, list | tuple) else [value]
         if any(isinstance(each, bool) or not isinstance(each, int | float | str) for each in several):
             raise ValueError("give numbers of inferences: mui=1e7,5e8")
-        return tuple(dict.fromkeys(several))
+        return tuple(dict.fromkeys(inferences(each) for each in several))
 
     @field_validator("country", mode="before")
     @classmethod

@@ -13,13 +13,14 @@ from benchmark.plan.deployment import (
     Measurement,
     asked,
     build_stage,
+    choose_engine,
     measure_stage,
     with_calibration,
     without_search,
 )
 from benchmark.plan.run_file import RunFile, RunPass, RunStage, Words
 from benchmark.plan.stage import TEC_PHASES, Bound, Phase, Plan, Stage, digest_of, kind_of
-from benchmark.plan.task import Data, Task
+from benchmark.plan.task import Data, DeployPrecision, Task
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,19 @@ def undeployable(life: Life, here: Here) -> str:
         return ""
     precision = life.plan.deploy.name
     why = kind.why_unavailable(precision, here.device_kind)
-    return f"deploy_precision={precision} with engine={kind.name}: {why}" if why else ""
+    if not why:
+        return ""
+    return f"deploy_precision={precision} with engine={kind.name}: {why}{_engine_here(here, precision)}"
+
+
+def _engine_here(here: Here, precision: DeployPrecision) -> str:
+    """What engine=auto would take, where that can run the precision."""
+    try:
+        kind = here.kind(choose_engine(here, "auto").engine)
+    except ValueError:
+        return ""
+    able = kind is not None and not kind.why_unavailable(precision, here.device_kind)
+    return f"; engine=auto takes {kind.name} here" if kind is not None and able else ""
 
 
 def place_of(experiment: Experiment, here: Here, runs: Iterable[RunFile]) -> Place:

@@ -9,10 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.report.by_mui import MuiRow
 from benchmark.report.rows import StageRow
-from benchmark.report.summary import SummaryRow
+from benchmark.report.summary import RIVALS, SummaryRow
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+
+RIVALS_ARE = (
+    f"**Rivals** are rows that may be ranked against each other: they agree in {', '.join(f'`{name}`' for name in RIVALS)}.\n"
+    "A row's **baseline** is the plain training with its model and recipe among its rivals. Energies are W.h, MUI is a\n"
+    "number of inferences, G is Greeness."
+)
+TOTALS = """## totals.csv
+
+A line for each phase, each family of methods, and all. `spent_wh` counts each record once, with what was repeated;
+`attributed_wh` counts it in every life that rests on it, as TEC does; `records` is their number, and `unknown` the number
+of those without an energy. All energies are W.h."""
 
 
 def _line(each: Field[Any]) -> str:
@@ -24,11 +36,13 @@ def document(kinds: Sequence[tuple[str, type[DataclassInstance]]]) -> str:
     parts = [
         "# Columns\n\nMade by `python -m benchmark.report.document > docs/columns.md` from the typed rows; do not edit."
     ]
+    parts.append(RIVALS_ARE)
     for file, kind in kinds:
         lines = "\n".join(_line(each) for each in fields(kind))
         parts.append(
             f"## {file}\n\n{(kind.__doc__ or '').strip()}\n\n| column | unit | meaning |\n|---|---|---|\n{lines}"
         )
+    parts.append(TOTALS)
     return "\n\n".join(parts) + "\n"
 
 

@@ -66,7 +66,9 @@ class MeasuredRow(LifeRow):
     macs: float = column("", "multiply-accumulates of one inference (convolutions and linear layers)")
     executed_precision: str = column("", "what the engine computes in, in words: what was asked may not be what is run")
     layout: str = column("", "memory layout of the engine; of ONNX files where Q/DQ pairs stand (ort, trt)")
-    comparable_to_tensorrt: str = column("", "yes or no: whether the engine's IEC stands beside the paper's")
+    comparable_to_tensorrt: str = column(
+        "", "yes of TensorRT, the paper's engine; no of others, whose IEC is no counterpart of the paper's"
+    )
     agreement_pct: float = column("%", "test images on which the engine names the class that its network names")
     warning: str = column("", "what the engine lost of its network's accuracy, where that is more than max_drop_pct")
     energy_source: str = column("", "the meter; estimate:... where there is none; several are joined by +")

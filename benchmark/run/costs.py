@@ -39,7 +39,15 @@ H100 = Machine("an H100 in TF32 with CUDA graphs", 100e12, 4e-6, 3.5, 1.5, 200.0
 
 def of_cpu(threads: int) -> Machine:
     """A CPU with that many threads: 20 GFLOP/s and 4 W each, and 40 microseconds for a module's pass."""
-    return Machine(f"a CPU of {threads} threads", 20e9 * threads, 40e-6, 3.0, 1.0, 4.0 * threads, 4.0 * threads)
+    return Machine(
+        f"a CPU of {threads} thread{'s' if threads != 1 else ''}",
+        20e9 * threads,
+        40e-6,
+        3.0,
+        1.0,
+        4.0 * threads,
+        4.0 * threads,
+    )
 
 
 class Cost(NamedTuple):

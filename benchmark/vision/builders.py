@@ -49,7 +49,11 @@ def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
     try:
         inspect.signature(function).bind(**kwargs)
     except TypeError as error:
-        raise BuilderError(f"builder {builder!r} does not take these arguments: {error}") from error
+        given = ", ".join(kwargs)
+        raise BuilderError(
+            f"builder {builder!r} does not take these arguments: {error}; it is called with {given}: the kwargs of its "
+            "file, and classes=, the number of classes"
+        ) from error
     from torch import nn  # here, not above: see the module's docstring
 
     module = function(**kwargs)

@@ -54,13 +54,16 @@ def test_a_file_is_named_as_what_it_holds(group, name):
 
 @pytest.mark.slow
 def test_every_study_expands_to_experiments_that_parse():
+    """Composed at once, as a study is: that this is what Hydra composes, tests/harness/test_study.py holds."""
+    from benchmark.plan.quick import compose_all
     from benchmark.plan.study import FOLDER, expand
 
     files = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")]
     assert files
     for name in files:
         jobs = [job for block in expand(name, ["seed=3"]) for job in block.jobs]
-        parsed = [_parse(*job) for job in jobs]
+        parsed = [config.parse(each, GPU)[0] for each in compose_all(jobs)]
+        assert parsed[-1] == _parse(*jobs[-1])
         assert len({lives(experiment, HERE)[0].name for experiment in parsed}) == len(jobs)
         assert {experiment.task.seed for experiment in parsed} == {3}
 

@@ -512,7 +512,8 @@ def test_the_sizes_of_every_space_are_met_to_the_parameter(name):
         assert space.model.kwargs["widths"] == wanted["widths"]
         assert len(space.edges) == wanted["decisions"]
     with torch.device("meta"):
-        for op in space.edges[0]:
+        # a tree of 18 blocks takes seconds an operation: all of them are counted in the one of 6
+        for op in space.edges[0][:: 5 if name == "P-Tree B=18 alpha=84" else 1]:
             if op in wanted:
                 kwargs = {**space.model.kwargs, **space.architecture([op] * len(space.edges)), "classes": 100}
                 assert list(count(build_network(space.model.builder, kwargs))) == wanted[op]

@@ -1,0 +1,87 @@
+"""What a command says of itself, numbers as people write them, and hints at what was probably meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark.__main__ import COMMANDS, EXPERIMENTS, main
+from benchmark.common import counted
+from benchmark.helping import WORDS
+from benchmark.plan.asked import Asked, inferences
+from tests.harness.test_cli import ROOT
+
+
+def test_every_command_that_is_not_about_experiments_has_its_own_help():
+    assert set(COMMANDS) == {*EXPERIMENTS, *WORDS}
+
+
+@pytest.mark.parametrize("command", sorted(WORDS))
+def test_the_help_of_a_command_says_what_it_does_and_the_words_it_takes(command, capsys):
+    assert main([command, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"usage: python -m benchmark {command} ")
+    assert f"\n  {command} " in told, "what it does"
+    for line in WORDS[command]:
+        assert (line in told) is not line.startswith("#")
+    for other in set(COMMANDS) - {command}:
+        assert f"\n  {other} " not in told
+
+
+def test_the_help_of_a_report_explains_its_settings(capsys):
+    main(["report", "--help"])
+    told = capsys.readouterr().out
+    for name in Asked.model_fields:
+        assert f"\n  {name}: " in told
+    assert "seeds:" not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("10M", 1e7), ("1.5B", 1.5e9), ("500k", 5e5), (" 2G ", 2e9), ("2e8", "2e8"), ("ten", "ten"), (7, 7)],
+)
+def test_inferences_are_read_as_people_write_them(text, number):
+    assert inferences(text) == number
+
+
+def test_a_report_and_advice_take_them(capsys):
+    assert Asked(tau=2, mui="10M,1B").mui == (1e7, 1e9)
+    assert main(["advise", "mui=200M", "min_acc=70", "source=paper"]) == 0
+    short = capsys.readouterr().out
+    assert main(["advise", "mui=2e8", "min_acc=70", "source=paper"]) == 0
+    assert short == capsys.readouterr().out
+    assert main(["advise", "mui=10X", "source=paper"]) == 1
+    assert "mui=10X is no number" in capsys.readouterr().err
+    assert main(["advise", "mui=2e8", "min_acc=70M", "source=paper"]) == 1
+
+
+def test_advice_without_rows_names_where_trial_rows_lie(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["advise", "mui=1e7"]) == 1
+    assert "results/.smoke" not in capsys.readouterr().err
+    (tmp_path / "results" / ".smoke" / "records").mkdir(parents=True)
+    assert main(["advise", "mui=1e7"]) == 1
+    assert "paths.results=results/.smoke (smoke rows: a trial, no result)" in capsys.readouterr().err
+
+
+def test_one_thing_is_no_things():
+    assert [counted(number, "fault") for number in (0, 1, 2)] == ["0 faults", "1 fault", "2 faults"]
+
+
+def test_an_engine_that_cannot_run_here_is_told_with_the_one_that_can(capsys):
+    words = ["method=baseline", "engine=tensorrt", "scale=smoke", "data=synthetic", "hardware=cpu"]
+    assert main(["plan", *words]) == 1
+    assert capsys.readouterr().err.rstrip().endswith("TensorRT needs a GPU; engine=auto takes onnxruntime here")
+
+
+def test_a_builder_without_classes_is_told_what_it_is_called_with():
+    from benchmark.vision.builders import BuilderError, build, trust
+
+    trust("tests.tiny:tiny")
+    with pytest.raises(BuilderError, match="it is called with width_of_nothing: the kwargs of its file, and classes="):
+        build("tests.tiny:tiny", {"width_of_nothing": 3})
+
+
+def test_columns_explain_rivals_and_totals():
+    told = (ROOT / "docs" / "columns.md").read_text()
+    assert "**Rivals** are rows that" in told
+    assert "## totals.csv" in told
