@@ -25,6 +25,15 @@ def t975(freedom: int) -> float:
     return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
 
 
+def share_ci95(share: float, count: int) -> float:
+    """Half-width of the 95 % interval of a share that was seen in `count` draws (Wilson's, as wide at 0 and at 1 as the
+    draws leave it). NaN without a draw, or outside 0 to 1."""
+    if count < 1 or not 0 <= share <= 1:
+        return math.nan
+    z2 = Z975**2
+    return Z975 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean and the half-width of its 95 % interval (NaN below two values)."""

@@ -53,7 +53,6 @@ def of_summary(summary: Sequence[SummaryRow]) -> list[Candidate]:
         cycle = cycle_of(row)
         if row.n_seeds == 0 or any(math.isnan(each.value) for each in cycle):
             continue
-        accuracy = cycle.acc_pct if row.n_seeds > 1 else cycle.acc_pct._replace(half_width=0.0)
         model = row.model if not row.teacher else f"{row.teacher} -> {row.model}"
         doubts = ["more seeds (n = 1)" if row.n_seeds == 1 else ""]
         doubts.append("a meter: its energy is an estimate" if row.grade == "E" else "")
@@ -62,7 +61,7 @@ def of_summary(summary: Sequence[SummaryRow]) -> list[Candidate]:
             Candidate(
                 f"{row.method} on {model}" + (f" ({row.settings})" if row.settings else ""),
                 f"{row.scale} scale, " + ", ".join(_told_of(row, name) for name in RIVALS if _has(row, name)),
-                cycle._replace(acc_pct=accuracy),
+                cycle,
                 f"{'~ estimated, ' if row.grade == 'E' else ''}grade {row.grade}, n = {row.n_seeds}",
                 ", ".join(
                     filter(

@@ -83,8 +83,6 @@ def _row(row: SummaryRow, mui: float, tau: float, g: Uncertain, rank: str) -> Mu
 def _g(row: SummaryRow, mui: float, tau: float) -> Uncertain:
     """G and the half-width of its interval; NaN where nothing is known, or nothing was spent."""
     accuracy, tec, iec = cycle_of(row)
-    if row.n_seeds == 1:  # as in the summary: one seed says nothing of the spread over seeds
-        accuracy = accuracy._replace(half_width=0.0)
     if tec.value + mui * iec.value == 0:
         return Uncertain(math.nan, math.nan)
     return Uncertain(

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
+_AGREE = ", ".join(f"`{name}`" for name in RIVALS)
 RIVALS_ARE = (
-    f"**Rivals** are rows that may be ranked against each other: they agree in {', '.join(f'`{name}`' for name in RIVALS)}.\n"
-    "A row's **baseline** is the plain training with its model and recipe among its rivals. Energies are W.h, MUI is a\n"
-    "number of inferences, G is Greeness."
+    f"**Rivals** are rows that may be ranked against each other: they agree in {_AGREE}.\n"
+    "A row's **baseline** is the plain training with its model and recipe among its rivals. Energies are W.h, MUI is\n"
+    "a number of inferences, G is Greeness."
 )
 TOTALS = """## totals.csv
 
 A line for each phase, each family of methods, and all. `spent_wh` counts each record once, with what was repeated;
-`attributed_wh` counts it in every life that rests on it, as TEC does; `records` is their number, and `unknown` the number
-of those without an energy. All energies are W.h."""
+`attributed_wh` counts it in every life that rests on it, as TEC does; `records` is their number, and `unknown` the
+number of those without an energy. All energies are W.h."""
 
 
 def _line(each: Field[Any]) -> str:

@@ -40,8 +40,6 @@ def _ours(summary: Sequence[SummaryRow]) -> Iterator[Group]:
     found: dict[tuple[str, ...], dict[str, Cycle]] = {}
     for row in summary:
         cycle = cycle_of(row)
-        if row.n_seeds == 1:
-            cycle = cycle._replace(acc_pct=cycle.acc_pct._replace(half_width=0.0))
         if row.n_seeds and not any(math.isnan(each.value) for each in cycle):
             rivals = tuple(str(getattr(row, name)) for name in RIVALS)
             found.setdefault(rivals, {})[_name(row)] = cycle

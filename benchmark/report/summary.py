@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from benchmark.energy.judge.reading import worst
-from benchmark.intervals import mean_ci95
+from benchmark.intervals import mean_ci95, share_ci95
 from benchmark.plan.run_file import RunFile
 from benchmark.records.book import Book
 from benchmark.report.columns import column
@@ -31,7 +31,9 @@ class SummaryRow(MeasuredRow):
     """A row for each experiment: means over its complete seeds. One without a complete seed names what is missing."""
 
     n_seeds: int = column("", "complete seeds")
-    acc_ci95_pct: float = column("%", "half-width of the 95 % interval over seeds; empty with one seed")
+    acc_ci95_pct: float = column(
+        "%", "half-width of the 95 % interval of acc_pct: over seeds; of one seed what its test images leave open"
+    )
     network_acc_pct: float = column("%", "top-1 accuracy of the network before its engine was built")
     tec_wh: float = column("W.h", "TEC: base training, compression or search, re-training; shared stages in full")
     tec_ci95_wh: float = column("W.h", "half-width of the 95 % interval of tec_wh: meter, and seeds where several")
@@ -126,7 +128,7 @@ def _experiment(book: Book, group: list[RunFile], own: list[StageRow], tau: floa
         "grade": grade(own),
         **_spent(own),
     }
-    return SummaryRow(**{**row, **(_means(seeds, tau) if seeds else {})})
+    return SummaryRow(**{**row, **(_means(seeds, tau, first.words.test_images) if seeds else {})})
 
 
 def _engine(own: Sequence[StageRow]) -> dict[str, Any]:
@@ -202,16 +204,16 @@ def _seed(rows: list[StageRow]) -> dict[str, float]:
 _PARTS = ("base", "compress", "retrain")
 
 
-def _means(seeds: list[dict[str, float]], tau: float) -> dict[str, Any]:
+def _means(seeds: list[dict[str, float]], tau: float, test_images: int) -> dict[str, Any]:
     """Means over seeds. The interval of TEC: the meter's own, and over seeds where there are several, in quadrature."""
     row = {name: _mean(seed[name] for seed in seeds) for name in seeds[0]}
     tec = mean_ci95([seed["tec_wh"] for seed in seeds])
     if tec.n > 1:
         row["tec_ci95_wh"] = math.hypot(tec.half_width, row["tec_ci95_wh"])
     acc = mean_ci95([seed["acc_pct"] for seed in seeds])
-    # one seed says nothing of the spread over seeds: its accuracy counts as exact, and n_seeds = 1 stands beside it
-    row["acc_ci95_pct"] = acc.half_width if acc.n > 1 else math.nan
-    accuracy = Uncertain(row["acc_pct"], acc.half_width if acc.n > 1 else 0.0)
+    # one seed says nothing of the spread over seeds, which n_seeds = 1 says; but an accuracy on few images is not exact
+    row["acc_ci95_pct"] = acc.half_width if acc.n > 1 else 100 * share_ci95(row["acc_pct"] / 100, test_images)
+    accuracy = Uncertain(row["acc_pct"], row["acc_ci95_pct"])
     tec_wh, iec_wh = Uncertain(row["tec_wh"], row["tec_ci95_wh"]), Uncertain(row["iec_wh"], row["iec_ci95_wh"])
     if row["tec_wh"] == row["iec_wh"] == 0:  # no meter saw anything, so nothing can be divided by it
         return row | dict.fromkeys(("g_500m", "g_500m_ci95", "g_1b", "g_1b_ci95", "acc_per_wh_500m"), math.nan)

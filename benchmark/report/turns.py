@@ -89,7 +89,7 @@ def with_break_evens(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
         if baseline is None or baseline is row:
             found.append(row)
             continue
-        even = break_even(_of_seeds(row), _of_seeds(baseline), row.tau)
+        even = break_even(cycle_of(row), cycle_of(baseline), row.tau)
         found.append(
             replace(
                 row,
@@ -113,11 +113,6 @@ def even_words(row: SummaryRow) -> str:
     spread = f" (95 %: {_count(row.break_even_low)} to {high})" if known else ""
     where = "from" if row.break_even == "from" else "below"
     return f"greener than its baseline {where} {_count(row.break_even_mui)} inferences{spread}"
-
-
-def _of_seeds(row: SummaryRow) -> Cycle:
-    cycle = cycle_of(row)
-    return cycle if row.n_seeds > 1 else cycle._replace(acc_pct=cycle.acc_pct._replace(half_width=0.0))
 
 
 def cycle_of(row: SummaryRow) -> Cycle:

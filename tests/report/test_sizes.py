@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from benchmark.intervals import share_ci95
 from benchmark.plan.config import compose, parse
 from benchmark.plan.life import lives
 from benchmark.plan.run_file import RunFile
@@ -75,6 +76,37 @@ def test_flops_are_unknown_where_a_network_was_not_counted_or_a_file_does_not_sa
     (run,) = planned()
     old = run.model_copy(update={"stages": tuple(each.model_copy(update={"passes": None}) for each in run.stages)})
     assert math.isnan(summary(book([old])).train_flops)
+
+
+def test_the_accuracy_of_one_seed_is_as_sure_as_its_test_images_make_it():
+    from benchmark.intervals import mean_ci95
+
+    (run,) = planned()
+    (row,) = (summary(book([run])),)
+    images = run.words.test_images
+    assert images == 200
+    assert row.acc_ci95_pct == pytest.approx(100 * share_ci95(0.8, 200))
+    seeds = planned("seeds=2")
+    both = book(seeds)
+    for own, told in zip(seeds, (80.0, 82.0), strict=True):
+        for number, stage in enumerate(own.stages):
+            details = {"signature": "s"} if stage.phase is Phase.DEPLOY else {}
+            both.firsts[stage.machine, stage.key] = record(own, number, values={"acc_pct": told, "macs": 50.0}, details=details)
+    assert summary(both).acc_ci95_pct == mean_ci95([80.0, 82.0]).half_width, "seeds tell more than images"
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "half"),
+    [(0.5, 100, 0.09617), (0.02, 200, 0.02124), (0.0, 200, 0.00942), (1.0, 200, 0.00942), (0.73, 10_000, 0.0087)],
+)
+def test_the_interval_of_a_share_is_wilsons(share, count, half):
+    """Half of upper minus lower bound by the textbook's formula: (0.4038, 0.5962) for 50 of 100, (0.0078, 0.0503) for 4 of 200."""
+    assert share_ci95(share, count) == pytest.approx(half, abs=5e-4)
+
+
+def test_of_no_images_nothing_is_known():
+    assert math.isnan(share_ci95(0.5, 0))
+    assert math.isnan(share_ci95(math.nan, 100))
 
 
 def test_times_and_sizes_of_a_row_by_hand():

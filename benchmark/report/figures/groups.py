@@ -90,12 +90,9 @@ def _words(row: SummaryRow) -> str:
 
 
 def _cycle(row: SummaryRow) -> Cycle:
-    """One seed says nothing of the spread over seeds: its accuracy counts as exact, and the caption says n = 1."""
-    exact = cycle_of(row)
-    if row.n_seeds == 1:
-        exact = exact._replace(acc_pct=exact.acc_pct._replace(half_width=0.0))
-    # an interval without end is drawn as an unknown one
-    return Cycle(*(each if 0 <= each.half_width < MOST_WH else each._replace(half_width=math.nan) for each in exact))
+    """An interval without end is drawn as an unknown one."""
+    own = cycle_of(row)
+    return Cycle(*(each if 0 <= each.half_width < MOST_WH else each._replace(half_width=math.nan) for each in own))
 
 
 def estimated(row: SummaryRow | StageRow) -> bool:

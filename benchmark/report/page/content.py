@@ -106,8 +106,6 @@ def _two(row: SummaryRow) -> str:
 
 def _own_row(row: SummaryRow, runs: Sequence[RunFile], stages: Sequence[StageRow]) -> Plain:
     cycle = cycle_of(row)
-    # with one seed the spread between seeds is in no interval, which the page says
-    spread = cycle.acc_pct.half_width if row.n_seeds > 1 else 0.0
     seeds = sorted(runs, key=lambda run: run.seed)
     return {
         "id": row.experiment,
@@ -119,7 +117,7 @@ def _own_row(row: SummaryRow, runs: Sequence[RunFile], stages: Sequence[StageRow
         "estimate": row.grade == "E" or is_estimate(row.energy_source),
         "meter": row.energy_source,
         "n": row.n_seeds,
-        "acc": _pair(cycle.acc_pct.value, spread),
+        "acc": _pair(*cycle.acc_pct),
         "tec": _pair(*cycle.tec_wh),
         "iec": _pair(*cycle.iec_wh),
         "phases": {name: _known(getattr(row, f"{name}_wh")) for name in ("base", "compress", "retrain")},

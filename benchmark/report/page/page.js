@@ -273,7 +273,7 @@
       from.prepend(badge);
       const line = el("tr", {className: place ? "" : "first"},
         cell("Rank", String(place + 1), tie, "num"), cell("Method", row.method, row.settings), cell("Network", row.network, row.precision),
-        cell("Accuracy %", row.acc[0].toFixed(2), row.n > 1 && row.acc[1] !== null ? `\u00b1${row.acc[1].toFixed(2)}` : row.n === 1 ? "n = 1" : "", "num"),
+        cell("Accuracy %", row.acc[0].toFixed(2), row.acc[1] !== null ? `\u00b1${row.acc[1].toFixed(2)}${row.n === 1 ? ", n = 1" : ""}` : row.n === 1 ? "n = 1" : "", "num"),
         cell("TEC W.h", about(row) + number(row.tec[0]), percent(row.tec), "num"),
         cell("IEC", about(row) + energy(row.iec[0]), percent(row.iec), "num"),
         cell("All energy", about(row) + energy(mui * row.iec[0] + row.tec[0]), "", "num"),
@@ -387,7 +387,7 @@
     const meters = [...new Set(all.map((row) => row.meter).filter(Boolean))];
     lines.push(`Energy from ${meters.join(", ") || "nothing yet"}. TEC holds base training, compression or search, and re-training; what rows share counts in each.`);
     if (all.some((row) => row.estimate)) lines.push("A tilde (~) marks an estimate: there is no meter on that machine.");
-    if (all.some((row) => row.n === 1)) lines.push("n = 1: intervals hold what the meter leaves open, not the spread between seeds.");
+    if (all.some((row) => row.n === 1)) lines.push("n = 1: intervals hold what meter and test images leave open, not the spread between seeds.");
     if (group().kind === "paper") lines.push("These are the paper's numbers, not ours. It gives no intervals and one run a row; docs/paper.md lists what in it does not add up.");
     if (group().scale !== "full") lines.push(`Scale ${group().scale} shows that the parts fit together; its rows say nothing about a method.`);
     if (data.left_out) lines.push(`${data.left_out} file(s) of the results folder were left out: python -m benchmark check names them.`);
