@@ -50,7 +50,7 @@ table3: $(READY)  ## the rows of the paper's Table 3 with three seeds on a GPU (
 	$(BIN)/python scripts/judge_table3.py
 
 soak: $(READY)  ## a smoke study killed at twenty random moments, and what comes of it
-	$(BIN)/python -m pytest -m slow tests/harness/test_soak.py --kills 20
+	$(BIN)/python -m pytest -m slow tests/harness/test_soak.py tests/harness/test_injected.py --kills 20
 
 report: $(READY)  ## tables, figures and the page from the records
 	$(BIN)/python -m benchmark report

@@ -30,15 +30,17 @@ def advise(words: list[str]) -> int:
         candidates = of_summary(_summary(rest, given["tau"]))
     if not candidates:
         raise UserError(
-            f"no row here is complete: run a study first{_elsewhere()}, or ask the paper's table: source=paper"
+            f"no row here is complete: run a study first{_elsewhere(rest)}, or ask the paper's table: source=paper"
         )
     for line in advice(candidates, question):
         print(line)
     return 0
 
 
-def _elsewhere() -> str:
-    """A hint at rows that lie where throw-away runs write."""
+def _elsewhere(asked: Sequence[str]) -> str:
+    """A hint at rows that lie where throw-away runs write; none where a folder was named."""
+    if any(word.startswith(("paths.", "scale")) for word in asked):
+        return ""
     found = [
         f"paths.results={folder} ({folder.name.removeprefix('.')} rows: a trial, no result)"
         for folder in (Path("results/.smoke"), Path("results/.demo"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from benchmark.gathering import WORDS as DATA
+
 FOLDERS = ("paths.results=results", "paths.artifacts=artifacts", "scale=smoke  (the throw-away folder results/.smoke)")
 WORDS = {
     "advise": (
@@ -27,13 +29,8 @@ WORDS = {
     ),
     "export": ("file=results.zip   needed", "models=true        the networks, too"),
     "import": ("file=results.zip   needed",),
-    "data": (
-        "from=FOLDER        train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE, or an .npz file; needed",
-        "name=NAME          what data=NAME will call it; needed. name=cifar100 alone downloads and checks that one",
-        "to=configs         where data/NAME.yaml goes: a folder for --config-dir",
-        "paths.data=data    where NAME.npz goes",
-        "test_share=0.2     share of each class that is drawn for the test, where there is no test folder; seed=0",
-        "resize=false       true: cut the middle square out and scale it to 32 x 32",
+    "data": tuple(
+        f"{f'{name}={usual}':<18} {told}{'' if usual else '; needed'}" for name, (usual, told) in DATA.items()
     ),
 }
 """What the commands take that take less than `run`; a line that begins with # names settings of configs/config.yaml."""
@@ -43,8 +40,9 @@ def help_of(command: str, whole: str) -> str:
     """The help of one command that is not about experiments; `whole` is the help of all."""
     lines = [f"usage: python -m benchmark {command} [name=value ...]", "", *_entry(command, whole), ""]
     lines += ["words, with their usual values", *(f"  {line}" for line in _words(WORDS[command]))]
-    lines += [f"  {line}" for line in (FOLDERS if command != "data" else ())]
-    return "\n".join([*lines, "  --config-dir DIR   your own choices, searched like configs/"]) + "\n"
+    if command != "data":
+        lines += [f"  {line}" for line in (*FOLDERS, "--config-dir DIR   your own choices, searched like configs/")]
+    return "\n".join(lines) + "\n"
 
 
 def _words(told: Sequence[str]) -> Iterator[str]:

@@ -26,12 +26,14 @@ def t975(freedom: int) -> float:
 
 
 def share_ci95(share: float, count: int) -> float:
-    """Half-width of the 95 % interval of a share that was seen in `count` draws (Wilson's, as wide at 0 and at 1 as the
-    draws leave it). NaN without a draw, or outside 0 to 1."""
+    """The longer arm of Wilson's 95 % interval around a share that was seen in `count` draws. NaN without a draw, or
+    outside 0 to 1."""
     if count < 1 or not 0 <= share <= 1:
         return math.nan
     z2 = Z975**2
-    return Z975 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = Z975 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    return half + abs(centre - share)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ else
 fi
 if [ ! -d "$fake/results/records" ]; then
     echo "making records on a board that does not exist (a minute or two) ..."
-    "$python" -m tests.report.fake_board "$fake"
+    rm -rf "$fake" "$fake.part"
+    "$python" -m tests.report.fake_board "$fake.part"
+    mv "$fake.part" "$fake"  # whole or not at all
 fi
 "$python" -m benchmark report "paths.results=$fake/results" "paths.artifacts=$fake/artifacts" exports=true
 for folder in results/.paper "$results" "$fake/results"; do

@@ -21,8 +21,9 @@ TIMES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 
 def inferences(value: float | str) -> float | str:
     """A number of inferences as people write it (2e8, 10M, 1.5B) as a number; another text as it is."""
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kKmMbBgG])\s*", value) if isinstance(value, str) else None
-    return float(match[1]) * TIMES[match[2].lower()] if match else value
+    text = value.strip().lower() if isinstance(value, str) else ""
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:e[0-9]+)?)([kmbg]?)", text)
+    return float(match[1]) * TIMES.get(match[2], 1.0) if match else value
 
 
 def as_list(word: str) -> str:

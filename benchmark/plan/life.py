@@ -174,6 +174,8 @@ class Life:
     def _settings(self) -> dict[str, str]:
         """Every setting by its dotted name, as the command could give it."""
         task = self.task.model_dump(mode="json", exclude={"seed", "deploy_precision"})  # words have the plan's own
+        if not self.task.data.own:  # a setting that older run files lack would look like a difference from them
+            task["data"] = {name: task["data"][name] for name in ("name", "classes", "search")}
         method = {name: value for name, value in self.experiment.method.items() if name not in NO_PARAMETERS}
         inference = self.experiment.inference.model_dump(mode="json")
         return dict(_flat({**task, "method": method, "inference": inference}))

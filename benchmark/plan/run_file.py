@@ -17,9 +17,9 @@ class RunPass(Config):
     """Images that a stage of TEC shows to a network, as `task.Passes` says it: for its FLOPs."""
 
     model: str
-    images: float = Field(ge=0)
+    images: float = Field(ge=0, le=1e15)
     trains: bool
-    times: float = Field(default=1.0, ge=0)
+    times: float = Field(default=1.0, ge=0, le=1e6)
 
 
 class RunStage(Config):

@@ -84,8 +84,9 @@ class Model(Config):
 
 
 OURS = {"cifar10": 10, "cifar100": 100, "synthetic": None}
-"""The data sets that need no file of the user's, with their classes; the synthetic one has as many as one likes."""
-OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""The data sets that need no file of the user's, with their classes (None: any number)."""
+OWN_NAME = re.compile(r"(?!(null|true|false|inf|nan|none|con|nul|aux|prn)$)[a-z][a-z0-9_-]*", re.IGNORECASE)
+"""What stands for itself as a choice on the command line, and as a file's name."""
 
 
 class Data(Config):
@@ -138,9 +139,14 @@ class Data(Config):
                 f"sha256 of its content, which this makes: python -m benchmark data from=FOLDER name={self.name}"
             )
         if not OWN_NAME.fullmatch(self.name):
-            raise ValueError(f"name {self.name!r}: letters, digits, dots, dashes and underscores name a data set")
-        if (self.mean is None) != (self.std is None) or min(self.std or (1.0,)) <= 0:
-            raise ValueError("mean and std go together, and std is positive")
+            raise ValueError(
+                f"name {self.name!r}: a letter, then letters, digits, dashes and underscores name a data set, "
+                "and no word such as null or true does"
+            )
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together")
+        if not all(0 <= each <= 1 for each in self.mean or ()) or not all(1e-4 <= each <= 1 for each in self.std or ()):
+            raise ValueError("mean and std are of pixels between 0 and 1, and std is 0.0001 or more")
         return self._with_search()
 
     def _with_search(self) -> Data:

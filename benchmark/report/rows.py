@@ -67,7 +67,7 @@ class MeasuredRow(LifeRow):
     executed_precision: str = column("", "what the engine computes in, in words: what was asked may not be what is run")
     layout: str = column("", "memory layout of the engine; of ONNX files where Q/DQ pairs stand (ort, trt)")
     comparable_to_tensorrt: str = column(
-        "", "yes of TensorRT, the paper's engine; no of others, whose IEC is no counterpart of the paper's"
+        "", "yes where the engine is TensorRT, as in the paper; no where the paper has no such IEC"
     )
     agreement_pct: float = column("%", "test images on which the engine names the class that its network names")
     warning: str = column("", "what the engine lost of its network's accuracy, where that is more than max_drop_pct")
@@ -105,7 +105,7 @@ class StageRow(MeasuredRow):
     gpu_util_pct: float = column("%", "mean utilisation of the GPU")
     mem_util_pct: float = column("%", "mean utilisation of the GPU's memory interface")
     train_flops: float = column(
-        "FLOP", "of its passes in training: two for each of macs, backward twice as many; looks at test images left out"
+        "FLOP", "of its passes through whole networks: two for each of macs, backward twice as many; tests left out"
     )
     peak_memory_bytes: float = column("bytes", "most memory that torch had allocated on the GPU in the stage")
     artifact_bytes: float = column("bytes", "size of the file that the stage handed on: a network or an engine")

@@ -32,7 +32,7 @@ class SummaryRow(MeasuredRow):
 
     n_seeds: int = column("", "complete seeds")
     acc_ci95_pct: float = column(
-        "%", "half-width of the 95 % interval of acc_pct: over seeds; of one seed what its test images leave open"
+        "%", "half-width of the 95 % interval of acc_pct: over seeds; with one seed, what its test images leave open"
     )
     network_acc_pct: float = column("%", "top-1 accuracy of the network before its engine was built")
     tec_wh: float = column("W.h", "TEC: base training, compression or search, re-training; shared stages in full")
@@ -61,7 +61,7 @@ class SummaryRow(MeasuredRow):
     )
     train_seconds: float = column("s", "metered time of the stages of TEC, one after another; without pauses")
     train_flops: float = column(
-        "FLOP", "of the passes of TEC's stages in training; empty where one is unknown: a search, an older run file"
+        "FLOP", "of the passes of TEC's stages through whole networks; empty where one is unknown (a search)"
     )
     infer_flops: float = column("FLOP", "of one inference: two for each of macs")
     model_bytes: float = column("bytes", "size of the network's file, as stored before its engine was built")

@@ -225,7 +225,8 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
     if any("-" in row.rank_1b for row in summary):
         lines.append("a rank such as 1-3 is a tie: the intervals do not tell these rows apart")
     if any(row.n_seeds == 1 for row in summary):
-        lines.append("n = 1: intervals and ranks hold what meter and test images leave open, not the spread between seeds")
+        known = "intervals and ranks hold what meter and test images leave open"
+        lines.append(f"n = 1: {known}, not the spread between seeds")
     if any(map(_estimated, summary)):
         lines.append("~ estimated, not measured: no meter on that machine (python -m benchmark device says why)")
     if any(row.scale != "full" for row in summary):

@@ -60,7 +60,8 @@ CIFAR = {
 def read(data: Data, root: Path) -> tuple[Split, Split]:
     """Training and test split of a data set that has files. Raises DataError where these are missing or damaged."""
     if data.own:
-        return _own(data, root)
+        arrays = _own(data, root)
+        return own_data.split(arrays, "train"), own_data.split(arrays, "test")
     files = CIFAR[data.name]
     return _cifar(root / files.folder, files.train, files.labels), _cifar(root / files.folder, files.test, files.labels)
 
@@ -85,7 +86,7 @@ def verify(data: Data, root: Path) -> None:
             _whole(root / files.folder / file, md5)
 
 
-def _own(data: Data, root: Path) -> tuple[Split, Split]:
+def _own(data: Data, root: Path) -> own_data.Arrays:
     path = own_data.path_of(data, root)
     remedy = "put the file there whose content this is, or make file and YAML anew: python -m benchmark data"
     try:
@@ -97,7 +98,7 @@ def _own(data: Data, root: Path) -> tuple[Split, Split]:
     found = own_data.digest(arrays)
     if found != data.sha256:
         raise DataError(f"{path} has other content than data={data.name} says (sha256 {found}): {remedy}")
-    return own_data.split(arrays, "train"), own_data.split(arrays, "test")
+    return arrays
 
 
 def _cifar(folder: Path, files: dict[str, str], label_key: str) -> Split:

@@ -6,11 +6,12 @@ to classes - 1.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -45,35 +46,67 @@ def split(arrays: Arrays, name: str) -> tuple[NDArray[np.uint8], NDArray[np.int6
 
 
 def read(path: Path, train_images: int, test_images: int, classes: int) -> dict[str, NDArray[Any]]:
-    """The arrays of a file that must hold so many images: no more than these is ever read into memory.
+    """The arrays of a file that must hold so many images, stored as `write` stores them: no more is read into memory
+    than the file is long.
 
     Nothing in the file is unpickled. Raises OSError where it cannot be read, and ValueError where it holds anything
     else.
     """
-    arrays = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name, count in zip(SPLITS, (train_images, test_images), strict=True):
-                images, labels = f"{name}_images", f"{name}_labels"
-                arrays[images] = _array(archive, images, (count, SIDE, SIDE, 3), np.dtype(np.uint8))
-                arrays[labels] = _array(archive, labels, (count,), np.dtype(np.int64))
-    except KeyError as error:
-        raise ValueError(str(error.args[0])) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"it is no whole .npz file ({error})") from error
-    check_labels(arrays, classes)
+    arrays: dict[str, NDArray[Any]] = {}
+
+    def of(shape: tuple[int, ...], dtype: type) -> Callable[[tuple[int, ...], np.dtype[Any]], str]:
+        wanted = np.dtype(dtype)
+        return lambda found, kind: "" if (found, kind) == (shape, wanted) else f"not {wanted} {list(shape)}"
+
+    with members(path, stored=True) as array:
+        for name, count in zip(SPLITS, (train_images, test_images), strict=True):
+            arrays[f"{name}_images"] = array(f"{name}_images", of((count, SIDE, SIDE, 3), np.uint8))
+            arrays[f"{name}_labels"] = array(f"{name}_labels", of((count,), np.int64))
+    check_labels(arrays, [str(number) for number in range(classes)])
     return arrays
 
 
-def check_labels(arrays: Arrays, classes: int) -> None:
+Refusal = Callable[[tuple[int, ...], "np.dtype[Any]"], str]
+"""Why an array of this shape and type is not wanted; empty where it is."""
+
+
+@contextlib.contextmanager
+def members(path: Path, stored: bool = False) -> Iterator[Callable[[str, Refusal], NDArray[Any]]]:
+    """A function that reads an array of an .npz file by its name, if its shape and type are wanted; `stored` wants it
+    uncompressed. Raises OSError where the file cannot be read, and ValueError where it is something else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield lambda name, refused: _array(archive, name, refused, stored)
+    except (OSError, ValueError):
+        raise
+    except KeyError as error:
+        raise ValueError(str(error.args[0])) from error
+    except Exception as error:  # a stranger's file may break the readers of zip, zlib and numpy in any way
+        raise ValueError(f"it is no whole .npz file ({type(error).__name__}: {error})") from error
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of the arrays in an .npz file. Raises as `members` does."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except OSError:
+        raise
+    except Exception as error:  # as above
+        raise ValueError(f"it is no whole .npz file ({type(error).__name__}: {error})") from error
+
+
+def check_labels(arrays: Arrays, classes: Sequence[str]) -> None:
     """Raise ValueError where a label is no class, or a class has no training image."""
     for name in SPLITS:
         labels = arrays[f"{name}_labels"]
-        if len(labels) and (labels.min() < 0 or labels.max() >= classes):
-            raise ValueError(f"{name}_labels go from {labels.min()} to {labels.max()}, and there are {classes} classes")
-    without = sorted(set(range(classes)) - set(np.unique(arrays["train_labels"]).tolist()))
+        if len(labels) and (labels.min() < 0 or labels.max() >= len(classes)):
+            there = f"there are {len(classes)} classes"
+            raise ValueError(f"{name}_labels go from {labels.min()} to {labels.max()}, and {there}")
+    without = sorted(set(range(len(classes))) - set(np.unique(arrays["train_labels"]).tolist()))
     if without:
-        raise ValueError(f"{len(without)} of {classes} classes have no training image, the first is {without[0]}")
+        named = ", ".join(repr(classes[number]) for number in without[:5])
+        raise ValueError(f"{len(without)} of {len(classes)} classes have no training image: {named}")
 
 
 def write(path: Path, arrays: Arrays) -> None:
@@ -92,16 +125,21 @@ def _names() -> list[str]:
     return [f"{split}_{what}" for split in SPLITS for what in ("images", "labels")]
 
 
-def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _array(archive: zipfile.ZipFile, name: str, refused: Refusal, stored: bool) -> NDArray[Any]:
+    if stored and archive.getinfo(f"{name}.npy").compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed, and files made here are not")
     with archive.open(f"{name}.npy") as file:
-        found = _header(file)
-        if found != (shape, False, dtype):
-            raise ValueError(f"{name} is {found[2]} {list(found[0])}, not {dtype} {list(shape)}")
+        shape, fortran, dtype = _header(file)
+        why = refused(shape, dtype) or ("not in C order" if fortran else "")
+        if why:
+            raise ValueError(f"{name} is {dtype} {list(shape)}, {why}")
         size = int(np.prod(shape)) * dtype.itemsize
-        content = file.read(size)
-    if len(content) != size:
-        raise ValueError(f"{name} ends early")
-    return np.frombuffer(content, dtype).reshape(shape).copy()  # torch wants to be able to write
+        if archive.getinfo(f"{name}.npy").file_size < size:
+            raise ValueError(f"{name} ends early")
+        array = np.empty(shape, dtype)
+        if size and cast(io.BufferedIOBase, file).readinto(array.reshape(-1).view(np.uint8).data) != size:
+            raise ValueError(f"{name} ends early")
+    return array
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

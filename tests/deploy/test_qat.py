@@ -97,8 +97,16 @@ def test_every_place_of_the_engine_is_found_again_in_torchs_graph():
     assert len(found.branches) == 2 * 3, "both branches of three additions"
 
 
-@pytest.mark.parametrize("layout", ["trt", "ort"])
-@pytest.mark.parametrize("scales", ["observed", "learned"])
+@pytest.mark.parametrize(
+    ("layout", "scales"),
+    [
+        ("trt", "learned"),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (("ort", "learned"), ("trt", "observed"), ("ort", "observed"))
+        ),
+    ],
+)
 def test_it_computes_what_the_quantized_file_computes(layout, scales):
     """The network under fake quantization, and the Q/DQ file of its own scales, run as its engine runs it."""
     module, simulating = _simulating(scales, layout)

@@ -103,6 +103,7 @@ def test_a_sound_card_passes_from_end_to_end(trial, monkeypatch, tmp_path, capsy
     assert all(reading["joules"] > 0 for reading in found["readings"])
 
 
+@pytest.mark.slow
 def test_a_failure_is_an_exit_status_and_stays_in_the_report(trial, monkeypatch, tmp_path, capsys):
     made, _ = trial(counter_gain=0.5)
     monkeypatch.setattr(gpu_check, "torch_loads", lambda device: (made.loads, made.wait))
@@ -142,7 +143,7 @@ def test_a_load_that_is_no_line_fails(trial):
     assert words(made, "linearity")["linearity"].startswith("FAIL E(2N)/E(N) is 2.")
 
 
-@pytest.mark.parametrize("change", [{"grows": 6.0}, {"cold_steps": 60}], ids=str)
+@pytest.mark.parametrize("change", [pytest.param({"grows": 6.0}, marks=pytest.mark.slow), {"cold_steps": 60}], ids=str)
 def test_a_board_that_warms_up_is_still_a_line(trial, change):
     """A drift of 2 % a window, or a first half second that costs a third more: neither is the load's doing."""
     made, _ = trial()
@@ -157,9 +158,9 @@ def test_a_board_that_warms_up_is_still_a_line(trial, change):
     ("settings", "said"),
     [
         ({"stale": "0"}, "stale"),
-        ({"lost": "0.3"}, "lost"),
-        ({"garbage": "0.3"}, "all ones"),
-        ({"fail": "*:999@0.3"}, ""),
+        pytest.param({"lost": "0.3"}, "lost", marks=pytest.mark.slow),
+        pytest.param({"garbage": "0.3"}, "all ones", marks=pytest.mark.slow),
+        pytest.param({"fail": "*:999@0.3"}, "", marks=pytest.mark.slow),
     ],
 )
 def test_a_meter_that_breaks_fails_with_its_reason_and_stops_no_check(trial, settings, said):
@@ -171,6 +172,7 @@ def test_a_meter_that_breaks_fails_with_its_reason_and_stops_no_check(trial, set
         assert said in text
 
 
+@pytest.mark.slow
 def test_without_a_counter_what_rests_on_it_is_skipped_and_the_rest_is_done(trial):
     made, _ = trial(arch=4)
     found = words(made, "counter", "additivity", "sanity")
@@ -234,7 +236,7 @@ def test_a_check_that_breaks_off_is_a_failure_of_its_own(trial):
     assert found["idle"].startswith("INFO")
 
 
-@pytest.mark.parametrize(("gain", "word"), [(1.0, "PASS"), (0.5, "FAIL")])
+@pytest.mark.parametrize(("gain", "word"), [pytest.param(1.0, "PASS", marks=pytest.mark.slow), (0.5, "FAIL")])
 def test_zeus_is_compared_where_it_is_installed(trial, monkeypatch, gain, word):
     """A stand-in with Zeus's interface: two reads of the counter."""
     made, _ = trial()

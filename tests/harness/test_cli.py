@@ -86,10 +86,6 @@ def test_the_csv_files_hold_the_promised_columns(tmp_path):
         (["runn"], "unknown command 'runn'; did you mean run"),
         (["study"], "exactly one experiment=NAME"),
         (["study", "experiment=baseline"], "did you mean baselines"),
-        (
-            ["run", "model.builder=tests.tiny:absent", "data=synthetic", "scale=smoke"],
-            "model nni/vgg16 cannot be built",
-        ),
         (["run", "-m", "model=nni/vgg13,nni/vgg61"], "unknown model 'nni/vgg61'"),
         (["run", "recipe.lr=0.05,0.1"], "several values need a sweep (run -m)"),
         (["run", "-m", "--cfg", "job", "model=nni/vgg13,nni/vgg16"], "-m stands alone"),
@@ -109,6 +105,11 @@ def _refused(capsys, *words: str) -> str:
     said = capsys.readouterr().err.splitlines()
     assert [line for line in said if line.startswith("error: ")] == said[-1:]
     return said[-1]
+
+
+def test_a_network_that_cannot_be_built_is_one_line_and_a_failure(capsys):
+    said = _refused(capsys, "run", "model.builder=tests.tiny:absent", "data=synthetic", "scale=smoke")
+    assert "model nni/vgg16 cannot be built" in said
 
 
 def test_missing_data_is_one_line_that_says_what_to_do(tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from benchmark.plan import config, study
 from benchmark.plan.config import ConfigError
 from benchmark.plan.deployment import EngineError, Here
 from benchmark.plan.life import Place, lives, undeployable
+from benchmark.plan.quick import compose_all
 from benchmark.plan.stage import Phase
 from benchmark.plan.task import Recipe
 from benchmark.run.schedule import refusals
@@ -24,19 +25,27 @@ def _parse(*overrides, here=GPU):
 CHOICES = [(group, name) for group in config.groups() if group != "pair" for name in config.names(group)]
 
 
-def _with_a_teacher_where_one_is_needed(word):
+@pytest.fixture(scope="module")
+def composed():
+    """Every file of every group as a composed configuration, and with a pair beside it: composed at once, as a study
+    is (that Hydra composes the same, tests/harness/test_study.py holds)."""
+    jobs = [[f"{group}={name}"] for group, name in CHOICES]
+    jobs += [[word, "pair=resnet14__resnet8"] for (word,) in jobs if word.startswith("method=distillation/")]
+    return {tuple(job): config for job, config in zip(jobs, compose_all(jobs), strict=True)}
+
+
+def _with_a_teacher_where_one_is_needed(composed, word):
     try:
-        _parse(word)
+        return config.parse(composed[word,], FAKED)[0]
     except ConfigError as refused:
         if "give pair= or teacher=" not in str(refused):
             raise
-        return word, "pair=resnet14__resnet8"
-    return (word,)
+    return config.parse(composed[word, "pair=resnet14__resnet8"], FAKED)[0]
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=["=".join(choice) for choice in CHOICES])
-def test_every_file_composes_parses_and_plans(group, name):
-    parsed = _parse(*_with_a_teacher_where_one_is_needed(f"{group}={name}"), here=FAKED)
+def test_every_file_composes_parses_and_plans(composed, group, name):
+    parsed = _with_a_teacher_where_one_is_needed(composed, f"{group}={name}")
     for life in lives(parsed, HERE):
         brings_its_own = "recipe" in parsed.method  # and trains nothing before it has found it
         assert (Phase.BASE in [phase for phase, _ in life.plan.steps]) != brings_its_own
@@ -48,14 +57,13 @@ def test_every_file_composes_parses_and_plans(group, name):
 @pytest.mark.parametrize(
     ("group", "name"), [choice for choice in CHOICES if choice[0] in ("model", "data", "recipe", "scale", "method")]
 )
-def test_a_file_is_named_as_what_it_holds(group, name):
-    assert config.compose([f"{group}={name}"])[group].name == name
+def test_a_file_is_named_as_what_it_holds(composed, group, name):
+    assert composed[f"{group}={name}",][group]["name"] == name
 
 
 @pytest.mark.slow
 def test_every_study_expands_to_experiments_that_parse():
     """Composed at once, as a study is: that this is what Hydra composes, tests/harness/test_study.py holds."""
-    from benchmark.plan.quick import compose_all
     from benchmark.plan.study import FOLDER, expand
 
     files = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")]

@@ -37,7 +37,7 @@ def test_the_help_of_a_report_explains_its_settings(capsys):
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("10M", 1e7), ("1.5B", 1.5e9), ("500k", 5e5), (" 2G ", 2e9), ("2e8", "2e8"), ("ten", "ten"), (7, 7)],
+    [("10M", 1e7), ("1.5B", 1.5e9), ("500k", 5e5), (" 2G ", 2e9), ("2e8", 2e8), ("1e3k", 1e6), ("ten", "ten"), (7, 7)],
 )
 def test_inferences_are_read_as_people_write_them(text, number):
     assert inferences(text) == number
@@ -45,6 +45,7 @@ def test_inferences_are_read_as_people_write_them(text, number):
 
 def test_a_report_and_advice_take_them(capsys):
     assert Asked(tau=2, mui="10M,1B").mui == (1e7, 1e9)
+    assert Asked(tau=2, mui="1e7,10M").mui == (1e7,), "each once"
     assert main(["advise", "mui=200M", "min_acc=70", "source=paper"]) == 0
     short = capsys.readouterr().out
     assert main(["advise", "mui=2e8", "min_acc=70", "source=paper"]) == 0
@@ -63,7 +64,7 @@ def test_advice_without_rows_names_where_trial_rows_lie(tmp_path, monkeypatch, c
     assert "paths.results=results/.smoke (smoke rows: a trial, no result)" in capsys.readouterr().err
 
 
-def test_one_thing_is_no_things():
+def test_a_number_of_one_takes_no_plural():
     assert [counted(number, "fault") for number in (0, 1, 2)] == ["0 faults", "1 fault", "2 faults"]
 
 

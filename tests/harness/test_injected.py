@@ -122,11 +122,16 @@ def why_it_ended(root: Path) -> str:
     return ""
 
 
-def test_every_file_operation_out_of_space_once(tmp_path, monkeypatch, whole):
+def step(request) -> int:
+    """Every third operation; in `make soak` every one."""
+    return 1 if request.config.getoption("--kills") > 5 else 3
+
+
+def test_file_operations_out_of_space_one_at_a_time(tmp_path, monkeypatch, whole, request):
     total = count(monkeypatch, tmp_path / "count")
     assert total > 40
     refused = 0
-    for at in range(1, total + 1, 3):
+    for at in range(1, total + 1, step(request)):
         root = tmp_path / f"full{at}"
         with monkeypatch.context() as patch:
             Injector(patch, at, full, WRITING)
@@ -137,10 +142,10 @@ def test_every_file_operation_out_of_space_once(tmp_path, monkeypatch, whole):
     assert refused > 6
 
 
-def test_every_file_operation_killed_once(tmp_path, monkeypatch, whole):
+def test_file_operations_killed_one_at_a_time(tmp_path, monkeypatch, whole, request):
     total = count(monkeypatch, tmp_path / "count")
     kills = 0
-    for at in range(2, total + 1, 3):
+    for at in range(1, total + 1, step(request)):
         root = tmp_path / f"killed{at}"
 
         def work(root=root, at=at) -> None:

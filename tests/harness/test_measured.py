@@ -75,6 +75,7 @@ def lab(tmp_path, monkeypatch):
     return MeasuredLab(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_every_number_of_a_measured_life_cycle_knows_its_meter_and_its_board(lab):
     with FakeDriver(shared_library(), BOARD, processes="self:500", **FAST) as driver:
         uuid = lab.run()

@@ -71,6 +71,26 @@ def lab(tmp_path) -> Lab:
     return Lab(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory):
+    """The folder of one life of two steps, worked once for those who only damage it."""
+    two_steps.LOOKED.clear()
+    made = Lab(tmp_path_factory.mktemp("worked"))
+    made.run(made.experiment({}))
+    return made.root
+
+
+@pytest.fixture
+def copy_of_it(worked, tmp_path) -> Lab:
+    """A copy of that folder, to be damaged."""
+    shutil.copytree(worked, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "artifacts" / "used_by")
+    own = Lab(tmp_path)
+    own.store.outputs.register(own.store.results)
+    two_steps.LOOKED.clear()
+    return own
+
+
 # --- a run file keeps its plan --------------------------------------------------------------------------------------
 
 
@@ -346,9 +366,9 @@ def _edit(lab: Lab, path, *way, value) -> None:
         ("run", ("seed",), "one"),
     ],
 )
-def test_a_strangers_folder_crashes_no_command(lab, kind, way, value, capsys):
+def test_a_strangers_folder_crashes_no_command(copy_of_it, kind, way, value, capsys):
     """Each ends in a table, a finding or one clear error."""
-    lab.run(lab.experiment({}))
+    lab = copy_of_it
     if kind == "run":
         (path,) = lab.store.run_paths()
     else:

@@ -10,7 +10,15 @@ from benchmark.report.by_mui import MuiRow, by_mui, cells, heading
 from benchmark.report.columns import names
 from benchmark.report.summary import EMPTY, SummaryRow, ranked
 
-SURE = {"n_seeds": 1, "tau": 2.0, "tec_ci95_wh": 0.0, "iec_ci95_wh": 0.0, "grade": "A", "energy_source": "nvml:counter"}
+SURE = {
+    "n_seeds": 1,
+    "tau": 2.0,
+    "acc_ci95_pct": 0.0,
+    "tec_ci95_wh": 0.0,
+    "iec_ci95_wh": 0.0,
+    "grade": "A",
+    "energy_source": "nvml:counter",
+}
 
 
 def row(experiment: str, acc_pct: float, tec_wh: float, iec_wh: float, **values) -> SummaryRow:

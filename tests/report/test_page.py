@@ -40,12 +40,12 @@ def test_a_hostile_name_stays_a_name():
     assert html.count("</script>") == 3
 
 
-def test_one_seed_has_no_spread_and_an_estimate_says_so():
+def test_one_seed_has_the_interval_of_its_row_and_an_estimate_says_so():
     (group, *_) = content(source(row("baseline", n_seeds=1, grade="E", energy_source="estimate:tdp_load")), 2.0)[
         "groups"
     ]
     (only,) = group["rows"]
-    assert only["acc"] == [73.4, 0.0]
+    assert only["acc"] == [73.4, 0.2]
     assert only["estimate"] is True
 
 

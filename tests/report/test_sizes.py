@@ -91,17 +91,26 @@ def test_the_accuracy_of_one_seed_is_as_sure_as_its_test_images_make_it():
     for own, told in zip(seeds, (80.0, 82.0), strict=True):
         for number, stage in enumerate(own.stages):
             details = {"signature": "s"} if stage.phase is Phase.DEPLOY else {}
-            both.firsts[stage.machine, stage.key] = record(own, number, values={"acc_pct": told, "macs": 50.0}, details=details)
+            both.firsts[stage.machine, stage.key] = record(
+                own, number, values={"acc_pct": told, "macs": 50.0}, details=details
+            )
     assert summary(both).acc_ci95_pct == mean_ci95([80.0, 82.0]).half_width, "seeds tell more than images"
 
 
 @pytest.mark.parametrize(
     ("share", "count", "half"),
-    [(0.5, 100, 0.09617), (0.02, 200, 0.02124), (0.0, 200, 0.00942), (1.0, 200, 0.00942), (0.73, 10_000, 0.0087)],
+    [
+        (0.5, 100, 0.5962 - 0.5),
+        (0.02, 200, 0.0503 - 0.02),
+        (0.0, 200, 0.01885),
+        (1.0, 200, 0.01885),
+        (0.73, 10_000, 0.0088),
+    ],
 )
 def test_the_interval_of_a_share_is_wilsons(share, count, half):
-    """Half of upper minus lower bound by the textbook's formula: (0.4038, 0.5962) for 50 of 100, (0.0078, 0.0503) for 4 of 200."""
-    assert share_ci95(share, count) == pytest.approx(half, abs=5e-4)
+    """The longer arm of the textbook's bounds: (0.4038, 0.5962) for 50 of 100, (0.0078, 0.0503) for 4 of 200, and
+    z^2 / (n + z^2) for 0 of 200."""
+    assert share_ci95(share, count) == pytest.approx(half, abs=1e-4)
 
 
 def test_of_no_images_nothing_is_known():

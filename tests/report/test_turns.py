@@ -53,11 +53,11 @@ def test_break_even_of_summary_rows_is_that_against_their_baseline():
 
 
 def test_break_even_with_its_interval_in_words():
-    known = {"tec_ci95_wh": 1.0, "iec_ci95_wh": 1e-9}
+    known = {"acc_ci95_pct": 0.0, "tec_ci95_wh": 1.0, "iec_ci95_wh": 1e-9}
     _, found = with_break_evens([row("baseline", BASE, **known), row("pruning/apoz", APOZ, **known)])
     assert found.break_even_low < found.break_even_mui < found.break_even_high
     assert "inferences (95 %: " in even_words(found)
-    wide = {"tec_ci95_wh": 1.0, "iec_ci95_wh": 1e-6}
+    wide = {"acc_ci95_pct": 0.0, "tec_ci95_wh": 1.0, "iec_ci95_wh": 1e-6}
     _, lost = with_break_evens([row("baseline", BASE, **wide), row("pruning/apoz", APOZ, **wide)])
     assert even_words(lost).endswith("to no end)")
     assert even_words(replace(lost, break_even="never")) == "never greener than its baseline"

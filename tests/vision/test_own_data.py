@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import shutil
 import zipfile
 
 import numpy as np
@@ -71,7 +73,7 @@ def test_classes_alone_are_split_by_the_seed_and_no_image_is_on_both_sides(tmp_p
     both = [{image.tobytes() for image in one.arrays[f"{split}_images"]} for split in own_data.SPLITS]
     assert not both[0] & both[1]
     assert len(both[0] | both[1]) == 20
-    assert one.notes == ("30% of each class are test images, drawn by seed=1",)
+    assert one.notes == ("30% of each class (at least one) are test images, drawn by seed=1",)
 
 
 def test_a_test_image_that_is_a_training_image_is_told(tmp_path):
@@ -94,6 +96,94 @@ def test_arrays_are_taken_as_they_are(tmp_path, names):
     assert std == pytest.approx((pixels / 255).std((0, 1, 2)), abs=1e-4)
 
 
+def test_splits_are_known_by_their_names_in_any_case_and_what_is_not_used_is_said(tmp_path):
+    _folder(tmp_path / "images")
+    for name in ("train", "test"):
+        (tmp_path / "images" / name).rename(tmp_path / "images" / name.capitalize())
+    _picture(tmp_path / "images" / "val" / "rose" / "0.png", (1, 2, 3))
+    found = gather(tmp_path / "images", How())
+    assert found.classes == ("daisy", "rose")
+    assert found.notes == ("trained on Train/, tested on Test/; not used: val",)
+
+
+def test_every_class_has_a_test_image_or_the_lack_is_said(tmp_path):
+    _folder(tmp_path / "images", count=2)
+    drawn = gather(tmp_path / "images" / "train", How())
+    assert np.bincount(drawn.arrays["test_labels"]).tolist() == [1, 1]
+    for path in (tmp_path / "images" / "test" / "rose").iterdir():
+        path.unlink()
+    assert "no test image of 1 of 2 classes: rose" in gather(tmp_path / "images", How()).notes
+
+
+def test_what_is_hidden_is_no_image(tmp_path):
+    rose = _folder(tmp_path / "images") / "train" / "rose"
+    (rose / "._0.png").write_bytes(b"a Mac's")
+    _picture(rose / ".thumbs" / "0.png", (1, 2, 3))
+    _picture(rose / "more" / "0.png", (1, 2, 3))
+    assert len(gather(tmp_path / "images", How()).arrays["train_labels"]) == 13
+
+
+def test_a_class_whose_name_is_not_utf_8_is_one_of_them(tmp_path):
+    _folder(tmp_path / "images")
+    (tmp_path / "images" / "train" / "rose").rename(tmp_path / "images" / "train" / os.fsdecode(b"Bl\xfcte"))
+    assert len(gather(tmp_path / "images" / "train", How()).classes) == 2
+
+
+def test_pixels_are_what_a_person_sees(tmp_path):
+    """Turned as the camera says, on white where they are transparent, the first frame of those that move."""
+    rose = _folder(tmp_path / "images") / "train" / "rose"
+    turned = Image.new("RGB", (32, 32), "black")
+    turned.putpixel((0, 0), (255, 255, 255))
+    exif = turned.getexif()
+    exif[274] = 3  # upside down
+    turned.save(rose / "a_turned.png", exif=exif)
+    Image.new("RGBA", (32, 32), (9, 9, 9, 0)).save(rose / "b_clear.png")
+    first, second = Image.new("RGB", (32, 32), (10, 20, 30)), Image.new("RGB", (32, 32), (200, 20, 30))
+    first.save(rose / "c_moving.png", save_all=True, append_images=[second])
+    found = gather(tmp_path / "images", How())
+    upside, clear, moving = found.arrays["train_images"][12:]
+    assert upside[31, 31].tolist() == [255] * 3
+    assert upside[0, 0].tolist() == [0] * 3
+    assert clear[0, 0].tolist() == [255] * 3
+    assert moving[0, 0].tolist() == [10, 20, 30]
+    for said in ("1 images were turned", "1 images have transparency", "1 images are animated"):
+        assert any(note.startswith(said) for note in found.notes)
+
+
+HEADERS = {
+    "huge": b"{'descr': '|u1', 'fortran_order': False, 'shape': (10000000000000, 32, 32, 3), }",
+    "broken header": b"{'descr': " + b"'" * 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("cut", "no whole .npz"), ("single", "no whole .npz"), ("huge", "not uint8 .* up to 1,000,000"),
+     ("broken header", "no whole .npz|header"), ("float labels", "float64 .*not integers"), ("unlike", "4 images and 3 labels")],
+)  # fmt: skip  # a line a case would hide the table
+def test_arrays_that_are_none_are_one_error(tmp_path, content, message):
+    path = tmp_path / "a.npz"
+    pixels, labels = np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 0, 1])
+    arrays = {"train_images": pixels, "train_labels": labels, "test_images": pixels, "test_labels": labels}
+    if content == "single":
+        with path.open("wb") as file:
+            np.save(file, pixels)
+    else:
+        arrays |= {"float labels": {"train_labels": labels / 2}, "unlike": {"train_labels": labels[:3]}}.get(
+            content, {}
+        )
+        np.savez(path, **arrays)
+    if content == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    if content in HEADERS:
+        header = HEADERS[content].ljust(117) + b"\n"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in arrays:
+                archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(DataError, match=message):
+        gather(path, How())
+
+
 def test_another_size_is_refused_unless_it_may_be_scaled(tmp_path):
     _folder(tmp_path / "images")
     _picture(tmp_path / "images" / "train" / "rose" / "wide.jpg", (120, 200, 10), (64, 40))
@@ -114,6 +204,12 @@ def _bad(folder, how):
     elif how == "empty class":
         for path in (folder / "train" / "rose").iterdir():
             path.unlink()
+    elif how == "16 bit":
+        Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32)).save(folder / "train" / "rose" / "deep.png")
+    elif how == "no train":
+        shutil.rmtree(folder / "train")
+    elif how == "not utf-8":
+        _picture(folder / "test" / os.fsdecode(b"Bl\xfcte") / "0.png", (1, 2, 3))
     elif how == "no test":
         for path in (folder / "test").rglob("*.png"):
             path.unlink()
@@ -122,7 +218,8 @@ def _bad(folder, how):
 @pytest.mark.parametrize(
     ("how", "message"),
     [("damaged", "0.png cannot be read as an image"), ("one class", "at least two folders.*found 1"),
-     ("strange class", "test has the classes tulip"), ("empty class", "1 of 2 classes have no training image"),
+     ("strange class", "test has the classes tulip"), ("empty class", "1 of 2 classes have no training image: 'rose'"), ("16 bit", "deep.png: its pixels are I;16.*convert it"),
+     ("no train", r"test/ without train/ beside it: .*from=.*test"), ("not utf-8", "Bl.*te, of which there are no training images"),
      ("no test", "not a single test image")],
 )  # fmt: skip  # a line a case would hide the table
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path, how, message):
@@ -134,7 +231,8 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path, how, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["name=x"], "data needs from="), (["from=/nowhere", "name=x"], "no such folder"),
-     (["from=/nowhere", "name=cifar10"], "one of the suite's own"), (["name=cifar100", "paths.data=/nowhere/at/all"], "by hand"), (["frm=/x"], "what is frm=/x"),
+     (["from=/nowhere", "name=cifar10"], "one of the suite's own"), (["name=cifar100", "to=x"], "takes no to="),
+     (["from=/x", "name=x", "seed=20%"], "seed=20%"), (["frm=/x"], "what is frm=/x"),
      (["from=/x", "name=x", "test_share=2"], "a share between 0 and 1"), (["from=/x", "name=x", "resize=maybe"], "maybe")],
 )  # fmt: skip  # a line a case would hide the table
 def test_words_that_make_no_data_set_are_refused(words, message):
@@ -160,8 +258,31 @@ def test_other_content_under_the_same_name_is_refused_and_the_same_changes_nothi
     kept = (tmp_path / "data" / "flowers.npz").read_bytes()
     with pytest.raises(UserError, match="names other content"):
         _make(tmp_path)
+    with pytest.raises(UserError, match=r"flowers\.npz is there and holds something else"):
+        gathering.data(
+            [
+                f"from={tmp_path / 'images'}",
+                "name=flowers",
+                f"to={tmp_path / 'other'}",
+                f"paths.data={tmp_path / 'data'}",
+            ]
+        )
     assert {path: path.read_bytes() for path in before} == before
     assert (tmp_path / "data" / "flowers.npz").read_bytes() == kept
+
+
+def test_where_the_words_cannot_be_written_no_file_is_left(tmp_path):
+    _folder(tmp_path / "images")
+    (tmp_path / "words").write_text("a file")
+    with pytest.raises(OSError, match="words"):
+        _make(tmp_path)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["null", "True", "1e5", "nan", "con", "-x", "a.b", "a/b", "../x"])
+def test_a_name_that_cannot_be_chosen_is_refused(name):
+    with pytest.raises(ValidationError, match=r"letters, digits"):
+        Data.model_validate({**OWN, "name": name, "search": name})
 
 
 def test_a_class_with_a_hostile_name_stays_within_its_line(tmp_path):
@@ -192,6 +313,10 @@ def _damage(path, how):
                 archive.writestr(f"{name}.npy", buffer.getvalue())
     elif how == "more":
         np.savez(path, **{**arrays, "train_images": np.concatenate([arrays["train_images"]] * 2)})
+    elif how == "header":
+        path.write_bytes(whole.replace(b"{'descr': '|u1'", b'{\'descr\': """1', 1))
+    elif how == "compressed":
+        np.savez_compressed(path, **arrays)
     elif how == "no array":
         np.savez(path, train_images=arrays["train_images"])
     elif how == "other":
@@ -203,7 +328,7 @@ def _damage(path, how):
 @pytest.mark.parametrize(
     ("how", "message"),
     [("short", "no whole .npz"), ("flipped", "(no whole .npz|has other content)"), ("missing", "No such file"),
-     ("pickle", r"train_images is object"), ("more", r"train_images is uint8 \[24, 32, 32, 3\], not uint8 \[12"),
+     ("pickle", r"train_images is object"), ("header", "(train_images|no whole .npz|Invalid argument)"), ("compressed", "is compressed"), ("more", r"train_images is uint8 \[24, 32, 32, 3\], not uint8 \[12"),
      ("no array", "train_labels.npy"), ("other", "has other content .*sha256"), ("label", "from 5 to 6, and there are 2")],
 )  # fmt: skip  # a line a case would hide the table
 def test_a_file_that_is_not_what_the_yaml_says_is_refused_before_any_work(tmp_path, how, message):
@@ -265,7 +390,7 @@ def test_more_images_than_it_has_are_refused_with_a_remedy(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [({"sha256": ""}, "unknown data set 'flowers'"), ({"mean": None}, "mean and std go together"),
-     ({"std": [0.1, 0.0, 0.1]}, "positive"), ({"search": "roses"}, "can be searched on"), ({"name": "a/b"}, "letters"),
+     ({"std": [0.1, 0.0, 0.1]}, "std is 0.0001 or more"), ({"mean": [5, 0.1, 0.1]}, "between 0 and 1"), ({"search": "roses"}, "can be searched on"), ({"name": "a/b"}, "letters"),
      ({"sha256": "xyz"}, "pattern"), ({"name": "cifar100", "classes": 100, "search": "cifar100"}, "cifar100 is what it is")],
 )  # fmt: skip  # a line a case would hide the table
 def test_values_that_describe_no_data_set_are_refused(values, message):
