@@ -44,6 +44,38 @@ def test_every_test_asserts(path):
     assert [name for name in functions if name.startswith("test_") and not _asserts(name, functions)] == []
 
 
+CHANGING = {
+    "compress",
+    "time",
+    "time_ns",
+    "monotonic",
+    "now",
+    "today",
+    "uuid4",
+    "random",
+    "token_hex",
+    "mkdtemp",
+    "getpid",
+}
+"""Calls whose value may be another at the next collection."""
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_cases_are_the_same_at_every_collection(path):
+    """Workers of xdist collect at different moments, and refuse to run where the names of their tests differ."""
+    called = [
+        call
+        for f in _functions(path)
+        for each in f.decorator_list
+        for call in ast.walk(each)
+        if isinstance(call, ast.Call)
+    ]
+    found = [
+        ast.unparse(call) for call in called if getattr(call.func, "attr", getattr(call.func, "id", "")) in CHANGING
+    ]
+    assert [text for text in found if "mtime=0" not in text] == []
+
+
 def _asserts(name: str, functions: dict[str, ast.FunctionDef], asked: frozenset[str] = frozenset()) -> bool:
     """Whether a function of a file has an assert, expects an exception or a warning, or calls one of the file's that
     does."""
