@@ -97,16 +97,9 @@ def test_every_place_of_the_engine_is_found_again_in_torchs_graph():
     assert len(found.branches) == 2 * 3, "both branches of three additions"
 
 
-@pytest.mark.parametrize(
-    ("layout", "scales"),
-    [
-        ("trt", "learned"),
-        *(
-            pytest.param(*each, marks=pytest.mark.slow)
-            for each in (("ort", "learned"), ("trt", "observed"), ("ort", "observed"))
-        ),
-    ],
-)
+@pytest.mark.parametrize("layout", ["trt", "ort"])
+@pytest.mark.parametrize("scales", ["observed", "learned"])
+@pytest.mark.slow
 def test_it_computes_what_the_quantized_file_computes(layout, scales):
     """The network under fake quantization, and the Q/DQ file of its own scales, run as its engine runs it."""
     module, simulating = _simulating(scales, layout)
@@ -194,6 +187,7 @@ def test_broken_off_and_resumed_it_ends_with_the_same_scales_and_weights(resnet,
     assert all(torch.equal(whole.network.tensors[name], own) for name, own in resumed.network.tensors.items())
 
 
+@pytest.mark.slow
 def test_ranges_and_statistics_stop_moving_after_their_epochs(resnet, given, monkeypatch):
     seen = []
     plain = stages.Simulated.forward

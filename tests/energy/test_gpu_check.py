@@ -137,6 +137,7 @@ def test_work_that_costs_more_each_time_is_not_repeatable(trial):
     assert words(made, "repeatability")["repeatability"].startswith("FAIL")
 
 
+@pytest.mark.slow
 def test_a_load_that_is_no_line_fails(trial):
     made, _ = trial()
     made.loads["matmul"].per_step = 3.0
@@ -236,7 +237,8 @@ def test_a_check_that_breaks_off_is_a_failure_of_its_own(trial):
     assert found["idle"].startswith("INFO")
 
 
-@pytest.mark.parametrize(("gain", "word"), [pytest.param(1.0, "PASS", marks=pytest.mark.slow), (0.5, "FAIL")])
+@pytest.mark.parametrize(("gain", "word"), [(1.0, "PASS"), (0.5, "FAIL")])
+@pytest.mark.slow
 def test_zeus_is_compared_where_it_is_installed(trial, monkeypatch, gain, word):
     """A stand-in with Zeus's interface: two reads of the counter."""
     made, _ = trial()

@@ -319,6 +319,7 @@ def test_carbontracker_without_a_reading_tells_no_energy(modules, tmp_path, read
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_end_to_end(capfd):
     assert main(["device", "--compare", "--seconds=2", "hardware=cpu"]) == 0
     out, err = capfd.readouterr()
