@@ -43,8 +43,8 @@ class Book:
     def _read(cls, store: Store) -> Book:
         book = cls(results=store.results)
         # a stage's own record before its repeats: of two that say the same, the first counts
-        paths = sorted(store.record_paths(), key=lambda path: (path.parent, path.name.count("."), path.name))
-        with proven(store.artifacts, len(paths)) as known:
+        paths = sorted(store.record_paths(), key=lambda path: (str(path.parent), path.name.count("."), path.name))
+        with proven(store.artifacts, paths) as known:
             book._read_records(paths, known)
         book._read_runs(store)
         return book
