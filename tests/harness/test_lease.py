@@ -53,6 +53,22 @@ def test_one_holds_and_the_next_is_told_who(tmp_path, other):
     assert not Leases(tmp_path).taken("another"), "given back"
 
 
+def test_a_lease_that_became_anothers_is_not_given_back_in_its_name(tmp_path):
+    """Who stood still may find, under the name of its own lease, that of somebody who came long after."""
+    with Leases(tmp_path).holding("key", refuse):
+        (path,) = tmp_path.glob("*.lease")
+        anothers = json.dumps({**json.loads(path.read_text()), "id": "another"})
+        path.write_text(anothers)
+    assert path.read_text() == anothers
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="only POSIX leaves a process that has ended in the table")
+def test_a_process_that_ended_and_was_not_fetched_holds_nothing(tmp_path, other):
+    other.kill()
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # a zombie: its parent has not asked for it yet
+    assert not Leases(tmp_path).taken("key")
+
+
 def test_a_killed_holder_is_followed_at_once(tmp_path, other):
     other.kill()
     other.wait()

@@ -22,7 +22,9 @@ from benchmark.report import rows
 from benchmark.report.checks import check
 from benchmark.report.summary import SummaryRow, summarise
 from benchmark.run import workbench
-from benchmark.run.worker import StageError
+from benchmark.run.schedule import work
+from benchmark.run.workbench import Site
+from benchmark.run.worker import StageError, Worker
 from tests.harness.helpers import lives_of, tiny_experiment, work_all
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +140,15 @@ def test_networks_of_one_shape_share_a_measurement_and_another_shape_has_its_own
         for record in lab.store.measurements(lab.device.machine, key)
     }
     assert len(groups) == 1, "pending measurements of one device form one group"
+
+
+def test_two_blocks_that_want_one_shape_measured_again_have_it_measured_once(lab):
+    blocks = [lives_of(tiny_experiment(lab.root, seed=seed), lab.device, lab.store) for seed in (0, 1)]
+    site = Site(lab.device, lab.store, lab.root / "data")
+    for measured in (1, 2):
+        work(Worker(site, lab.said.append), blocks, measure_again=True)
+        (key,) = set(stages_of(lab).query("kind == 'IEC'")["key"])
+        assert len(lab.store.measurements(lab.device.machine, key)) == measured
 
 
 def test_seeds_are_averaged_and_their_spread_is_the_interval(lab):
