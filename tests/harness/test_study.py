@@ -269,6 +269,8 @@ def test_a_life_is_brought_to_its_end_before_the_next_begins(tmp_path):
     agenda.done(first)
     third = agenda.take()
     assert (third.life, third.phase) == (lives[0], Phase.DEPLOY)
+    agenda.again(third)
+    assert agenda.take() == third, "its worker was lost, so it is there to be taken"
 
 
 def test_what_rests_on_a_failed_stage_is_not_tried(tmp_path):
@@ -291,7 +293,7 @@ def test_a_stage_of_another_process_is_left_alone_for_a_while(tmp_path, monkeypa
     assert agenda.take().key == busy.key
 
 
-def test_an_agenda_that_is_stopped_measures_what_is_finished(tmp_path):
+def test_an_agenda_that_is_stopped_measures_what_is_finished(tmp_path, monkeypatch):
     lab, lives = three_lives(tmp_path)
     work_all(tmp_path, lab.device, lives[:1])
     agenda = Agenda(lab.store, [lives], again=True)
@@ -303,6 +305,15 @@ def test_an_agenda_that_is_stopped_measures_what_is_finished(tmp_path):
     assert isinstance(job, MeasureJob)
     assert [pending.life for pending in job.group.values()] == lives[:1]
     assert agenda.left == lives[1:]
+    agenda.again(job)  # its worker was lost
+    assert not agenda.finished
+    again = agenda.take()
+    assert again == job
+    agenda.busy(again, list(again.group))  # another process measures it: looked at again in a while
+    assert agenda.take() is None
+    assert not agenda.finished
+    monkeypatch.setattr("benchmark.run.agenda.time.monotonic", lambda: 1e9)
+    job = agenda.take()
     agenda.done(job)
     assert agenda.take() is None
     assert agenda.finished
