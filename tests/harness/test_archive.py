@@ -83,6 +83,53 @@ def test_a_conflict_is_named_and_nothing_is_overwritten(lab, sent, away):
     assert taken.new["record"] == 4, "the rest is taken"
 
 
+def test_readings_of_a_record_that_was_not_taken_stay_away_too(lab, away, tmp_path):
+    root = shutil.copytree(lab.root, tmp_path / "copy")
+    store = Store(root / "results", root / "artifacts")
+    path = next(path for path in store.record_paths() if path.name.count(".") == 1)
+    path.with_name(f"{path.stem}.samples.csv.gz").write_bytes(b"readings of this very run")
+    write_archive(store, tmp_path / "read.zip", "c", models=False)
+    place = away.results / path.relative_to(store.results)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(dump(sealed(read_record(path).model_copy(update={"joules": 1.0}))))
+    assert len(read_archive(away, tmp_path / "read.zip").conflicts) == 1
+    assert list(away.results.rglob("*.samples.csv.gz")) == [], "they would stand beside another measurement"
+
+
+def test_a_run_that_was_asked_for_on_another_day_is_the_same_run(lab, sent, away):
+    (path, *_) = lab.store.run_paths()
+    place = away.results / path.relative_to(lab.store.results)
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({**json.loads(path.read_text()), "created": "2020-01-01T00:00:00+00:00"}))
+    taken = read_archive(away, sent)
+    assert (taken.here["run"], taken.conflicts) == (1, [])
+    assert "2020-01-01" in place.read_text()
+
+
+def test_a_record_without_a_seal_is_refused_on_both_sides(lab, sent, away, tmp_path):
+    def unsealed(members):
+        name = record_in(members)
+        members[name] = json.dumps({**json.loads(members[name]), "digest": ""}).encode()
+
+    forged(sent, change=unsealed)
+    with pytest.raises(ArchiveError, match="has no digest"):
+        read_archive(away, sent)
+    root = shutil.copytree(lab.root, tmp_path / "copy")
+    store = Store(root / "results", root / "artifacts")
+    path = store.record_paths()[0]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "digest": ""}))
+    assert "has no digest" in write_archive(store, tmp_path / "x.zip", "c", models=False)[1][0]
+
+
+def test_a_network_that_is_not_what_its_record_vouches_for_stays_at_home(lab, tmp_path):
+    root = shutil.copytree(lab.root, tmp_path / "copy")
+    store = Store(root / "results", root / "artifacts")
+    (network, *_) = store.artifacts.glob("*.safetensors")
+    network.write_bytes(network.read_bytes()[:-1] + b"?")
+    counts, _ = write_archive(store, tmp_path / "x.zip", "c", models=True)
+    assert counts["network"] == 3
+
+
 def test_a_damaged_record_stays_at_home(lab, tmp_path):
     root = shutil.copytree(lab.root, tmp_path / "copy")
     store = Store(root / "results", root / "artifacts")

@@ -213,6 +213,13 @@ def test_words_of_the_command_replace_the_studys(tmp_path, monkeypatch):
     assert study.expand("two", ["model=c"])[0].jobs == [["seed=1", "scale=small", "recipe=x", "model=c"]]
 
 
+def test_what_two_blocks_ask_for_is_one_job_of_the_first(tmp_path, monkeypatch):
+    block = "- overrides: [seed=1]\n  sweep: {model: [%s]}\n"
+    (tmp_path / "twice.yaml").write_text(block % "a, b" + block % "b, c")
+    monkeypatch.setattr(study, "FOLDER", tmp_path)
+    assert [[job[-1] for job in each.jobs] for each in study.expand("twice")] == [["model=a", "model=b"], ["model=c"]]
+
+
 def test_values_are_frozen():
     recipe = Recipe(name="t", epochs=1, batch_size=1, lr=1, mean=(0, 0, 0), std=(1, 1, 1))
     with pytest.raises(ValidationError, match="frozen"):
