@@ -80,7 +80,7 @@ def _main(words: list[str]) -> int:
 
         rest = take_config_dirs(words[1:])
         if any(word in ("-h", "--help") for word in rest):
-            return commands.choices(rest) if words[0] in EXPERIMENTS else _help(words[0])
+            return _help(words[0]) if words[0] not in EXPERIMENTS else _entry_of(words[0]) or commands.choices(rest)
         return int(getattr(commands, words[0].replace("import", "take_in"))(rest))
     except ModuleNotFoundError as error:
         if error.name in OWN:
@@ -96,6 +96,13 @@ def _main(words: list[str]) -> int:
     except OSError as error:  # a folder that may not be looked into, a disk that fails: never our own mistake
         where = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}; make it accessible, or choose another place")
+
+
+def _entry_of(command: str) -> int:
+    from benchmark.helping import entry
+
+    print("\n".join(entry(command, HELP)) + "\n")
+    return 0
 
 
 def _help(command: str) -> int:

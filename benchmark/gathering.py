@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def data(words: list[str]) -> int:
     named.parent.mkdir(parents=True, exist_ok=True)  # before the images: where it cannot be made, nothing is left
     write(path, gathered.arrays)
     if not named.exists():
-        named.write_text(_yaml(values, gathered.classes, given["from"]))
+        named.write_text(_yaml(values, gathered.classes, words))
     for line in gathered.notes:
         say(f"note: {line}")
     print(f"{path}: {made.train_images:,} training and {made.test_images:,} test images, {made.classes} classes")
@@ -153,10 +154,10 @@ def _refuse_another(named: Path, path: Path, made: Data) -> None:
             ) from error
 
 
-def _yaml(values: dict[str, Any], classes: Sequence[str], source: str) -> str:
+def _yaml(values: dict[str, Any], classes: Sequence[str], words: Sequence[str]) -> str:
     """The file, every text as JSON writes it: a class named by a stranger stays within its line."""
     day = datetime.date.today().isoformat()
-    lines = [f"# Made {day} by: python -m benchmark data from={json.dumps(source)}"]
+    lines = [f"# Made {day} by: python -m benchmark data {json.dumps(shlex.join(words))[1:-1]}"]
     lines.append(f"# The classes, from 0 on: {json.dumps(list(classes))}")
     lines += [f"{name}: {json.dumps(value)}" for name, value in values.items()]
     return "\n".join(lines) + "\n"

@@ -38,7 +38,7 @@ WORDS = {
 
 def help_of(command: str, whole: str) -> str:
     """The help of one command that is not about experiments; `whole` is the help of all."""
-    lines = [f"usage: python -m benchmark {command} [name=value ...]", "", *_entry(command, whole), ""]
+    lines = [f"usage: python -m benchmark {command} [name=value ...]", "", *entry(command, whole), ""]
     lines += ["words, with their usual values", *(f"  {line}" for line in _words(WORDS[command]))]
     if command != "data":
         lines += [f"  {line}" for line in (*FOLDERS, "--config-dir DIR   your own choices, searched like configs/")]
@@ -57,7 +57,7 @@ def _words(told: Sequence[str]) -> Iterator[str]:
         yield from (each for each in settings if each.partition(":")[0] in names)
 
 
-def _entry(command: str, whole: str) -> list[str]:
+def entry(command: str, whole: str) -> list[str]:
     """The lines on a command in the help of all."""
     found: list[str] = []
     for line in whole.splitlines():

@@ -2,8 +2,8 @@
 
     python examples/measure_your_training.py
 
-The tracer needs no torch and knows none of this suite's methods. On a GPU it reads the board's meter. Where there is no
-meter it gives an estimate and labels it (grade E).
+This training needs torch; the tracer itself needs none, and knows none of this suite's methods. On a GPU it reads the
+board's meter. Where there is no meter it gives an estimate and labels it (grade E).
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ def main(epochs: int = 3, images: int = 2000) -> None:
             with training.paused():  # off the meter
                 hits = (model(data).argmax(1) == labels).double().mean()
                 print(f"epoch {number}: {epoch.reading.joules:.1f} J, accuracy {100 * hits:.1f} %")
-    print(
-        training.reading
-    )  # energy with its 95 % interval, meter, grade; reading.wh, reading.joules, reading.to_json()
+    # energy with its 95 % interval, meter and grade; the reading also has .wh, .joules and .to_json()
+    print(training.reading)
 
 
 def train(model: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from benchmark.plan.asked import Asked, as_list
 from benchmark.plan.deployment import Here, Inference, choose_engine
+from benchmark.plan.fitted import fitted
 from benchmark.plan.folders import CONFIGS as CONFIGS
 from benchmark.plan.folders import ConfigError as ConfigError
 from benchmark.plan.folders import groups as groups
@@ -270,23 +271,11 @@ def _adapt(words: dict[str, Any], here: Here) -> list[str]:
             continue  # what is of another type is refused by its type
         if recipe["epochs"] > longest > 0:
             recipe["epochs"] = longest
-    notes += _normalise(words)
+    notes += fitted(words)
     for name in ("model", "teacher"):
         (words.get(name) or {}).pop("recipe", None)  # the name of its own recipe: it has been chosen by it
     _choose_results(words)
     return notes
-
-
-def _normalise(words: dict[str, Any]) -> list[str]:
-    """Images are normalised by the constants of their data set, where it has its own, whatever recipe trains on them:
-    in place; returns a line that says so."""
-    constants = {name: words["data"].get(name) for name in ("mean", "std")}
-    if None in constants.values():
-        return []
-    for name in ("recipe", "teacher_recipe"):
-        if isinstance(words.get(name), dict):
-            words[name] |= copy.deepcopy(constants)
-    return [f"data={words['data'].get('name')} brings its own mean and std, which replace those of every recipe"]
 
 
 def _choose_results(words: dict[str, Any]) -> None:

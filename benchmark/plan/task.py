@@ -280,8 +280,7 @@ class Task(Config):
         for name in ("train_images", "test_images"):
             asked, there = getattr(self.scale, name), getattr(self.data, name)
             if asked is not None and asked > there:
-                remedy = f": give scale.{name}={there}, or scale=full, which takes all" if self.data.own else ""
-                raise ValueError(f"scale.{name}={asked}: {self.data.name} has {there}{remedy}")
+                raise ValueError(f"scale.{name}={asked}: {self.data.name} has {there}")
         return self
 
     @model_validator(mode="after")

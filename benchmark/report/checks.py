@@ -132,6 +132,9 @@ def _lives(book: Book, rows: Sequence[StageRow]) -> Iterator[Finding]:
             yield Finding(False, where, "nothing of it is recorded: it has not run, or its records were removed")
         for phase, why in run.unmeasured.items():
             yield Finding(False, where, f"TEC is unknown, phase {phase}: {why}")
+        if book.engine(run) is not None and book.inference(run) is None:
+            what = "its engine has no measurement of inference: not taken yet, or its record was removed"
+            yield Finding(False, where, f"{what}; the same command takes it")
         yield from _short(where, mine)
         yield from _deployed(where, run, book)
 

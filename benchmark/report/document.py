@@ -23,9 +23,9 @@ RIVALS_ARE = (
 )
 TOTALS = """## totals.csv
 
-A line for each phase, each family of methods, and all. `spent_wh` counts each record once, with what was repeated;
-`attributed_wh` counts it in every life that rests on it, as TEC does; `records` is their number, and `unknown` the
-number of those without an energy. All energies are W.h."""
+A line for each phase, each family of methods, and all, called so by `name`. `spent_wh` counts each record once, with
+what was repeated; `attributed_wh` counts it in every life that rests on it, as TEC does; `records` is their number, and
+`unknown` the number of those without an energy. All energies are W.h."""
 
 
 def _line(each: Field[Any]) -> str:

@@ -50,7 +50,8 @@ class SummaryRow(MeasuredRow):
     g_1b_ci95: float = column("percent^tau per W.h", "half-width of the 95 % interval of g_1b")
     rank_1b: str = column("", "rank among rivals by g_1b")
     break_even: str = column(
-        "", "how G stands to that baseline's: from (an MUI on), below (it), always, never; empty without a baseline"
+        "",
+        "G against that baseline's: from (an MUI on), below (it), always, never, unclear; empty without a baseline",
     )
     break_even_mui: float = column("", "the number of inferences (MUI) of from and below")
     break_even_low: float = column("", "lower end of its 95 % interval; with one seed without the spread between seeds")

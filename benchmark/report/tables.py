@@ -131,7 +131,7 @@ def show(
     heads, asked = ["method", "model", *(name.replace("_precision", "") for name in varied)], list(more[0])
     numbers = ["n", "acc %", "TEC W.h", "IEC mJ", *(asked or ["G(500M)", "G(1B)", "rank(1B)"]), "grade"]
     if _needed([heads, *words], _column_words(numbers, cells)) > console.width:
-        heads, words = ["method, model"], [[" ".join(filter(None, own))] for own in words]
+        heads, words = ["method, model"], [[_joined(own, varied)] for own in words]
         numbers = ["acc %", "TEC W.h", "IEC mJ", *(asked or ["G(1B)"])]
     if _needed([heads, *words], _column_words(numbers, cells)) > console.width:  # then intervals stand in the CSV file
         cells = [{name: cell.partition(" ±")[0] for name, cell in own.items()} for own in cells]
@@ -182,6 +182,13 @@ def _title(summary: Sequence[SummaryRow], varied: Sequence[str]) -> str:
         if name not in varied and value:
             said[LABELS[name].format(getattr(summary[0], name)) if name in LABELS else value] = None
     return ", ".join(said)
+
+
+def _joined(words: Sequence[str], varied: Sequence[str]) -> str:
+    """The words of a row in one cell; numbers with what they count."""
+    named = {name: LABELS.get(name, "{}").replace(":g", "") for name in varied}  # the words are texts already
+    told = [named[name].format(word) for name, word in zip(varied, words[2:], strict=True) if word]
+    return " ".join(filter(None, words[:2])) + (f" ({', '.join(told)})" if told else "")
 
 
 def _said(name: str, row: SummaryRow) -> str:
@@ -240,7 +247,12 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
         for row in summary
         if row.autocast
     ]
-    evens = {f"{_name(row)}: {even_words(row)}" for row in summary if row.break_even}
+    apart = [name for name in ("data", "scale") if len({getattr(row, name) for row in summary}) > 1]
+    evens = {
+        f"{', '.join([_name(row), *(str(getattr(row, name)) for name in apart)])}: {even_words(row)}"
+        for row in summary
+        if row.break_even
+    }
     many = ["break-evens against the baselines: break_even_* in summary.csv"]
     lines += sorted(evens) if len(evens) <= FEW_EVENS else many
     lines += _engine_lines(summary)

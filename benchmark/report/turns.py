@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from benchmark.report.crossovers import Crossover, Cycle, crossover
-from benchmark.report.greeness import TAU, Uncertain, greeness
+from benchmark.report.greeness import TAU, Uncertain, greeness, greeness_ci95
 from benchmark.report.summary import SummaryRow, baseline_of
 
 
@@ -22,7 +22,8 @@ class Reign(NamedTuple):
 
 
 class BreakEven(NamedTuple):
-    """How a row stands to its baseline: 'always', 'never', 'from', 'below' (wins only below that MUI) or 'unknown'.
+    """How a row stands to its baseline: 'always', 'never', 'from', 'below' (wins only below that MUI), 'unclear' or
+    'unknown'. It is unclear where one wins always, but nowhere by more than the intervals leave open.
 
     `at` is the MUI of 'from' and 'below', with its interval, and NaN else.
     """
@@ -76,8 +77,20 @@ def break_even(row: Cycle, baseline: Cycle, tau: float = TAU) -> BreakEven:
     beyond = 2 * at.mui if at.mui > 0 else 1.0
     wins = _g(row, beyond, tau) > _g(baseline, beyond, tau)
     if math.isnan(at.mui):
-        return BreakEven("always" if wins else "never", NOWHERE)
+        unknown = any(math.isnan(each.half_width) for each in (*row, *baseline))
+        clear = unknown or any(_apart(row, baseline, mui, tau) for mui in LIVES)
+        return BreakEven(("always" if wins else "never") if clear else "unclear", NOWHERE)
     return BreakEven("from" if wins else "below", at)
+
+
+LIVES = (0.0, *(10.0**power for power in range(3, 14)))
+"""Numbers of inferences at which two rows are looked at."""
+
+
+def _apart(one: Cycle, other: Cycle, mui: float, tau: float) -> bool:
+    """Whether two G differ by more than their intervals leave open, as far as these are known."""
+    spread = math.hypot(*(greeness_ci95(*each, mui, tau) for each in (one, other)))
+    return not abs(_g(one, mui, tau) - _g(other, mui, tau)) <= spread
 
 
 def with_break_evens(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
@@ -104,6 +117,8 @@ def with_break_evens(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
 
 def even_words(row: SummaryRow) -> str:
     """A row's break-even as a reader says it; empty where it has none."""
+    if row.break_even == "unclear":
+        return "whether it is greener than its baseline, the intervals do not tell"
     if row.break_even in ("always", "never"):
         return f"{row.break_even} greener than its baseline"
     if not row.break_even:

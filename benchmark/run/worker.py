@@ -184,7 +184,7 @@ class Worker:
             stored = store.outputs.save(key, output)
         except BaseException as error:
             trouble = bench.close(f"the work raised {words(error)}")
-            spent = f"{self._wh(bench.spent_joules)} spent on it are kept in its account"
+            spent = f"its account keeps what was spent: {self._wh(bench.spent_joules)}"
             progress.close(f"stopped ({words(error)}); {trouble or spent}")
             if isinstance(error, Exception) and not isinstance(error, StoreError):
                 raise StageError(f"{stage.name} {key} failed: {words(error)}") from error

@@ -52,6 +52,17 @@ def test_break_even_of_summary_rows_is_that_against_their_baseline():
     assert even_words(found) == "greener than its baseline from 98 M inferences"
 
 
+def test_what_the_intervals_do_not_tell_is_not_told():
+    """Dearer to make and to use at the same accuracy, so it never wins: by more than the intervals, or not."""
+    sure = {"acc_ci95_pct": 0.0, "tec_ci95_wh": 0.0, "iec_ci95_wh": 0.0}
+    own = {"acc_pct": 70.0, "tec_wh": 101.0, "iec_wh": 1.01e-6, "base_wh": 100.0}
+    base = {"acc_pct": 70.0, "tec_wh": 100.0, "iec_wh": 1e-6, "base_wh": 100.0}
+    for known, kind in ((sure, "never"), ({**sure, "tec_ci95_wh": 5.0, "iec_ci95_wh": 5e-8}, "unclear")):
+        _, found = with_break_evens([row("baseline", BASE, **base, **known), row("pruning/apoz", APOZ, **own, **known)])
+        assert found.break_even == kind
+    assert even_words(found) == "whether it is greener than its baseline, the intervals do not tell"
+
+
 def test_break_even_with_its_interval_in_words():
     known = {"acc_ci95_pct": 0.0, "tec_ci95_wh": 1.0, "iec_ci95_wh": 1e-9}
     _, found = with_break_evens([row("baseline", BASE, **known), row("pruning/apoz", APOZ, **known)])

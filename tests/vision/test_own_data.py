@@ -382,9 +382,12 @@ def test_an_architecture_is_searched_on_it(tmp_path):
     assert elsewhere.params.task.recipe.mean != (0.4, 0.5, 0.6)
 
 
-def test_more_images_than_it_has_are_refused_with_a_remedy(tmp_path):
-    with pytest.raises(config.ConfigError, match=r"scale.train_images=10000: flowers has 1020: give .*scale=full"):
-        _parsed(tmp_path, "scale=small")
+def test_a_scale_is_a_limit_and_takes_all_there_are(tmp_path):
+    parsed = _parsed(tmp_path, "scale=small")
+    assert (parsed.task.train_images, parsed.task.test_images) == (1020, 340)
+    assert _parsed(tmp_path, "scale=small", "scale.train_images=500").task.train_images == 500
+    with pytest.raises(config.ConfigError, match=r"scale\.train_images=60000: cifar100 has 50000"):
+        config.parse(config.compose(["scale=small", "scale.train_images=60000"]), GPU)
 
 
 @pytest.mark.parametrize(
