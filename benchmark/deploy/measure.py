@@ -112,7 +112,7 @@ def measure_group(bench: Bench, subjects: Mapping[str, Subject], seed: int = 0) 
             for scenario in SCENARIOS:
                 cost = _window(bench, each, scenario, each.protocol.window_s)
                 each.windows[scenario].append(cost)
-                bench.progress(next(steps), amount, uJ_image=1e6 * cost.joules / _images(each, scenario))
+                bench.progress(next(steps), amount, mJ_image=1e3 * cost.joules / _images(each, scenario))
     for name in names:
         _idle(bench, subjects[name])
     return {name: _summary(each) for name, each in subjects.items()}

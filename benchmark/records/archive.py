@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from benchmark.plan.task import Config
 from benchmark.records.files import StoreError, Unreadable, create, read_json
-from benchmark.records.record import fault_of_seal, read_record, sound_record
+from benchmark.records.record import read_record, sound_record
 from benchmark.records.store import Store, read_device, read_run
 
 VERSION = 1
@@ -234,11 +234,7 @@ def _check(name: str, path: Path) -> str:
     if match is None:
         raise Unreadable(f"{name!r} is no name of a record, run, probe or choice")
     if kind == "record":
-        record = sound_record(path)
-        seal = fault_of_seal(path)
-        if seal:
-            raise Unreadable(f"{path} {seal}")
-        return record.artifact
+        return sound_record(path).artifact
     if kind == "run":
         read_run(path)
     elif kind == "device":

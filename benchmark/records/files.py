@@ -111,7 +111,7 @@ def listed(folder: Path, levels: int = 1, suffix: str = ".json") -> list[Path]:
     silently be missing.
     """
     try:
-        found = [folder / name for name in sorted(os.listdir(folder))]
+        found = sorted(folder.iterdir(), key=lambda path: path.name)
     except FileNotFoundError:
         return []
     except OSError as error:

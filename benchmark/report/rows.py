@@ -65,10 +65,8 @@ class MeasuredRow(LifeRow):
     params: float = column("", "parameters of the network")
     macs: float = column("", "multiply-accumulates of one inference (convolutions and linear layers)")
     executed_precision: str = column("", "what the engine computes in, in words: what was asked may not be what is run")
-    layout: str = column("", "memory layout of the engine; of ONNX files where Q/DQ pairs stand (ort, trt)")
-    comparable_to_tensorrt: str = column(
-        "", "yes where the engine is TensorRT, as in the paper; no where the paper has no such IEC"
-    )
+    layout: str = column("", "memory layout of the engine; of ONNX files, whose rules place the Q/DQ pairs: ort or trt")
+    comparable_to_tensorrt: str = column("", "yes: TensorRT, the paper's engine; no: an engine that the paper has not")
     agreement_pct: float = column("%", "test images on which the engine names the class that its network names")
     warning: str = column("", "what the engine lost of its network's accuracy, where that is more than max_drop_pct")
     energy_source: str = column("", "the meter; estimate:... where there is none; several are joined by +")
@@ -85,7 +83,7 @@ class StageRow(MeasuredRow):
     stage_version: int = column("", "version of the stage: raised when its arithmetic or its energy changes")
     key: str = column("", "name of the stage's result: equal stages have equal keys and run once")
     kind: str = column("", "TEC: counts into TEC; deploy: engine building, beside TEC; IEC: the inference measurement")
-    shared_by: int = column("", "lives of this table that rest on this very record")
+    shared_by: int = column("", "lives of this table that use this very record: its energy counts in each")
     first_mention: bool = column("", "true in one row of each record: sum over these rows and nothing counts twice")
     energy_wh: float = column("W.h", "energy of the stage, useful part; empty in an IEC row, whose numbers follow")
     energy_ci95_wh: float = column("W.h", "half-width of the 95 % interval of energy_wh")
@@ -101,7 +99,9 @@ class StageRow(MeasuredRow):
     cpu_wh: float = column("W.h", "energy of the CPU package in the window")
     dram_wh: float = column("W.h", "energy of the memory in the window")
     polled_wh: float = column("W.h", "mean of the sampled power times time: what a polling script would book")
-    polled_period_wh: float = column("W.h", "what the paper's polling of nvidia-smi would book: 0.1 s of each 0.18 s")
+    polled_period_wh: float = column(
+        "W.h", "what the paper's polling of nvidia-smi would book, which sees 0.1 s of each 0.18 s"
+    )
     gpu_util_pct: float = column("%", "mean utilisation of the GPU")
     mem_util_pct: float = column("%", "mean utilisation of the GPU's memory interface")
     train_flops: float = column(
@@ -115,7 +115,7 @@ class StageRow(MeasuredRow):
     driver: str = column("", "version of the GPU's driver")
     torch_version: str = column("", "version of torch")
     cuda_version: str = column("", "version of CUDA that torch was built for")
-    attempts: int = column("", "attempts that the stage took")
+    attempts: int = column("", "tries that the stage took: above 1 after an interruption")
     commit: str = column("", "commit of the code")
     created: str = column("", "when the record was written (UTC)")
 

@@ -39,7 +39,8 @@ SETTING = tuple(name for name in names(LifeRow) if name not in ("experiment", "m
 
 LABELS = {
     "train_precision": "train {}", "deploy_precision": "deploy {}", "classes": "{} classes", "recipe": "recipe {}",
-    "train_images": "{} training images", "test_images": "{} test images", "max_epochs": "at most {:g} epoch(s)",
+    "train_images": "{} training images", "test_images": "{} test images",
+    "max_epochs": "epoch limit {:g}", "profile": "profile {}",
     "engine_version": "version {}",
 }  # fmt: skip  # one value a line would hide the shape
 """How a value is said in a title."""
@@ -129,17 +130,21 @@ def show(
         for own, row in zip(cells, summary, strict=True)
     ]
     heads, asked = ["method", "model", *(name.replace("_precision", "") for name in varied)], list(more[0])
-    numbers = ["n", "acc %", "TEC W.h", "IEC mJ", *(asked or ["G(500M)", "G(1B)", "rank(1B)"]), "grade"]
+    whole = numbers = ["n", "acc %", "TEC W.h", "IEC mJ", *(asked or ["G(500M)", "G(1B)", "rank(1B)"]), "grade"]
+    below = footnotes(summary) if notes is None else notes
+    left_out = []
     if _needed([heads, *words], _column_words(numbers, cells)) > console.width:
         heads, words = ["method, model"], [[_joined(own, varied)] for own in words]
         numbers = ["acc %", "TEC W.h", "IEC mJ", *(asked or ["G(1B)"])]
     if _needed([heads, *words], _column_words(numbers, cells)) > console.width:  # then intervals stand in the CSV file
         cells = [{name: cell.partition(" ±")[0] for name, cell in own.items()} for own in cells]
+        left_out.append("the intervals (±)")
+    left_out = [*(name for name in whole if name not in numbers), *left_out]
     if _needed([heads, *words], _column_words(numbers, cells)) > console.width:
         for told, own in zip(words, cells, strict=True):  # too narrow for a table: a row a paragraph
             said = ", ".join(f"{name} {own[name]}" for name in numbers)
             console.print(one_line(f"{told[0]}: {said}"), markup=False, highlight=False)
-        _print_notes(console, footnotes(summary) if notes is None else notes)
+        _print_notes(console, below, left_out)
         return
     table = Table(box=SIMPLE_HEAD)
     for heading, longest in zip(heads, _longest([heads, *words]), strict=True):
@@ -150,10 +155,12 @@ def show(
         # as texts: a name with brackets is a name, and no markup
         table.add_row(*(Text(one_line(word)) for word in told), *(Text(one_line(own[name])) for name in numbers))
     console.print(table)
-    _print_notes(console, footnotes(summary) if notes is None else notes)
+    _print_notes(console, below, left_out)
 
 
-def _print_notes(console: Console, notes: Sequence[str]) -> None:
+def _print_notes(console: Console, notes: Sequence[str], left_out: Sequence[str]) -> None:
+    if left_out:  # wrapped, for it is said where there is no room
+        console.print(f"too narrow here for {', '.join(left_out)}: summary.csv has them", markup=False, highlight=False)
     for line in notes:
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 

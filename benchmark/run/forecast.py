@@ -132,7 +132,7 @@ def sums(left: Sequence[Forecast], model: Machine | None = None) -> Iterator[str
             yield f"  {len(known)} of them about {amount(known)} {words}"
     unknown = sum(not each.by for each in left)
     if 0 < unknown < len(left):
-        yield f"  {unknown} of them: nothing to go by"
+        yield f"  {unknown} of them: nothing to go by before a first run (the model knows the zoo alone)"
     if left:
         yield _disk(left, [each for each in left if not math.isnan(each.bytes)])
 
