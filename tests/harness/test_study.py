@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -334,6 +335,14 @@ class Costs:
         return self.found
 
     def learn(self, stage, joules, seconds) -> None: ...
+
+
+def test_a_budget_counts_what_was_repeated_and_lets_a_finished_life_be_measured():
+    whole = Whole(Costs(7200.0, 7200.0), lambda line: None, max_wh=1.0, max_hours=1.0)
+    job = StageJob(None, None, None, "key")
+    whole.end(job, SimpleNamespace(joules=10.0, repeated_joules=5.0, seconds=1.0))
+    assert whole.spent_joules == 15.0
+    assert whole.over(MeasureJob({})) == "", "what the life cost would be wasted otherwise"
 
 
 @pytest.mark.parametrize(("limits", "why"), [({"max_wh": 1.0}, "max_wh=1"), ({"max_hours": 1.0}, "max_hours=1")])
