@@ -22,8 +22,8 @@ from benchmark.records.record import Record, sound_record
 MANY = 2_000
 """Below so many records nothing is remembered: judging them takes a second."""
 
-MOST_WORKERS, SHARE = 16, 500
-"""Processes that judge at once, and how many files each is given at a time."""
+FEWEST_WORKERS, MOST_WORKERS, SHARE = 4, 16, 500
+"""Processes that judge at once, and how many files each is given at a time. On two busy cores it took longer so."""
 
 NAME = ".proven.json"
 
@@ -59,7 +59,7 @@ class Proven:
         once more when it is read, which says why."""
         new = [str(path) for path in paths if self._before.get(str(path)) != _state(path)]
         workers = min(os.cpu_count() or 1, MOST_WORKERS)
-        if len(new) < MANY or workers < 2:
+        if len(new) < MANY or workers < FEWEST_WORKERS:
             return
         shares = [new[start : start + SHARE] for start in range(0, len(new), SHARE)]
         # a worker that is lost, or cannot begin, costs time alone: what it would have judged is judged here

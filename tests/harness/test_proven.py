@@ -79,6 +79,7 @@ def test_many_are_judged_on_all_cores_and_what_is_not_sound_is_named_by_its_read
     paths = store.record_paths()
     words = json.loads(paths[0].read_text())
     paths[0].write_text(json.dumps({**words, "seconds": 1e9}))
+    monkeypatch.setattr(kept, "FEWEST_WORKERS", 2)
     monkeypatch.setattr(kept, "MOST_WORKERS", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     count, book = _judged(monkeypatch, store)
@@ -90,6 +91,7 @@ def test_workers_that_cannot_begin_cost_time_alone(store, monkeypatch):
     def broken(*_):
         raise OSError("no more processes")
 
+    monkeypatch.setattr(kept, "FEWEST_WORKERS", 2)
     monkeypatch.setattr(kept, "MOST_WORKERS", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(kept, "ProcessPoolExecutor", broken)
