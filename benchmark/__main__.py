@@ -43,9 +43,8 @@ examples
   python -m benchmark report paths.results=results/.smoke
 
 python -m benchmark run --help lists every name and choice, and with method=NAME that method's settings; COMMAND --help
-the words of any other command. With
---config-dir DIR (any command, more than once), DIR is searched like configs/: your own methods, models and studies,
-without a fork (CONTRIBUTING.md).
+says what any other command takes. With --config-dir DIR (any command, more than once), DIR is searched like configs/:
+your own methods, models, data sets and studies, without a fork (CONTRIBUTING.md).
 """
 
 
@@ -80,7 +79,10 @@ def _main(words: list[str]) -> int:
 
         rest = take_config_dirs(words[1:])
         if any(word in ("-h", "--help") for word in rest):
-            return _help(words[0]) if words[0] not in EXPERIMENTS else _entry_of(words[0]) or commands.choices(rest)
+            if words[0] not in EXPERIMENTS:
+                return _help(words[0])
+            _print_entry(words[0])
+            return commands.choices(rest)
         return int(getattr(commands, words[0].replace("import", "take_in"))(rest))
     except ModuleNotFoundError as error:
         if error.name in OWN:
@@ -98,11 +100,10 @@ def _main(words: list[str]) -> int:
         return _refuse(f"{where}{error.strerror or error}; make it accessible, or choose another place")
 
 
-def _entry_of(command: str) -> int:
+def _print_entry(command: str) -> None:
     from benchmark.helping import entry
 
     print("\n".join(entry(command, HELP)) + "\n")
-    return 0
 
 
 def _help(command: str) -> int:
