@@ -157,6 +157,7 @@ def test_another_board_or_driver_begins_anew(driver, hour, tmp_path):
 COUNTING = """
 import pathlib, signal, sys, time
 path = pathlib.Path({path!r})
+new = path.with_suffix(".new")  # what is asked to end in the middle of a write must leave a number
 done = int(path.read_text()) if path.exists() else 0
 def stop(*_):
     print("asked to end at", done)
@@ -165,7 +166,8 @@ signal.signal(signal.SIGTERM, stop)
 while done < {until}:
     time.sleep(0.05)
     done += 1
-    path.write_text(str(done))
+    new.write_text(str(done))
+    new.replace(path)
 print("reached", done)
 """
 
