@@ -91,6 +91,16 @@ def folders_of(words: Sequence[str]) -> tuple[Store, Asked]:
     return Store(paths.results, paths.artifacts), asked
 
 
+WIDE = 160
+"""Characters of a line in a pipe or a file, which have no width of their own: rows stay whole."""
+
+
+def _width() -> int | None:
+    """How wide output may be: None asks the terminal, and COLUMNS decides wherever it is set."""
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if said.isdecimal() and int(said) else None if sys.stdout.isatty() else WIDE
+
+
 def show_tables(store: Store, asked: Asked) -> Tables:
     """Write the tables and the page of a results folder, print the summary, and return the rows. Raises UserError where
     nothing was run."""
@@ -104,8 +114,7 @@ def show_tables(store: Store, asked: Asked) -> Tables:
         say(line)
     if not tables.summary:
         raise UserError(f"there are no runs under {store.results}: python -m benchmark run ... first")
-    # piped output has no width of its own: rows stay whole
-    show(tables.summary, Console(width=None if sys.stdout.isatty() else 160), tables.more, tables.notes)
+    show(tables.summary, Console(width=_width()), tables.more, tables.notes)
     for line in lines(tables.stages):
         print(line)
     if tables.paths:

@@ -136,8 +136,16 @@ def _of_paper(words: Sequence[str], figures: bool) -> int:
     return 0
 
 
+WHAT = {
+    "tables": "the paper's tables with ours beside them, each as .csv, .md and .tex",
+    "figures": "each as .svg and .png",
+}
+"""What the files of a folder are, where they are too many to be listed."""
+
+
 def _told(paths: Sequence[Path]) -> None:
     """Say what was written, a folder a line."""
     for folder in dict.fromkeys(path.parent for path in paths):
         own = sorted(path.name for path in paths if path.parent == folder)
-        say(f"written to {folder}: {', '.join(own) if len(own) < 4 else f'{len(own)} files'}")
+        many = f"{len(own)} files" + (f" ({WHAT[folder.name]})" if folder.name in WHAT else "")
+        say(f"written to {folder}: {', '.join(own) if len(own) < 4 else many}")

@@ -14,7 +14,7 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,15 +93,16 @@ def subject(bench: Bench, params: Measurement, built: Output) -> Subject:
 def measure_group(bench: Bench, subjects: Mapping[str, Subject], seed: int = 0) -> dict[str, Output]:
     """Measure every subject, their windows in randomised turns; returns an Output of numbers for each name."""
     names = list(subjects)
-    amount = sum(len(s.protocol.batch_sizes) + len(SCENARIOS) * s.protocol.windows for s in subjects.values())
-    steps = itertools.count(1)
-    for name in names:
-        _idle(bench, subjects[name])
-        _warm_up(bench, subjects[name])
-        for batch in subjects[name].protocol.batch_sizes:
-            _curve_point(bench, subjects[name], batch)
-            bench.progress(next(steps), amount)
-        _choose(subjects[name])
+    way = _Way(bench, [each.protocol for each in subjects.values()])
+    for each in subjects.values():
+        _idle(bench, each)
+        way.passed(each.protocol.idle_s)
+        _warm_up(bench, each)
+        way.passed(each.protocol.warmup_s)
+        for batch in each.protocol.batch_sizes:
+            _curve_point(bench, each, batch)
+            way.passed(each.protocol.curve_window_s)
+        _choose(each)
     shuffle = random.Random(seed)
     for number in range(max(each.protocol.windows for each in subjects.values())):
         shuffle.shuffle(names)
@@ -112,10 +113,34 @@ def measure_group(bench: Bench, subjects: Mapping[str, Subject], seed: int = 0) 
             for scenario in SCENARIOS:
                 cost = _window(bench, each, scenario, each.protocol.window_s)
                 each.windows[scenario].append(cost)
-                bench.progress(next(steps), amount, mJ_image=1e3 * cost.joules / _images(each, scenario))
+                way.passed(each.protocol.window_s, mJ_image=1e3 * cost.joules / _images(each, scenario))
     for name in names:
         _idle(bench, subjects[name])
     return {name: _summary(each) for name, each in subjects.items()}
+
+
+class _Way:
+    """Shows how far a measurement is, in seconds: those that went by, and those that the protocol still asks for.
+
+    Counted in steps, the first (a warm-up of minutes) would foretell an hour.
+    """
+
+    def __init__(self, bench: Bench, protocols: Sequence[Inference]) -> None:
+        self._bench, self._began = bench, time.monotonic()
+        self._left_s = math.fsum(
+            2 * each.idle_s
+            + each.warmup_s
+            + len(each.batch_sizes) * each.curve_window_s
+            + len(SCENARIOS) * each.windows * each.window_s
+            for each in protocols
+        )
+        self.passed(0.0)
+
+    def passed(self, asked_s: float, **shown: float) -> None:
+        """A step is done for which the protocol asks so many seconds."""
+        self._left_s = max(0.0, self._left_s - asked_s)
+        gone_s = time.monotonic() - self._began
+        self._bench.progress(gone_s, math.ceil(gone_s + self._left_s), **shown)
 
 
 def _images(each: Subject, scenario: str) -> int:

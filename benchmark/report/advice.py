@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from benchmark.report.crossovers import Cycle
 from benchmark.report.greeness import Uncertain, greeness, greeness_ci95
+from benchmark.report.laid import MJ_PER_WH
 from benchmark.report.paper import PaperRow
 from benchmark.report.summary import RIVALS, SummaryRow
 from benchmark.report.turns import cycle_of, reigns, sentence
@@ -128,7 +129,7 @@ def _answer(fit: Sequence[Candidate], question: Question) -> Iterator[str]:
 
 def _told(each: Candidate, question: Question) -> str:
     accuracy, tec, iec = each.cycle
-    numbers = f"accuracy {accuracy.value:.2f} %, TEC {tec.value:.4g} W.h, IEC {iec.value:.4g} W.h"
+    numbers = f"accuracy {accuracy.value:.2f} %, TEC {tec.value:.4g} W.h, IEC {iec.value * MJ_PER_WH:.4g} mJ"
     spent_wh = tec.value + question.mui * iec.value
     return f"{each.name}: G {_g(each, question):.4g}, {spent_wh:.4g} W.h in all ({numbers}; {each.known})"
 

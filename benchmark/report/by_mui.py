@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmark.energy.judge.reading import is_estimate
 from benchmark.report.columns import column
 from benchmark.report.greeness import TAU, Uncertain, greeness, greeness_ci95
-from benchmark.report.summary import SummaryRow, ranks_by
+from benchmark.report.summary import SummaryRow, kind_of_rivals, ranks_by
 from benchmark.report.turns import cycle_of
 
 
@@ -53,6 +53,17 @@ def cells(summary: Sequence[SummaryRow], muis: Sequence[float], tau: float = TAU
         told = "-" if math.isnan(row.g) else f"{about}{row.g:.4g}"
         found[number % len(summary)][heading(row.mui)] = told
     return found
+
+
+def best_first(summary: Sequence[SummaryRow], mui: float) -> list[SummaryRow]:
+    """The rows by their G at an MUI, the highest first; rivals stay together, and unknown G come last among them."""
+    kinds = list(dict.fromkeys(map(kind_of_rivals, summary)))
+
+    def place(row: SummaryRow) -> tuple[int, bool, float, str]:
+        g = _g(row, mui, row.tau).value
+        return kinds.index(kind_of_rivals(row)), math.isnan(g), 0.0 if math.isnan(g) else -g, row.experiment
+
+    return sorted(summary, key=place)
 
 
 def heading(mui: float) -> str:

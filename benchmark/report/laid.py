@@ -11,6 +11,9 @@ import pandas as pd
 from benchmark.errors import one_line
 from benchmark.report.markup import latex, markdown
 
+MJ_PER_WH = 3.6e6
+"""IEC is said in millijoules an image: a watt-hour is a long way from what one costs."""
+
 
 @dataclass(frozen=True)
 class Laid:

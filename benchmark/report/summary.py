@@ -56,6 +56,7 @@ class SummaryRow(MeasuredRow):
     break_even_mui: float = column("", "the number of inferences (MUI) of from and below")
     break_even_low: float = column("", "lower end of its 95 % interval; with one seed without the spread between seeds")
     break_even_high: float = column("", "upper end of its 95 % interval; inf where it may never come")
+    baseline_seeds: float = column("", "complete seeds of that baseline; empty without one")
     tau: float = column("", "exponent of accuracy in G")
     acc_per_wh_500m: float = column(
         "percent per W.h", "accuracy per energy of the whole life at half a billion inferences: G at tau = 1"
@@ -250,7 +251,6 @@ def with_savings(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
 def baseline_of(row: SummaryRow, rows: Sequence[SummaryRow]) -> SummaryRow | None:
     """The plain training that a row is compared with: the same model, recipe and rivals, no autocast, nothing done
     afterwards. None where there is none, or several of other TEC (other settings) between which nothing decides."""
-    same = (*RIVALS, "model", "recipe")
     plain = [
         other
         for other in rows
@@ -258,7 +258,8 @@ def baseline_of(row: SummaryRow, rows: Sequence[SummaryRow]) -> SummaryRow | Non
         and other.tec_wh > 0
         and not other.autocast
         and other.tec_wh == other.base_wh
-        and all(str(getattr(other, name)) == str(getattr(row, name)) for name in same)
+        and kind_of_rivals(other) == kind_of_rivals(row)
+        and (other.model, other.recipe) == (row.model, row.recipe)
     ]
     if row in plain:
         return row
@@ -272,12 +273,17 @@ def ranked(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
     return [replace(row, rank_500m=one, rank_1b=other) for row, one, other in zip(rows, small, large, strict=True)]
 
 
+def kind_of_rivals(row: SummaryRow) -> tuple[str, ...]:
+    """What rows that are ranked among each other share."""
+    return tuple(str(getattr(row, name)) for name in RIVALS)
+
+
 def ranks_by(rows: Sequence[SummaryRow], g: Sequence[Uncertain]) -> list[str]:
     """The rank of each row among its rivals by a G of each: '1-3' is a tie of three that the intervals do not tell
     apart, '' where G is unknown."""
     rivals: dict[tuple[str, ...], list[int]] = {}
     for number, row in enumerate(rows):
-        rivals.setdefault(tuple(str(getattr(row, name)) for name in RIVALS), []).append(number)
+        rivals.setdefault(kind_of_rivals(row), []).append(number)
     found = [""] * len(rows)
     for own in rivals.values():
         ranges = rank_ranges([g[number].value for number in own], [g[number].half_width for number in own])

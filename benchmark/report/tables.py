@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,28 +20,33 @@ from benchmark.plan.asked import Asked
 from benchmark.records.book import Book
 from benchmark.records.files import StoreError, replace
 from benchmark.records.store import Store
-from benchmark.report.by_mui import MuiRow, by_mui
+from benchmark.report.by_mui import MuiRow, best_first, by_mui
 from benchmark.report.by_mui import cells as by_mui_cells
-from benchmark.report.columns import names
 from benchmark.report.footprint import footprint_of, notes, with_footprint
-from benchmark.report.laid import number, safe
+from benchmark.report.laid import MJ_PER_WH, number, safe
 from benchmark.report.markup import Cells, latex, markdown
 from benchmark.report.page.build import page
 from benchmark.report.page.content import Source, content
 from benchmark.report.paper import PAPER, paper_rows
-from benchmark.report.rows import LifeRow, StageRow, frame, stage_rows
+from benchmark.report.rows import StageRow, frame, stage_rows
 from benchmark.report.summary import RIVALS, SummaryRow, summarise
 from benchmark.report.total import Total, totals
 from benchmark.report.turns import even_words, with_break_evens
 
-SETTING = tuple(name for name in names(LifeRow) if name not in ("experiment", "method", "model", "teacher", "settings"))
-"""What rows of one table usually share: said in the title, or, where rows differ in it, in a column."""
+TITLE = {
+    "data": ("data", "classes", "train_images", "test_images", "scale", "max_epochs"),
+    "training": ("recipe", "profile", "train_precision", "train_machine"),
+    "inference": ("engine", "engine_version", "deploy_precision", "infer_machine"),
+}
+"""What rows of one table usually share: said above it, a line each; where rows differ in it, it is a column."""
+
+SETTING = tuple(name for part in TITLE.values() for name in part)
 
 LABELS = {
     "train_precision": "train {}", "deploy_precision": "deploy {}", "classes": "{} classes", "recipe": "recipe {}",
-    "train_images": "{} training images", "test_images": "{} test images",
-    "max_epochs": "epoch limit {:g}", "profile": "profile {}",
-    "engine_version": "version {}",
+    "train_images": "{} training images", "test_images": "{} test images", "scale": "scale {}",
+    "max_epochs": "epoch limit {:g}", "profile": "profile {}", "engine_version": "version {}",
+    "train_machine": "on {}", "infer_machine": "on {}",
 }  # fmt: skip  # one value a line would hide the shape
 """How a value is said in a title."""
 
@@ -71,7 +76,8 @@ def write(store: Store, asked: Asked) -> Tables:
     footprint = footprint_of(asked)
     book = Book.read(store)
     stages = stage_rows(book, asked.max_drop_pct)
-    summary = with_footprint(with_break_evens(summarise(book, stages, asked.tau)), footprint)
+    summary = best_first(summarise(book, stages, asked.tau), asked.mui[0] if asked.mui else 1e9)
+    summary = with_footprint(with_break_evens(summary), footprint)
     tables = Tables(book, summary, stages, book.unreadable)
     tables.more = by_mui_cells(summary, asked.mui, asked.tau)
     tables.notes = [*footnotes(summary), *notes(footprint)] if summary else []
@@ -104,9 +110,6 @@ def _files(store: Store, asked: Asked, tables: Tables) -> dict[str, str]:
     }
 
 
-MJ_PER_WH = 3.6e6
-"""IEC is printed in millijoules an image: a watt-hour is a long way from what one costs."""
-
 FEW_EVENS = 12
 """So many break-evens stand below a table, a line each."""
 
@@ -121,8 +124,8 @@ def show(
     """
     more = more or [{}] * len(summary)
     varied = [name for name in SETTING if len({_said(name, row) for row in summary}) > 1]
-    title = one_line(f"Full-cycle energy: {_title(summary, varied)}")
-    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    for line in _title(summary, varied):
+        console.print(one_line(line), markup=False, highlight=False)
     varied += ["settings"] if any(row.settings for row in summary) else []
     cells = [{**_cells(row), **further} for row, further in zip(summary, more, strict=True)]
     words = [
@@ -181,14 +184,14 @@ def _longest(words: Sequence[Sequence[str]]) -> list[int]:
     return [max((len(part) for cell in column for part in cell.split()), default=0) for column in columns]
 
 
-def _title(summary: Sequence[SummaryRow], varied: Sequence[str]) -> str:
-    """What every row of the table has in common."""
-    said: dict[str, None] = {}
-    for name in SETTING:
-        value = _said(name, summary[0])
-        if name not in varied and value:
-            said[LABELS[name].format(getattr(summary[0], name)) if name in LABELS else value] = None
-    return ", ".join(said)
+def _title(summary: Sequence[SummaryRow], varied: Sequence[str]) -> Iterator[str]:
+    """What every row of the table has in common, a line for each part of a life."""
+    yield "Full-cycle energy"
+    for part, own in TITLE.items():
+        common = [name for name in own if name not in varied and _said(name, summary[0])]
+        if common:
+            said = [LABELS.get(name, "{}").format(getattr(summary[0], name)) for name in common]
+            yield f"{part + ':':<10} {', '.join(said)}"
 
 
 def _joined(words: Sequence[str], varied: Sequence[str]) -> str:

@@ -37,9 +37,10 @@ def lines(stages: Sequence[StageRow]) -> Iterator[str]:
     whole = found["all"]
     about = "~" if any(is_estimate(row.energy_source) for row in stages) else ""
     parts = ", ".join(f"{phase} {about}{found[phase].spent_wh:.4g}" for phase in map(str, Phase) if phase in found)
+    yield f"spent in all: {about}{whole.spent_wh:.4g} W.h, each of {whole.records} records once ({parts})"
     yield (
-        f"all {whole.records} records once: {about}{whole.spent_wh:.4g} W.h ({parts}); the lives of the table together "
-        f"{about}{whole.attributed_wh:.4g} W.h, for what they share counts in each"
+        f"TEC of all rows together: {about}{whole.attributed_wh:.4g} W.h, because what several share (a base training, "
+        "a teacher) counts in each"
     )
     if whole.unknown:
         yield f"of {whole.unknown} of these records the energy is unknown: both sums are lower bounds"

@@ -110,13 +110,20 @@ def with_break_evens(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
                 break_even_mui=even.at.mui,
                 break_even_low=even.at.low,
                 break_even_high=even.at.high,
+                baseline_seeds=baseline.n_seeds,
             )
         )
     return found
 
 
 def even_words(row: SummaryRow) -> str:
-    """A row's break-even as a reader says it; empty where it has none."""
+    """A row's break-even as a reader says it; empty where it has none. Unequal numbers of seeds are named."""
+    told = _even_words(row)
+    unequal = told and not math.isnan(row.baseline_seeds) and row.baseline_seeds != row.n_seeds
+    return f"{told}; n = {row.n_seeds} against n = {row.baseline_seeds:g} of the baseline" if unequal else told
+
+
+def _even_words(row: SummaryRow) -> str:
     if row.break_even == "unclear":
         return "whether it is greener than its baseline, the intervals do not tell"
     if row.break_even in ("always", "never"):

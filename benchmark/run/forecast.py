@@ -15,6 +15,7 @@ from benchmark.records.store import Store
 from benchmark.run.costs import Machine, modelled
 from benchmark.run.progress import clock
 from benchmark.run.state import measured, measurement, redone, steps
+from benchmark.run.workbench import MEASURING
 
 
 class Forecast(NamedTuple):
@@ -115,12 +116,21 @@ def table(store: Store, planned: Sequence[Life], model: Machine | None = None) -
                 yield line + "recorded"
                 continue
             left[key] = told.of(stage, life.machine(phase))
-            begun = "partly done (it goes on from its checkpoint); " if store.outputs.begun(key) else ""
-            yield line + begun + cost(left[key])
+            yield line + _begun(store, life.machine(phase), phase, key) + cost(left[key])
         for phase, why in life.plan.unmeasured.items():
             yield f"  {phase:<8} unmeasured: TEC will be unknown, {why}"
         yield from (f"  {line}" for line in redone(life, store, runs))
     yield from sums(list(left.values()), model)
+
+
+def _begun(store: Store, machine: str, phase: Phase, key: str) -> str:
+    """What an interruption left of a stage, in words; empty where it left nothing."""
+    if store.outputs.begun(key):
+        return "partly done (it goes on from its checkpoint); "
+    if not store.attempt_paths(machine, MEASURING if phase is Phase.INFER else key):
+        return ""
+    what = "a measurement was begun" if phase is Phase.INFER else "begun, no checkpoint yet"
+    return f"{what} (interrupted, it begins again, and what it spent is booked as repeated); "
 
 
 def sums(left: Sequence[Forecast], model: Machine | None = None) -> Iterator[str]:

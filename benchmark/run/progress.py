@@ -39,7 +39,8 @@ class Progress:
         self._kept.update(shown)
         now = time.monotonic()
         if self._first_done is None:
-            self._first_done = done if done < total else 0.0  # what was resumed took none of this time
+            self._first_done = done if done < total else 0.0
+            self.began = now  # what was resumed, or waited for before the work, took none of this time
         if now - self.last < (0.2 if self.terminal else PLAIN_EVERY_S):
             return
         self.last = now

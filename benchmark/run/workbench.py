@@ -189,6 +189,11 @@ class Workbench:
         return ""
 
     @property
+    def begun(self) -> bool:
+        """Whether this attempt's window was ever opened: before that it only waits."""
+        return self._window is not None
+
+    @property
     def spent_joules(self) -> float:
         """What this attempt's window saw; NaN where it was never opened or is open still."""
         return math.nan if self._window is None or not self._window.closed else self._window.reading.joules

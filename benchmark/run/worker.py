@@ -183,12 +183,10 @@ class Worker:
             account = bench.account()
             stored = store.outputs.save(key, output)
         except BaseException as error:
-            trouble = bench.close(f"the work raised {words(error)}")
-            spent = f"its account keeps what was spent: {self._wh(bench.spent_joules)}"
-            progress.close(f"stopped ({words(error)}); {trouble or spent}")
-            if isinstance(error, Exception) and not isinstance(error, StoreError):
-                raise StageError(f"{stage.name} {key} failed: {words(error)}") from error
-            raise
+            self._stopped(bench, progress, error, "its account keeps what was spent: {}")
+            if not isinstance(error, Exception) or isinstance(error, StoreError):
+                raise
+            raise StageError(f"{stage.name} {key} failed: {words(error)}") from error
         made = _Made(output, account, stored, {name: given.artifact for name, given in inputs.items()}, bench.ids)
         try:
             record = store.add(self._record(stage, life, made), _samples(bench.reading))
@@ -244,12 +242,10 @@ class Worker:
             with self._turn.alone(), bench.metered():
                 outputs = measure_group(bench, {key: each.subject for key, each in ready_ones.items()})
         except BaseException as error:
-            trouble = bench.close(f"the work raised {words(error)}")
-            spent = f"{self._wh(bench.spent_joules)} spent on measuring are booked by the next measurement"
-            progress.close(f"stopped ({words(error)}); {trouble or spent}")
-            if isinstance(error, Exception):
-                raise StageError(f"the inference measurement failed: {words(error)}") from error
-            raise
+            self._stopped(bench, progress, error, "{} spent on measuring are booked by the next measurement")
+            if not isinstance(error, Exception):
+                raise
+            raise StageError(f"the inference measurement failed: {words(error)}") from error
         try:
             self._keep(name, {key: (ready_ones[key], output) for key, output in outputs.items()}, bench)
         except BaseException:
@@ -314,6 +310,12 @@ class Worker:
         progress = Progress(title, estimated=is_estimate(device.source))
         return Workbench(self.site, key, self._tracer, progress, under), progress
 
+    def _stopped(self, bench: Workbench, progress: Progress, error: BaseException, kept: str) -> None:
+        """End an attempt early, and say what becomes of the energy that it spent."""
+        trouble = bench.close(f"the work raised {words(error)}")
+        spent = kept.format(self._wh(bench.spent_joules)) if bench.begun else "nothing was spent on it yet"
+        progress.close(f"stopped ({words(error)}); {trouble or spent}")
+
     def _probed(self) -> dict[str, dict[str, Any]]:
         """What the newest probe found out about this board, by its UUID."""
         device = self.site.device
@@ -352,13 +354,9 @@ class Worker:
 
     def _done(self, record: Record) -> str:
         shown = [f"{self._wh(record.joules)} in {record.seconds:.1f} s ({record.source}, grade {record.grade})"]
-        if "acc_pct" in record.values:
-            shown.append(f"accuracy {record.values['acc_pct']:.2f} %")
-        if record.repeated_joules:
-            shown.append(f"{self._wh(record.repeated_joules)} repeated")
-        if record.reason:
-            shown.append(record.reason)
-        return "done: " + ", ".join(shown)
+        shown.append(f"accuracy {record.values['acc_pct']:.2f} %" if "acc_pct" in record.values else "")
+        shown.append(f"{self._wh(record.repeated_joules)} repeated" if record.repeated_joules else "")
+        return "done: " + ", ".join(filter(None, (*shown, record.reason)))
 
     def _wh(self, joules: float) -> str:
         about = "~" if is_estimate(self.site.device.source) else ""

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from benchmark.deploy import measure
 from benchmark.deploy.measure import Subject, measure_group
 from benchmark.deploy.quality import noted, plain, rejection, settled
 from benchmark.intervals import mean_ci95
@@ -64,6 +65,7 @@ class Bench:
     def __init__(self, log) -> None:
         self.log = log
         self.windows: list[tuple[str, int, int, float]] = []
+        self.told: list[tuple[float, float]] = []
 
     def cost(self, call, n):
         before = len(self.log)
@@ -79,6 +81,7 @@ class Bench:
 
     def progress(self, done, total, **shown):
         assert done <= total
+        self.told.append((done, total))
 
 
 def _group(names):
@@ -115,6 +118,19 @@ def test_every_window_lasts_at_least_what_was_asked():
         assert all(window["seconds"] * window["n"] >= PROTOCOL.window_s for window in windows)
     assert outputs["a"].values["n_inferences"] == sum(w["n"] for w in final["offline"]) * 8
     assert len(bench.windows) >= 13
+
+
+def test_what_is_left_is_what_the_protocol_still_asks_for(monkeypatch):
+    """However long the first steps took: counted in steps, a warm-up of minutes would foretell an hour."""
+    slow = PROTOCOL.model_copy(update={"idle_s": 1.0, "warmup_s": 30.0, "window_s": 10.0, "curve_window_s": 3.0})
+    gone = iter(range(0, 10_000, 200))  # every step takes 200 s
+    monkeypatch.setattr(measure.time, "monotonic", lambda: float(next(gone)))
+    bench = Bench([])
+    way = measure._Way(bench, [slow])
+    for asked_s in (1.0, 30.0, 3.0):
+        way.passed(asked_s)
+    left = [total - done for done, total in bench.told]
+    assert left == [141.0, 140.0, 110.0, 107.0]  # 2 x 1 + 30 + 3 x 3 + 2 x 5 x 10
 
 
 def test_networks_take_turns_window_by_window_in_changing_order():

@@ -10,6 +10,7 @@ from benchmark.plan.folders import ConfigError
 from benchmark.plan.study import sweep
 from benchmark.records.artifacts import Artifacts
 from benchmark.run.forecast import table
+from benchmark.run.workbench import MEASURING
 from tests.harness.helpers import lives_of, tiny_experiment
 from tests.harness.test_runner import Lab, lab  # noqa: F401  # a fixture
 
@@ -71,6 +72,19 @@ def test_a_stage_with_a_checkpoint_is_partly_done(lab):  # noqa: F811
     path.write_bytes(b"")
     (line,) = (line for line in table(lab.store, [life]) if "partly done" in line)
     assert key in line
+
+
+def test_a_stage_that_was_ended_before_its_first_checkpoint_is_begun(lab):  # noqa: F811
+    (life,) = lives_of(tiny_experiment(lab.root), find_device("cpu"), lab.store)
+    phase, stage = life.steps()[0]
+    assert not any("begun" in line for line in table(lab.store, [life]))
+    lab.store.write_attempt(life.machine(phase), life.key(stage), {"id": "a"})
+    (line,) = (line for line in table(lab.store, [life]) if "begun" in line)
+    assert life.key(stage) in line
+    assert "booked as repeated" in line
+    lab.store.write_attempt(life.machine(phase), MEASURING, {"id": "b"})
+    (line,) = (line for line in table(lab.store, [life]) if "a measurement was begun" in line)
+    assert line.startswith("  infer ")
 
 
 @pytest.mark.parametrize(("scale", "warned"), [("full", True), ("smoke", False)])

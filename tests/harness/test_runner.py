@@ -23,6 +23,7 @@ from benchmark.report.checks import check
 from benchmark.report.summary import SummaryRow, summarise
 from benchmark.run import workbench
 from benchmark.run.schedule import work
+from benchmark.run.turn import Turn
 from benchmark.run.workbench import Site
 from benchmark.run.worker import StageError, Worker
 from tests.harness.helpers import lives_of, tiny_experiment, work_all
@@ -181,6 +182,18 @@ def test_a_loss_that_is_no_number_keeps_what_was_spent(lab):
     assert attempt["closed"]
     assert attempt["joules"] > 0
     assert lab.store.record_paths() == []
+
+
+def test_who_is_ended_while_waiting_for_the_device_has_spent_nothing(lab, monkeypatch, capfd):
+    def ended(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Turn, "alone", ended)
+    with pytest.raises(KeyboardInterrupt):
+        lab.run(tiny_experiment(lab.root))
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if "stopped (" in line)
+    assert "nothing was spent on it yet" in line
+    assert "unknown" not in line
 
 
 def test_an_interrupted_stage_books_lost_work_as_repeated(lab, monkeypatch):

@@ -389,7 +389,7 @@ def test_the_total_counts_every_record_once(tmp_path):
     assert found["all"].records == len(records) == 7, "three trainings, three engines, one shape"
     assert found["all"].spent_wh == pytest.approx(spent + measuring)
     assert found["base"].attributed_wh == pytest.approx(found["base"].spent_wh)
-    assert next(lines(stages)).startswith("all 7 records once: ~")
+    assert re.match(r"spent in all: ~\S+ W\.h, each of 7 records once \(base ~", next(lines(stages)))
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -428,7 +428,7 @@ def test_a_study_ends_in_its_table_and_is_not_worked_twice(mine, tmp_path, capsy
     assert main(["study", *mine]) == 0
     first = capsys.readouterr()
     assert "study: 0 of 4 stages" in first.err
-    assert "all 5 records once" in first.out
+    assert "each of 5 records once" in first.out
     before = {path: path.read_bytes() for path in (tmp_path / "r/records").rglob("*.json")}
     assert main(["study", *mine]) == 0
     again = capsys.readouterr()

@@ -98,7 +98,12 @@ def test_every_word_in_which_rows_differ_is_shown():
     console = Console(width=200, record=True, file=io.StringIO())
     show([_summary(), _summary(classes=5, train_images=48, max_epochs=1.0)], console)
     text = console.export_text()
-    head = text.splitlines()[0]
+    head = text.partition("method")[0]
+    assert head.splitlines()[1:4] == [
+        "data: cifar100, 10000 test images, scale full",
+        "training: recipe r, profile fast, train fp32, on m",
+        "inference: torch, version 2, deploy fp32, on m",
+    ]
     for word in ("classes", "train_images", "max_epochs", "48", "5"):
         assert word in text
         assert word not in head

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from benchmark.report.by_mui import MuiRow, by_mui, cells, heading
+from benchmark.report.by_mui import MuiRow, best_first, by_mui, cells, heading
 from benchmark.report.columns import names
 from benchmark.report.summary import EMPTY, SummaryRow, ranked
 
@@ -42,6 +42,13 @@ def test_g_rank_and_energy_at_each_mui_by_hand():
     assert (many_cheap.rank, many_frugal.rank) == ("2", "1")
     assert [each.tau for each in by_mui([CHEAP], [0], tau=1)] == [1]
     assert by_mui([CHEAP], [0], tau=1)[0].g == pytest.approx(0.5)
+
+
+def test_the_best_row_comes_first_and_rivals_stay_together():
+    other, unknown = row("other", 99.0, 1.0, 1e-9, classes=10), row("unknown", math.nan, 1.0, 1e-9)
+    rows = [unknown, CHEAP, other, FRUGAL]
+    assert [each.experiment for each in best_first(rows, 1e6)] == ["cheap", "frugal", "unknown", "other"]
+    assert [each.experiment for each in best_first(rows, 1e8)] == ["frugal", "cheap", "unknown", "other"]
 
 
 def test_intervals_make_ties():

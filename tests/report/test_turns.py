@@ -52,6 +52,13 @@ def test_break_even_of_summary_rows_is_that_against_their_baseline():
     assert even_words(found) == "greener than its baseline from 98 M inferences"
 
 
+def test_unequal_numbers_of_seeds_are_named():
+    base, many = row("baseline", BASE), row("pruning/apoz", APOZ, n_seeds=3)
+    told = even_words(with_break_evens([base, many])[1])
+    assert told == "greener than its baseline from 98 M inferences; n = 3 against n = 1 of the baseline"
+    assert " against n" not in even_words(with_break_evens([base, replace(many, n_seeds=1)])[1])
+
+
 def test_what_the_intervals_do_not_tell_is_not_told():
     """Dearer to make and to use at the same accuracy, so it never wins: by more than the intervals, or not."""
     sure = {"acc_ci95_pct": 0.0, "tec_ci95_wh": 0.0, "iec_ci95_wh": 0.0}
