@@ -51,8 +51,10 @@ your own methods, models, data sets and studies, without a fork (CONTRIBUTING.md
 OWN = ("benchmark", "methods")
 """Modules whose absence is a mistake of ours, and no missing installation."""
 
-COMMANDS = ("run", "plan", "study", "report", "check", "free", "device", "export", "import", "advise", "data")
+LINUX = ("fcntl", "resource")
+"""Modules of Python that Windows has not."""
 
+COMMANDS = ("run", "plan", "study", "report", "check", "free", "device", "export", "import", "advise", "data")
 
 EXPERIMENTS = ("run", "plan", "study")
 """The commands that take every name of an experiment."""
@@ -87,6 +89,8 @@ def _main(words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name in OWN:
             raise
+        if error.name in LINUX:
+            return _refuse(f"this system ({sys.platform}) is not supported: run it on Linux, in WSL or in a container")
         return _refuse(
             f"{error.name} is not installed here: make setup, then . .venv/bin/activate (or pip install -e .)"
         )

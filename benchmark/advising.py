@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmark.common import folders_of
+from benchmark.common import elsewhere, folders_of
 from benchmark.errors import UserError
 
 NUMBERS = {"mui": 0.0, "min_acc": 0.0, "tau": 2.0}
@@ -29,24 +28,14 @@ def advise(words: list[str]) -> int:
     else:
         candidates = of_summary(_summary(rest, given["tau"]))
     if not candidates:
+        trials = elsewhere(rest)
         raise UserError(
-            f"no row here is complete: run a study first{_elsewhere(rest)}, or ask the paper's table: source=paper"
+            f"no row here is complete: run a study first{trials and f', or {trials}'}, or ask the paper's table: "
+            "source=paper"
         )
     for line in advice(candidates, question):
         print(line)
     return 0
-
-
-def _elsewhere(asked: Sequence[str]) -> str:
-    """A hint at rows that lie where throw-away runs write; none where a folder was named."""
-    if any(word.startswith(("paths.", "scale")) for word in asked):
-        return ""
-    found = [
-        f"paths.results={folder} ({folder.name.removeprefix('.')} rows: a trial, no result)"
-        for folder in (Path("results/.smoke"), Path("results/.demo"))
-        if (folder / "records").is_dir()
-    ]
-    return f", or say {' or '.join(found)}" if found else ""
 
 
 def _summary(words: Sequence[str], tau: float) -> list[Any]:

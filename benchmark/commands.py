@@ -118,7 +118,10 @@ def check(words: list[str]) -> int:
     faults = sum(finding.fault for finding in findings)
     count = len(store.record_paths())
     if not count:
-        raise UserError(f"there is no record under {store.results}, so nothing to judge: is it the right folder?")
+        from benchmark.common import elsewhere
+
+        hint = elsewhere(words) or "is it the right folder?"
+        raise UserError(f"there is no record under {store.results}, so nothing to judge: {hint}")
     judged = f"{counted(faults, 'fault')}, {counted(len(findings) - faults, 'warning')}"
     print(f"{counted(count, 'record')} under {store.results}: {judged}")
     return 1 if faults else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
@@ -91,6 +92,18 @@ def folders_of(words: Sequence[str]) -> tuple[Store, Asked]:
     return Store(paths.results, paths.artifacts), asked
 
 
+def elsewhere(asked: Sequence[str]) -> str:
+    """A hint at rows that lie where throw-away runs write; none where a folder was named."""
+    if any(word.startswith(("paths.", "scale")) for word in asked):
+        return ""
+    found = [
+        f"paths.results={folder} ({folder.name.removeprefix('.')} rows: a trial, no result)"
+        for folder in (Path("results/.smoke"), Path("results/.demo"))
+        if (folder / "records").is_dir()
+    ]
+    return f"say {' or '.join(found)}" if found else ""
+
+
 WIDE = 160
 """Characters of a line in a pipe or a file, which have no width of their own: rows stay whole."""
 
@@ -106,7 +119,7 @@ def show_tables(store: Store, asked: Asked) -> Tables:
     nothing was run."""
     from rich.console import Console
 
-    from benchmark.report.tables import show, write
+    from benchmark.report.tables import write
     from benchmark.report.total import lines
 
     tables = write(store, asked)
@@ -114,7 +127,7 @@ def show_tables(store: Store, asked: Asked) -> Tables:
         say(line)
     if not tables.summary:
         raise UserError(f"there are no runs under {store.results}: python -m benchmark run ... first")
-    show(tables.summary, Console(width=_width()), tables.more, tables.notes)
+    tables.show(Console(width=_width()))
     for line in lines(tables.stages):
         print(line)
     if tables.paths:

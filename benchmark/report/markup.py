@@ -10,21 +10,24 @@ from benchmark.errors import one_line
 Cells = Mapping[str, str]
 
 
-def markdown(rows: Sequence[Cells], notes: Sequence[str]) -> str:
-    """A table in GitHub's Markdown, the notes below it as a list."""
+def markdown(rows: Sequence[Cells], notes: Sequence[str], title: Sequence[str] = ()) -> str:
+    """A table in GitHub's Markdown, the lines of the title above it, the notes below it as a list."""
     headings = list(rows[0])
-    lines = [_line(headings), _line(["---"] * len(headings))]
+    lines = [*(f"{_markdown(line)}  " for line in title), *([""] if title else [])]  # two spaces: a line of its own
+    lines += [_line(headings), _line(["---"] * len(headings))]
     lines += [_line([_markdown(row[name]) for name in headings]) for row in rows]
     return "\n".join([*lines, "", *(f"* {_markdown(note)}" for note in notes)]) + "\n"
 
 
-def latex(rows: Sequence[Cells], notes: Sequence[str]) -> str:
-    """A tabular (package booktabs) in which every row is a line, the notes as comments and as a paragraph."""
+def latex(rows: Sequence[Cells], notes: Sequence[str], title: Sequence[str] = ()) -> str:
+    """A tabular (package booktabs) in which every row is a line, the title above it, the notes as a paragraph below."""
     headings = list(rows[0])
     body = [" & ".join(_latex(row[name]) for name in headings) + r" \\" for row in rows]
     head = " & ".join(_latex(name) for name in headings) + r" \\"
-    lines = [rf"\begin{{tabular}}{{{'l' * len(headings)}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
-    return "\n".join([*lines, r"\end{tabular}", "", r"\par " + " ".join(f"{_latex(note)}." for note in notes)]) + "\n"
+    lines = [rf"\noindent {_latex(line)}\\" for line in title]
+    lines += [rf"\begin{{tabular}}{{{'l' * len(headings)}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+    below = [r"\par " + " ".join(f"{_latex(note)}." for note in notes)] if notes else []
+    return "\n".join([*lines, r"\end{tabular}", "", *below]) + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:

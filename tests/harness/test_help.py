@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from benchmark import commands
 from benchmark.__main__ import COMMANDS, EXPERIMENTS, main
-from benchmark.common import counted
+from benchmark.common import WIDE, _width, counted
 from benchmark.helping import WORDS
 from benchmark.plan.asked import Asked, inferences
 from tests.harness.test_cli import ROOT
@@ -62,6 +65,43 @@ def test_advice_without_rows_names_where_trial_rows_lie(tmp_path, monkeypatch, c
     (tmp_path / "results" / ".smoke" / "records").mkdir(parents=True)
     assert main(["advise", "mui=1e7"]) == 1
     assert "paths.results=results/.smoke (smoke rows: a trial, no result)" in capsys.readouterr().err
+
+
+def test_check_names_where_trial_rows_lie(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    assert main(["check"]) == 1
+    assert "is it the right folder?" in capsys.readouterr().err
+    (tmp_path / "results" / ".smoke" / "records").mkdir(parents=True)
+    assert main(["check"]) == 1
+    assert "nothing to judge: say paths.results=results/.smoke" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_another_system_is_refused_in_words(system, monkeypatch, capsys):
+    """There, the energy of child processes would be missed, and said without it."""
+    monkeypatch.setattr(sys, "platform", system)
+    assert main(["plan", "scale=smoke", "data=synthetic"]) == 1
+    said = capsys.readouterr().err
+    assert f"this system ({system}) is not supported" in said
+    assert "Linux container" in said
+
+
+def test_a_module_that_windows_has_not_is_no_missing_installation(monkeypatch, capsys):
+    def absent(_):
+        raise ModuleNotFoundError("No module named 'fcntl'", name="fcntl")
+
+    monkeypatch.setattr(commands, "check", absent)
+    assert main(["check"]) == 1
+    said = capsys.readouterr().err
+    assert "is not supported: run it on Linux" in said
+    assert "make setup" not in said
+
+
+@pytest.mark.parametrize(("said", "width"), [("90", 90), ("", WIDE), ("wide", WIDE), ("0", WIDE)])
+def test_columns_says_how_wide_a_pipe_is(said, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", said)
+    assert _width() == width
 
 
 def test_a_number_of_one_takes_no_plural():

@@ -23,8 +23,9 @@ from benchmark.report import rows
 from benchmark.report.checks import check
 from benchmark.report.columns import names
 from benchmark.report.document import KINDS, document
+from benchmark.report.printed import show
+from benchmark.report.sheets import sheets
 from benchmark.report.summary import RIVALS, SummaryRow, grade, ranked, summarise
-from benchmark.report.tables import show
 from benchmark.run.forecast import table
 from benchmark.run.free import removable
 from benchmark.run.schedule import refusals
@@ -379,7 +380,7 @@ def test_a_strangers_folder_crashes_no_command(copy_of_it, kind, way, value, cap
     check(lab.store)
     rows_now = lab.summary()
     if rows_now:
-        show(rows_now, Console(width=200))
+        show(sheets(rows_now), [], [], Console(width=200))
     lives = lab.lives(lab.experiment({}))
     for work in (lambda: list(table(lab.store, lives)), lambda: lab.run(lab.experiment({}))):
         with contextlib.suppress(UserError):

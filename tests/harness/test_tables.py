@@ -8,9 +8,13 @@ import pytest
 from rich.console import Console
 
 from benchmark.plan.life import lives
-from benchmark.report.rows import tell_apart
+from benchmark.report import printed
+from benchmark.report.columns import names
+from benchmark.report.markup import latex, markdown
+from benchmark.report.rows import LifeRow, tell_apart
+from benchmark.report.sheets import SETTING, sheets
 from benchmark.report.summary import EMPTY, SummaryRow
-from benchmark.report.tables import footnotes, show
+from benchmark.report.tables import _of_sheets, footnotes
 from tests.harness.helpers import HERE, tiny_experiment
 
 ROW = {
@@ -94,20 +98,58 @@ def _summary(**values) -> SummaryRow:
     return SummaryRow(**{**EMPTY, **ABOUT, **ROW, **values})
 
 
-def test_every_word_in_which_rows_differ_is_shown():
+def show(summary, console, more=(), notes=None) -> None:
+    below = footnotes(summary) if notes is None else notes
+    printed.show(sheets(summary, more), list(more[0]) if more else [], below, console)
+
+
+def test_every_word_in_which_rows_differ_is_a_column_and_the_others_stand_above():
     console = Console(width=200, record=True, file=io.StringIO())
-    show([_summary(), _summary(classes=5, train_images=48, max_epochs=1.0)], console)
+    show([_summary(), _summary(recipe="other", profile="published", infer_machine="n")], console)
     text = console.export_text()
-    head = text.partition("method")[0]
-    assert head.splitlines()[1:4] == [
-        "data: cifar100, 10000 test images, scale full",
-        "training: recipe r, profile fast, train fp32, on m",
-        "inference: torch, version 2, deploy fp32, on m",
+    head, _, table = text.partition("method")
+    assert head.splitlines()[:4] == [
+        "Full-cycle energy",
+        "data: cifar100, 100 classes, 50000 training images, 10000 test images, scale full",
+        "training: train fp32, on m",
+        "inference: torch, version 2, deploy fp32",
     ]
-    for word in ("classes", "train_images", "max_epochs", "48", "5"):
-        assert word in text
+    for word in ("recipe", "profile", "infer_machine", "other", "published"):
+        assert word in table
         assert word not in head
     assert "no rivals" in text
+
+
+def test_rows_on_other_data_have_a_table_of_their_own():
+    """They are never compared; a column for each of six words left no room for the numbers."""
+    few = _summary(classes=5, train_images=48, max_epochs=1.0, method="pruning/fpgm")
+    console = Console(width=160, record=True, file=io.StringIO())
+    show([_summary(), few], console)
+    text = console.export_text()
+    assert text.count("rank(1B)") == text.count("Full-cycle energy") == 2
+    first, second = text.split("Full-cycle energy")[1:]
+    assert "5 classes, 48 training images, 10000 test images, scale full, epoch limit 1" in second
+    assert "pruning/fpgm" in second
+    assert "pruning/fpgm" not in first
+    assert text.count("energy from nvml:energy_counter") == 1, "notes stand below the last"
+
+
+def test_every_setting_of_a_life_has_its_place_above_a_table():
+    own = {"experiment", "method", "model", "teacher", "settings"}
+    assert {*SETTING, *own} == set(names(LifeRow))
+
+
+def test_markup_says_what_the_printed_table_says():
+    """A paper's table without its data, its machine or the setting in which two rows differ says nothing."""
+    rows = [_summary(settings="sparsity=0.3"), _summary(settings="sparsity=0.5"), _summary(classes=5)]
+    laid = sheets(rows)
+    for lay, line in ((markdown, "data: cifar100, 100 classes, "), (latex, "data: cifar100, 100 classes, ")):
+        text = _of_sheets(lay, laid, ["a note"])
+        assert line in text
+        assert "data: cifar100, 5 classes, " in text
+        assert "sparsity=0.3" in text
+        assert "sparsity=0.5" in text
+        assert text.count("a note") == 1
 
 
 def test_settings_have_a_column_and_an_unknown_number_no_tilde():

@@ -22,8 +22,9 @@ from benchmark.records.book import Book
 from benchmark.records.store import Store
 from benchmark.report.checks import check
 from benchmark.report.rows import stage_rows
+from benchmark.report.sheets import numbers_of
 from benchmark.report.summary import summarise
-from benchmark.report.tables import _cells, footnotes
+from benchmark.report.tables import footnotes
 from benchmark.run.schedule import refusals
 from benchmark.vision import data, files
 from benchmark.vision.builders import build
@@ -276,7 +277,7 @@ def test_a_published_genotype_has_an_unknown_tec_with_its_reason_everywhere(tmp_
     assert row.notes == "TEC is unknown, phase compress: the search was not measured: elsewhere"
     assert any("TEC is unknown" in line for line in footnotes([row]))
     if row.energy_source.startswith("estimate"):  # its IEC is one, whatever the grade of its TEC
-        assert _cells(row)["IEC mJ"].startswith("~")
+        assert numbers_of(row)["IEC mJ"].startswith("~")
         assert any(line.startswith("~ estimated") for line in footnotes([row]))
     faults = [finding.what for finding in check(store) if finding.fault and "commit" not in finding.what]
     assert faults == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -224,7 +225,13 @@ def _gpu_device(nvml: Nvml, position: int, entry: _Visible) -> Device:
 
 
 def cpu_device(why: tuple[str, ...] = (), powercap: Path = POWERCAP) -> Device:
-    """The host's CPU, with RAPL where it can be read and the estimate elsewhere."""
+    """The host's CPU, with RAPL where it can be read and the estimate elsewhere. Raises DeviceError where there is no
+    Linux, for what child processes use would be missed there."""
+    if sys.platform != "linux":
+        raise DeviceError(
+            f"this system ({sys.platform}) is not supported: energy is read from Linux's powercap, or estimated from "
+            "its /proc. Run it on Linux, in WSL or in a Linux container."
+        )
     rapl = open_rapl(powercap)
     name = estimate.cpu_name()
     if rapl.package:
