@@ -76,6 +76,47 @@ def test_classes_alone_are_split_by_the_seed_and_no_image_is_on_both_sides(tmp_p
     assert one.notes == ("30% of each class (at least one) are test images, drawn by seed=1",)
 
 
+def test_each_class_is_split_by_a_draw_of_its_own(tmp_path):
+    """Frames of one film, numbered alike in every class, must not all be held out together."""
+    _folder(tmp_path / "images", count=20)
+    arrays = gather(tmp_path / "images" / "train", How(0.5)).arrays
+    shades = [arrays["test_images"][arrays["test_labels"] == label][:, 0, 0, 0].tolist() for label in (0, 1)]
+    assert shades[0] != shades[1]
+
+
+def test_an_image_stays_upright(tmp_path):
+    """Rows stay rows: a transposed set would train, and would be another data set."""
+    _folder(tmp_path / "images")
+    top = Image.new("RGB", (32, 32), "black")
+    top.paste((200, 0, 0), (0, 0, 32, 3))  # the three uppermost rows
+    for split in ("train", "test"):
+        top.save(tmp_path / "images" / split / "daisy" / "0.png")
+    train, _ = sets.load(_make(tmp_path), tmp_path / "data", Scale(name="t"))
+    red = train.pixels[0, 0]
+    assert red[:3].eq(200).all()
+    assert red[3:].eq(0).all()
+
+
+def test_arrays_of_other_shapes_and_types_have_other_digests():
+    """Some bytes are several arrays: without their shapes, two data sets could share a key."""
+    arrays = {name: np.zeros(16, np.int64) for name in own_data._names()}
+    found = {own_data.digest(arrays)}
+    for other in (np.zeros((2, 8), np.int64), np.zeros(16, np.uint64), np.zeros((16, 1), np.int64)):
+        found.add(own_data.digest({**arrays, "train_labels": other}))
+    assert len(found) == 4
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_nothing(tmp_path, monkeypatch):
+    def full(file, **arrays):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        own_data.write(tmp_path / "a.npz", dict.fromkeys(own_data._names()))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_test_image_that_is_a_training_image_is_told(tmp_path):
     _folder(tmp_path / "images")
     _picture(tmp_path / "images" / "test" / "rose" / "again.png", (100, 200, 10))
@@ -292,6 +333,16 @@ def test_a_class_with_a_hostile_name_stays_within_its_line(tmp_path):
     assert _make(tmp_path).classes == 2
 
 
+def test_a_folder_with_a_hostile_name_stays_within_its_line(tmp_path):
+    source = tmp_path / "images\nsha256: x"
+    _folder(source)
+    words = [f"from={source}", "name=flowers", f"to={tmp_path / 'words'}", f"paths.data={tmp_path / 'data'}"]
+    assert gathering.data(words) == 0
+    first, second, *_ = (tmp_path / "words" / "data" / "flowers.yaml").read_text().splitlines()
+    assert first.startswith("# Made ")
+    assert second.startswith("# The classes")
+
+
 # --- the file is data ---------------------------------------------------------------------------------------------
 
 
@@ -323,13 +374,18 @@ def _damage(path, how):
         np.savez(path, **{**arrays, "test_labels": 1 - arrays["test_labels"]})
     elif how == "label":
         np.savez(path, **{**arrays, "test_labels": arrays["test_labels"] + 5})
+    elif how == "negative":
+        np.savez(path, **{**arrays, "test_labels": arrays["test_labels"] - 1})
+    elif how == "fortran":
+        np.savez(path, **{**arrays, "train_images": np.asfortranarray(arrays["train_images"])})
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [("short", "no whole .npz"), ("flipped", "(no whole .npz|has other content)"), ("missing", "No such file"),
      ("pickle", r"train_images is object"), ("header", "(train_images|no whole .npz|Invalid argument)"), ("compressed", "is compressed"), ("more", r"train_images is uint8 \[24, 32, 32, 3\], not uint8 \[12"),
-     ("no array", "train_labels.npy"), ("other", "has other content .*sha256"), ("label", "from 5 to 6, and there are 2")],
+     ("no array", "train_labels.npy"), ("other", "has other content .*sha256"), ("label", "from 5 to 6, and there are 2"),
+     ("negative", "from -1 to 0, and there are 2"), ("fortran", "train_images is .*not in C order")],
 )  # fmt: skip  # a line a case would hide the table
 def test_a_file_that_is_not_what_the_yaml_says_is_refused_before_any_work(tmp_path, how, message):
     _folder(tmp_path / "images")
