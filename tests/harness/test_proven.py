@@ -68,6 +68,19 @@ def test_a_file_that_was_touched_is_judged_and_an_edited_one_left_out(store, mon
     assert [path for path, _ in book.left_out] == [edited]
 
 
+def test_who_sets_the_time_back_hides_nothing(store, monkeypatch):
+    _judged(monkeypatch, store)
+    edited = store.record_paths()[0]
+    before, text = edited.stat(), edited.read_text()
+    with edited.open("r+") as file:  # as long as it was, in the same inode
+        file.write(text.replace('"seed":0', '"seed":1').replace('"seed": 0', '"seed": 1'))
+    assert edited.read_text() != text
+    os.utime(edited, ns=(before.st_atime_ns, before.st_mtime_ns))
+    count, book = _judged(monkeypatch, store)
+    assert count == 1
+    assert [path for path, _ in book.left_out] == [edited]
+
+
 def test_another_judgement_judges_all(store, monkeypatch):
     _judged(monkeypatch, store)
     monkeypatch.setattr(kept, "_judge", lambda: "another")

@@ -13,7 +13,7 @@ from benchmark.plan.run_file import RunFile
 from benchmark.plan.stage import Phase
 from benchmark.records.book import Book
 from benchmark.records.record import Record
-from benchmark.report.rows import stage_rows
+from benchmark.report.rows import stage_rows, train_flops
 from benchmark.report.summary import SummaryRow, summarise
 from tests.harness.helpers import CPU, HERE
 
@@ -73,6 +73,9 @@ def test_flops_are_unknown_where_a_network_was_not_counted_or_a_file_does_not_sa
     counted = book([search], values={"score": 1.0})
     assert math.isnan(summary(counted).train_flops)
     assert stage_rows(counted)[1].train_flops == 2 * 50 * 3 * 256, "the training of what was found is known"
+    (taught,) = planned("method=distillation/kd", "pair=vgg13__vgg8")
+    alone = taught.stages[1].model_copy(update={"inputs": {}})  # nothing it rests on tells the size of its teacher
+    assert math.isnan(train_flops(book([taught]), taught, alone))
     (run,) = planned()
     old = run.model_copy(update={"stages": tuple(each.model_copy(update={"passes": None}) for each in run.stages)})
     assert math.isnan(summary(book([old])).train_flops)
