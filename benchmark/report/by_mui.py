@@ -59,9 +59,9 @@ def best_first(summary: Sequence[SummaryRow], mui: float) -> list[SummaryRow]:
     """The rows by their G at an MUI, the highest first; rivals stay together, and unknown G come last among them."""
     kinds = {kind: number for number, kind in enumerate(dict.fromkeys(map(kind_of_rivals, summary)))}
 
-    def place(row: SummaryRow) -> tuple[int, bool, float, str]:
+    def place(row: SummaryRow) -> tuple[int, float, str]:
         g = _g(row, mui, row.tau).value
-        return kinds[kind_of_rivals(row)], math.isnan(g), 0.0 if math.isnan(g) else -g, row.experiment
+        return kinds[kind_of_rivals(row)], math.inf if math.isnan(g) else -g, row.experiment
 
     return sorted(summary, key=place)
 
