@@ -179,7 +179,7 @@ def choices(words: list[str]) -> int:
     from benchmark.plan.folders import CONFIGS, groups, names
     from benchmark.plan.words import ROLES
 
-    print("usage: python -m benchmark run [name=value ...]; plan and study take the same names")
+    print("usage: python -m benchmark run|plan|study [name=value ...]: they take the same names\n")
     print("  -m                sweep over comma-separated values\n  --cfg job         show the composed configuration")
     print("  --config-dir DIR  search DIR like configs/, too\n  --measure-again   measure inference once more\n")
     print("choices")

@@ -153,6 +153,8 @@ def _refuse(planned: Planned, again: bool) -> list[str]:
         return []  # the method's check imports torch: what is recorded already must not wait for it
     firsts = [own[0] for block in planned.lives for own in block]
     refused = refusals(firsts, here_of(planned.device), planned.device.torch_name)
+    for why in dict.fromkeys(refused.values()):
+        say(f"refused: {why}")  # now, and not after hours of what the others need
     names = {id(firsts[number]): why for number, why in refused.items()}
     planned.lives = [[own for own in block if id(own[0]) not in names] for block in planned.lives]
     _ensure_data(planned)
@@ -280,10 +282,11 @@ def outlook(planned: Planned, told: Forecaster, details: bool) -> Iterator[str]:
     """Lines on what a study will take: by family, in all, and with `details` experiment by experiment, in their
     order."""
     from benchmark.plan.stage import Phase
-    from benchmark.run.forecast import Forecast, amount, sums
+    from benchmark.run.forecast import Forecast, outlook_of, sums
 
     left: dict[str, Forecast] = {}
     families: dict[str, list[Forecast]] = {}
+    shapes: dict[str, Forecast] = {}
     recorded = 0
     for life in (life for block in planned.blocks() for life in block):
         own = []
@@ -296,14 +299,12 @@ def outlook(planned: Planned, told: Forecaster, details: bool) -> Iterator[str]:
                 own.append(left[key])
         families.setdefault(life.experiment.method["name"].partition("/")[0], []).extend(own)
         if details:
-            known = [each for each in own if not math.isnan(each.seconds)]
-            cost = f"{len(own)} stage(s), about {amount(known)}" if known else f"{len(own)} stage(s)"
-            yield f"  {life.name} seed {life.task.seed}: {cost if own else 'no stage of its own left'}"
+            yield f"  {life.name} seed {life.task.seed}: {outlook_of(own) if own else 'no stage of its own left'}"
         # what the engine executes is known once it is built: networks of one name, made by one function, share a shape
         shape = f"{life.task.model.name} {life.plan.deploy.name} {life.plan.network.fn}"
-        left[shape] = told.of(life.measurement({"signature": shape}), life.machine(Phase.INFER))
-    for family, own in sorted(families.items()):
-        known = [each for each in own if not math.isnan(each.seconds)]
+        shapes[shape] = told.of(life.measurement({"signature": shape}), life.machine(Phase.INFER))
+    for family, own in [*sorted(families.items()), ("inference", list(shapes.values()))]:
         if own:
-            yield f"  {family:<14} {len(own):>4} stage(s)" + (f", about {amount(known)}" if known else "")
+            yield f"  {family:<14} {outlook_of(own)}"
+    left |= shapes
     yield from sums(list(left.values()), told.model)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from benchmark.plan import own_code
 from benchmark.plan.asked import Asked, as_list
 from benchmark.plan.deployment import Here, Inference, choose_engine
 from benchmark.plan.fitted import fitted
@@ -272,8 +273,12 @@ def _adapt(words: dict[str, Any], here: Here) -> list[str]:
         if recipe["epochs"] > longest > 0:
             recipe["epochs"] = longest
     notes += fitted(words)
-    for name in ("model", "teacher"):
-        (words.get(name) or {}).pop("recipe", None)  # the name of its own recipe: it has been chosen by it
+    for block in filter(None, (words.get("model"), words.get("teacher"))):
+        block.pop("recipe", None)  # the name of its own recipe: it has been chosen by it
+        if "code" in block:
+            raise ConfigError("model.code is no setting: it is what the files of the network say")
+        if code := own_code.digest(str(block.get("builder"))):
+            block["code"] = code
     _choose_results(words)
     return notes
 

@@ -176,6 +176,9 @@ class Life:
         task = self.task.model_dump(mode="json", exclude={"seed", "deploy_precision"})  # words have the plan's own
         if not self.task.data.own:  # a setting that older run files lack would look like a difference from them
             task["data"] = {name: task["data"][name] for name in ("name", "classes", "search")}
+        for block in filter(None, (task["model"], task["teacher"])):
+            if not block["code"]:  # same
+                del block["code"]
         method = {name: value for name, value in self.experiment.method.items() if name not in NO_PARAMETERS}
         inference = self.experiment.inference.model_dump(mode="json")
         return dict(_flat({**task, "method": method, "inference": inference}))

@@ -75,12 +75,15 @@ Given = Mapping[str, Params]
 
 
 class Model(Config):
-    """A network of the zoo: `builder` is a dotted `module:function` that takes `classes` and `kwargs` and returns a
-    module."""
+    """A network: `builder` is a dotted `module:function` that takes `classes` and `kwargs` and returns a module.
+
+    `code` is the digest of the builder's files where it is none of the zoo's (`plan.own_code`), and empty else.
+    """
 
     name: str
     builder: str
     kwargs: dict[str, Any] = {}
+    code: str = ""
 
 
 OURS = {"cifar10": 10, "cifar100": 100, "synthetic": None}

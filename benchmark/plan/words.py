@@ -51,7 +51,13 @@ def _check_choices(group: str, choice: str) -> None:
     valid = names(ROLES.get(group, group))
     for name in choice.split(","):
         if name.strip() not in valid:
-            raise ConfigError(f"unknown {group} {name.strip()!r}{near(name.strip(), valid)}")
+            raise ConfigError(f"unknown {group} {name.strip()!r}{near(name.strip(), valid)}{_lies_here(group, name)}")
+
+
+def _lies_here(group: str, name: str) -> str:
+    """The remedy where a choice lies in the usual folder of one's own, which the command does not name."""
+    file = Path("configs") / ROLES.get(group, group) / f"{name.strip()}.yaml"
+    return f" ({file} is searched with --config-dir configs)" if file.is_file() else ""
 
 
 def as_hydra(overrides: Sequence[str]) -> list[str]:

@@ -148,7 +148,8 @@ class Book:
         recorded = [stage for stage in run.stages if self.record(stage) is not None]
         resting = {key: stage.name for stage in recorded for key in stage.inputs.values()}
         return [
-            f"the record of {stage.name} {stage.key} on {stage.machine} is missing; {resting[stage.key]} rests on it"
+            f"the record of {stage.name} {stage.key} on {stage.machine} is missing; {resting[stage.key]} "
+            "rests on it: the same command runs it again, or bring the record back"
             for stage in run.stages
             if stage.key in resting and self.record(stage) is None
         ]

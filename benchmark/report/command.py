@@ -15,6 +15,9 @@ OF_THE_TASK = ("base_precision", "compile", "teacher_seed")
 """Settings that belong to no group."""
 
 
+NETWORKS = ("model", "teacher")
+"""The blocks of networks."""
+
 MISSING: Mapping[str, Any] = {"?": None}
 """Of a choice whose file is not found."""
 
@@ -48,14 +51,13 @@ def command_of(run: RunFile, seeds: int = 1) -> str:
 def as_published(run: RunFile) -> bool:
     """Whether a run has every setting of its method and recipe as their files have it."""
     own = [name for name, _ in _differing(run) if name.startswith(("method.", "recipe.", "teacher_recipe."))]
-    return not own and MISSING not in _files(run).values()
+    return not own and all(values != MISSING for block, values in _files(run).items() if block not in NETWORKS)
 
 
 def _choices(run: RunFile) -> Iterator[str]:
     words = run.words
     method, _, start = words.method.partition(AFTER)
-    own = values_of("method", method) or {}
-    brought = str(own.get("recipe") or "")  # a search brings its network and that network's recipe
+    brought = _brought(method)
     yield f"method={method}"
     if start:
         yield f"start={start}"
@@ -75,6 +77,11 @@ def _choices(run: RunFile) -> Iterator[str]:
     if words.deploy_precision != "fp32" and not method.startswith("quantization/"):  # which deploys in its own
         yield f"deploy_precision={words.deploy_precision}"
     yield f"seed={run.seed}"
+
+
+def _brought(method: str) -> str:
+    """The recipe of the network that a search brings; empty for other methods."""
+    return str((values_of("method", method) or {}).get("recipe") or "")
 
 
 def _own_name(data: str) -> str:
@@ -101,6 +108,8 @@ def _differing(run: RunFile) -> Iterator[tuple[str, str]]:
         if values == MISSING:
             usual = {name: "" for name in run.settings if name.startswith(f"{group}.") and not name.endswith(".name")}
         for name, value in run.settings.items():
+            if name.endswith(".code"):
+                continue  # what the files of a network say
             added = group == "scale" and name.startswith("scale.") and name not in usual and value != "None"
             if added:  # a scale's file names its limits alone
                 yield f"+{name}", value
@@ -122,7 +131,8 @@ def _files(run: RunFile) -> dict[str, Mapping[str, Any]]:
     named = {
         "method": ("method", method), "method.start": ("method", start), "recipe": ("recipe", words.recipe),
         "teacher_recipe": ("recipe", run.settings.get("teacher_recipe.name", "")),
-        "data": ("data", _own_name(words.data)),
+        "data": ("data", _own_name(words.data)), "model": ("model", "" if _brought(method) else words.model),
+        "teacher": ("model", words.teacher),
     }  # fmt: skip  # a block a line would hide the shape
     return {
         **{block: (values_of(*choice) or MISSING) if choice[1] else {} for block, choice in named.items()},

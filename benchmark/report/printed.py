@@ -13,6 +13,9 @@ from benchmark.errors import one_line
 from benchmark.report.markup import Cells
 from benchmark.report.sheets import Sheet
 
+TIES = "a rank such as 1-3 is a tie: the intervals do not tell these rows apart"
+"""A note on a column: where that is not shown, neither is this."""
+
 
 def show(sheets: Sequence[Sheet], asked: Sequence[str], notes: Sequence[str], console: Console) -> None:
     """Print every sheet, and `notes` below the last. `asked` are headings of G that stand in place of the usual
@@ -24,7 +27,8 @@ def show(sheets: Sequence[Sheet], asked: Sequence[str], notes: Sequence[str], co
         left_out |= dict.fromkeys(_show(sheet, asked, console))
     if left_out:  # wrapped, for it is said where there is no room
         console.print(f"too narrow here for {', '.join(left_out)}: summary.csv has them", markup=False, highlight=False)
-    for line in notes:
+    ranked = not asked and "rank(1B)" not in left_out
+    for line in notes if ranked else [line for line in notes if line != TIES]:
         console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -321,19 +321,31 @@ def tell_apart(runs: Sequence[RunFile]) -> list[str]:
     newest: dict[str, RunFile] = {}
     for run in sorted(runs, key=lambda run: run.created):
         newest[run.experiment] = run
+    networks: dict[str, list[RunFile]] = {}
     alike: dict[tuple[Any, ...], list[RunFile]] = {}
     for run in newest.values():
+        networks.setdefault(run.words.model, []).append(run)
         words = (*run.words.model_dump().values(), run.train_machine, run.infer_machine)
         alike.setdefault(words, []).append(run)
-    said = {name: text for group in alike.values() for name, text in _apart(group).items()}
+    # two networks of one name are told apart in every row, whatever the method
+    unlike = {model: [name for name in _differing(own) if name.startswith("model.")] for model, own in networks.items()}
+    said = {
+        name: text for group in alike.values() for name, text in _apart(group, unlike[group[0].words.model]).items()
+    }
     return [said[run.experiment] for run in runs]
 
 
-def _apart(group: Sequence[RunFile]) -> dict[str, str]:
-    """By experiment, in what the runs of a group differ."""
+def _differing(runs: Sequence[RunFile]) -> list[str]:
+    """The settings in which some runs differ."""
+    values = [_settings(run) for run in runs]
+    names = dict.fromkeys(name for own in values for name in own)
+    return [name for name in names if len({own.get(name) for own in values}) > 1]
+
+
+def _apart(group: Sequence[RunFile], always: Sequence[str]) -> dict[str, str]:
+    """By experiment, in what the runs of a group differ, and the settings that are `always` said."""
     values = {run.experiment: _settings(run) for run in group}
-    names = dict.fromkeys(name for own in values.values() for name in own)
-    differing = [name for name in names if len({own.get(name) for own in values.values()}) > 1]
+    differing = dict.fromkeys([*_differing(group), *always])
     said = {
         experiment: " ".join(f"{name}={own[name]}" for name in differing if name in own)
         for experiment, own in values.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from benchmark.report.markup import latex, markdown
 from benchmark.report.page.build import page
 from benchmark.report.page.content import Source, content
 from benchmark.report.paper import PAPER, paper_rows
-from benchmark.report.printed import show
+from benchmark.report.printed import TIES, show
 from benchmark.report.rows import StageRow, frame, stage_rows
 from benchmark.report.sheets import Sheet, estimated, said, sheets
 from benchmark.report.summary import RIVALS, SummaryRow, summarise
@@ -108,15 +109,21 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
     sources = ", ".join(sorted({source for row in summary for source in row.energy_source.split("+")} - {""}))
     lines.append(
         f"energy from {sources or 'nothing yet'}; IEC in mJ an image; G in percent^tau per W.h, "
-        f"tau = {summary[0].tau:g}; ± is a 95 % interval"
+        f"tau = {summary[0].tau:g}, the highest first; ± is a 95 % interval"
     )
     if any("-" in row.rank_1b for row in summary):
-        lines.append("a rank such as 1-3 is a tie: the intervals do not tell these rows apart")
+        lines.append(TIES)
     if any(row.n_seeds == 1 for row in summary):
         known = "intervals and ranks hold what meter and test images leave open"
         lines.append(f"n = 1: {known}, not the spread between seeds")
     if any(map(estimated, summary)):
-        lines.append("~ estimated, not measured: no meter on that machine (python -m benchmark device says why)")
+        lines.append(
+            "~ estimated, not measured: no meter on that machine (python -m benchmark device says why); other work on "
+            "the machine raises an estimate, and ± leaves that out"
+        )
+    energies = [row.iec_wh for row in summary if not math.isnan(row.iec_wh)]
+    if len(set(energies)) < len(energies):
+        lines.append("rows with the same IEC share one measurement, for their networks have one shape")
     if any(row.scale != "full" for row in summary):
         lines.append("scales other than full show that the parts fit together; their rows say nothing about a method")
     if len({tuple(said(name, row) for name in RIVALS) for row in summary}) > 1:

@@ -37,11 +37,14 @@ def lines(stages: Sequence[StageRow]) -> Iterator[str]:
     whole = found["all"]
     about = "~" if any(is_estimate(row.energy_source) for row in stages) else ""
     parts = ", ".join(f"{phase} {about}{found[phase].spent_wh:.4g}" for phase in map(str, Phase) if phase in found)
+    if not whole.records:
+        return
     yield f"spent in all: {about}{whole.spent_wh:.4g} W.h, each of {whole.records} records once ({parts})"
-    yield (
-        f"TEC of all rows together: {about}{whole.attributed_wh:.4g} W.h, because what several share (a base training, "
-        "a teacher) counts in each"
-    )
+    if whole.attributed_wh:
+        yield (
+            f"TEC of all rows together: {about}{whole.attributed_wh:.4g} W.h, because what several share (a base "
+            "training, a teacher) counts in each"
+        )
     if whole.unknown:
         yield f"of {whole.unknown} of these records the energy is unknown: both sums are lower bounds"
 

@@ -134,6 +134,9 @@ def _even_words(row: SummaryRow) -> str:
     high = "no end" if math.isinf(row.break_even_high) else _count(row.break_even_high)
     spread = f" (95 %: {_count(row.break_even_low)} to {high})" if known else ""
     where = "from" if row.break_even == "from" else "below"
+    if known and row.break_even_low <= 0 and math.isinf(row.break_even_high):
+        told = f"perhaps greener than its baseline {where} {_count(row.break_even_mui)} inferences"
+        return f"{told}; the intervals do not tell"
     return f"greener than its baseline {where} {_count(row.break_even_mui)} inferences{spread}"
 
 

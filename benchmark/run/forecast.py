@@ -40,6 +40,7 @@ class Forecaster:
         self.recorded: set[tuple[str, str]] = set()
         self._past: dict[tuple[str, str, str], list[Record]] = {}
         self._seen: dict[str, list[tuple[float, float, float, float]]] = {}
+        self._alike: dict[bool, list[tuple[float, float, float, float]]] = {}
         self._digests: dict[int, tuple[Params, str]] = {}
         for record in past:
             self._past.setdefault((record.fn, record.machine, _digest(record.params)), []).append(record)
@@ -63,7 +64,7 @@ class Forecaster:
         cost = modelled(stage, self.model)
         if math.isnan(cost.seconds):
             return NOTHING
-        slower, hungrier = self._corrections(stage.fn)
+        slower, hungrier = self._corrections(stage)
         return Forecast(cost.joules * hungrier, cost.seconds * slower, math.nan, "model")
 
     def _digest_of(self, stage: Stage) -> str:
@@ -78,16 +79,23 @@ class Forecaster:
         cost = modelled(stage, self.model) if self.model else None
         if cost and seconds > 0 and cost.seconds > 0:
             self._seen.setdefault(stage.fn, []).append((joules, seconds, *cost))
+            self._alike.setdefault(_trains(stage), []).append((joules, seconds, *cost))
 
-    def _corrections(self, fn: str) -> tuple[float, float]:
-        """By what the model's seconds and joules are multiplied: the sums of what was seen over those of the model."""
-        seen = self._seen.get(fn) or [each for own in self._seen.values() for each in own]
+    def _corrections(self, stage: Stage) -> tuple[float, float]:
+        """By what the model's seconds and joules are multiplied: the sums of what was seen over those of the model. A
+        training is not corrected by what building an engine took."""
+        seen = self._seen.get(stage.fn) or self._alike.get(_trains(stage))
         if not seen:
             return 1.0, 1.0
         slower = math.fsum(each[1] for each in seen) / math.fsum(each[3] for each in seen)
         known = [each for each in seen if math.isfinite(each[0]) and each[2] > 0]
         hungrier = math.fsum(each[0] for each in known) / math.fsum(each[2] for each in known) if known else slower
         return slower, hungrier
+
+
+def _trains(stage: Stage) -> bool:
+    effort = stage.effort()
+    return effort is not None and any(each.trains for each in effort.passes)
 
 
 def forecaster(store: Store, lives: Sequence[Life], model: Machine | None = None) -> Forecaster:
@@ -152,6 +160,15 @@ def amount(known: Sequence[Forecast]) -> str:
     joules = [each.joules for each in known]
     energy = f"{math.fsum(joules) / 3600:.3g} W.h" if all(map(math.isfinite, joules)) else "unknown energy"
     return f"{clock(math.fsum(each.seconds for each in known))} and {energy}"
+
+
+def outlook_of(stages: Sequence[Forecast]) -> str:
+    """How many stages, what those take that are known, and how many are not."""
+    known = [each for each in stages if not math.isnan(each.seconds)]
+    unknown = len(stages) - len(known)
+    words = [f"{len(stages)} stage(s)", f"about {amount(known)}" if known else ""]
+    words += [f"{unknown} of them unknown" if unknown else ""]
+    return ", ".join(filter(None, words))
 
 
 def _disk(left: Sequence[Forecast], known: Sequence[Forecast]) -> str:

@@ -68,13 +68,14 @@ def redone(life: Life, store: Store, runs: Iterable[RunFile]) -> Iterator[str]:
     for stage in before.stages:
         waiting.setdefault(stage.fn, []).append(stage)
     changed: dict[str, str] = {}
+    rewritten = any(run.settings.get(name) != before.settings.get(name) for name in CODE)
     for stage in run.stages:
         was = waiting[stage.fn].pop(0) if waiting.get(stage.fn) else None
         if was is None or was.key == stage.key:
             continue
         changed[stage.key] = stage.name
         if _kept(store, was) and not _kept(store, stage):
-            why = _why(stage, was, changed)
+            why = _why(stage, was, changed) or (CODE_CHANGED if rewritten else "its parameters have changed")
             yield one_line(f"{stage.name} {was.key} is recorded, but runs again as {stage.key}: {why}")
     if run.measurement_version != before.measurement_version:
         versions = f"from {before.measurement_version} to {run.measurement_version}"
@@ -95,13 +96,17 @@ def _same_words(one: RunFile, other: RunFile) -> bool:
     """Whether two runs were asked for in the same words and settings, as far as both know them, whatever the code made
     of them."""
     names = ("words", "seed", "train_machine", "infer_machine")
-    common = one.settings.keys() & other.settings.keys()
+    common = (one.settings.keys() & other.settings.keys()).difference(CODE)
     same = all(one.settings[name] == other.settings[name] for name in common)
     return same and all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+CODE = ("model.code", "teacher.code")
+CODE_CHANGED = "the code of its network has changed"
 
 
 def _why(stage: RunStage, was: RunStage, changed: dict[str, str]) -> str:
     if stage.version != was.version:
         return f"its version was raised from {was.version} to {stage.version}"
     rests = [changed[key] for key in stage.inputs.values() if key in changed]
-    return f"it rests on {', '.join(rests)}" if rests else "its parameters have changed"
+    return f"it rests on {', '.join(rests)}" if rests else ""

@@ -69,7 +69,7 @@ class Turn:
             lock.acquire()
         except DeviceBusy as busy:  # its words name the holder; wait, because a study may take a day
             if not self._told:  # with two processes on one device it would be a line for every stage
-                self.say(f"{busy}: waiting for it, and for each turn after it")
+                self.say(f"{str(busy).partition('; wait')[0]}: waiting for it, and for each turn after it")
             self._told = True
             lock = DeviceLock(self.device, wait_s=DAY_S)
             lock.acquire()

@@ -194,6 +194,11 @@ class Workbench:
         return self._window is not None
 
     @property
+    def resumable(self) -> bool:
+        """Whether the next attempt goes on from a checkpoint."""
+        return self._site.checkpoint(self._key).is_file()
+
+    @property
     def spent_joules(self) -> float:
         """What this attempt's window saw; NaN where it was never opened or is open still."""
         return math.nan if self._window is None or not self._window.closed else self._window.reading.joules

@@ -314,7 +314,8 @@ class Worker:
         """End an attempt early, and say what becomes of the energy that it spent."""
         trouble = bench.close(f"the work raised {words(error)}")
         spent = kept.format(self._wh(bench.spent_joules)) if bench.begun else "nothing was spent on it yet"
-        progress.close(f"stopped ({words(error)}); {trouble or spent}")
+        again = "" if bench.resumable or isinstance(error, Exception) else "; no checkpoint yet, so it begins again"
+        progress.close(f"stopped ({words(error)}{again}); {trouble or spent}")
 
     def _probed(self) -> dict[str, dict[str, Any]]:
         """What the newest probe found out about this board, by its UUID."""

@@ -22,11 +22,17 @@ from benchmark.vision.models.repdistiller.layers import channel_shuffle
 from methods.pruning.channels import Channels, Layer
 
 PASSING = (
-    nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardtanh,
+    nn.Tanh, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
 )  # fmt: skip # one type per line would hide the list
+"""What leaves channels apart, and an empty one empty, which a sigmoid does not."""
+
+LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.Flatten)
 POOLING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 PASSING_FUNCTIONS = (
-    functional.relu, functional.relu6, torch.relu, functional.dropout, functional.max_pool2d, functional.avg_pool2d,
+    functional.relu, functional.relu6, torch.relu, functional.leaky_relu, functional.elu, functional.gelu,
+    functional.silu, functional.mish, functional.hardswish, functional.hardtanh, torch.tanh,
+    functional.dropout, functional.max_pool2d, functional.avg_pool2d,
 )  # fmt: skip  # same
 POOLING_FUNCTIONS = (functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d)
 PASSING_METHODS = ("relu", "relu_", "contiguous")
@@ -197,7 +203,8 @@ class _Walk:
             if isinstance(source, torch.fx.Node) and str(source.target) in self.layers and len(source.users) == 1:
                 self.normalised[str(source.target)] = name
         else:
-            raise _lost(node, f"nothing is known of {type(module).__name__}")
+            known = sorted({each.__name__ for each in (*PASSING, *POOLING, *LAYERS)})
+            raise _lost(node, f"nothing is known of {type(module).__name__} (known layers: {', '.join(known)})")
         self.layers[name] = Layer(module, tuple(takes), tuple(given.channels))
         return given
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from benchmark.__main__ import main
@@ -85,6 +87,31 @@ def test_a_stage_that_was_ended_before_its_first_checkpoint_is_begun(lab):  # no
     lab.store.write_attempt(life.machine(phase), MEASURING, {"id": "b"})
     (line,) = (line for line in table(lab.store, [life]) if "a measurement was begun" in line)
     assert line.startswith("  infer ")
+
+
+def test_what_is_refused_is_said_before_the_others_are_worked(tmp_path, capsys, monkeypatch):
+    """And not after hours of base training."""
+    said_before = []
+    monkeypatch.setattr("benchmark.studying._work", lambda *_: said_before.append(capsys.readouterr().err) or "")
+    monkeypatch.setattr("benchmark.studying._end", lambda planned, failures: len(failures))
+    net = [
+        "model.name=opaque",
+        "model.builder=tests.pruning.nets:opaque",
+        "data=synthetic",
+        "scale=smoke",
+        "hardware=cpu",
+    ]
+    assert main(["run", "-m", "method=baseline,pruning/l1", *net, *paths(tmp_path)]) == 1
+    assert "refused: pruning/l1" in said_before[0]
+    assert "nothing is known of Softmax" in said_before[0]
+
+
+def test_what_nobody_knows_is_counted_beside_what_is_known(tmp_path, capsys):
+    net = ["model.name=tiny", "model.builder=tests.tiny:tiny", "data=synthetic", "scale=smoke", "hardware=cpu"]
+    assert main(["plan", "-m", "method=baseline,pruning/l1", *net, *paths(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"baseline-tiny\S+ seed 0: 2 stage\(s\), about .*, 1 of them unknown", said)
+    assert re.search(r"^  inference +2 stage\(s\), about ", said, re.M)
 
 
 @pytest.mark.parametrize(("scale", "warned"), [("full", True), ("smoke", False)])

@@ -67,6 +67,17 @@ def test_advice_without_rows_names_where_trial_rows_lie(tmp_path, monkeypatch, c
     assert "paths.results=results/.smoke (smoke rows: a trial, no result)" in capsys.readouterr().err
 
 
+def test_a_choice_in_the_usual_folder_of_ones_own_is_told_with_its_flag(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["plan", "method=baseline", "model=repdistiller/resnet8", "data=colours", "hardware=cpu"]
+    assert main(words) == 1
+    assert "--config-dir" not in capsys.readouterr().err
+    (tmp_path / "configs" / "data").mkdir(parents=True)
+    (tmp_path / "configs" / "data" / "colours.yaml").write_text("")
+    assert main(words) == 1
+    assert "(configs/data/colours.yaml is searched with --config-dir configs)" in capsys.readouterr().err
+
+
 def test_check_names_where_trial_rows_lie(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()

@@ -193,6 +193,7 @@ def test_who_is_ended_while_waiting_for_the_device_has_spent_nothing(lab, monkey
         lab.run(tiny_experiment(lab.root))
     (line,) = (line for line in capfd.readouterr().err.splitlines() if "stopped (" in line)
     assert "nothing was spent on it yet" in line
+    assert "no checkpoint yet, so it begins again" in line
     assert "unknown" not in line
 
 

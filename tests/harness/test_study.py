@@ -17,16 +17,17 @@ from benchmark.plan.config import ConfigError, compose, parse
 from benchmark.plan.folders import names
 from benchmark.plan.quick import compose_all
 from benchmark.plan.request import request_of
-from benchmark.plan.stage import Phase
+from benchmark.plan.stage import Phase, Stage
 from benchmark.plan.study import expand
 from benchmark.records.book import Book
 from benchmark.report.rows import stage_rows
 from benchmark.report.total import lines, totals
 from benchmark.run.agenda import Agenda, MeasureJob, StageJob, cheapest_first
 from benchmark.run.costs import H100, Machine, modelled, of_cpu, sizes
-from benchmark.run.forecast import forecaster
+from benchmark.run.forecast import Forecaster, forecaster
 from benchmark.run.whole import Whole
 from benchmark.run.worker import StageError
+from methods.baseline import Training
 from tests.harness.helpers import CPU, lives_of, tiny_experiment, work_all
 from tests.harness.test_runner import Lab
 
@@ -391,6 +392,26 @@ def test_the_total_counts_every_record_once(tmp_path):
     assert found["all"].spent_wh == pytest.approx(spent + measuring)
     assert found["base"].attributed_wh == pytest.approx(found["base"].spent_wh)
     assert re.match(r"spent in all: ~\S+ W\.h, each of 7 records once \(base ~", next(lines(stages)))
+
+
+def test_nothing_recorded_has_no_total():
+    assert list(lines([])) == []
+
+
+def test_a_training_is_not_corrected_by_what_building_an_engine_took(tmp_path):
+    """An engine that was built ten times faster than the model says foretold a training of a tenth."""
+    (life,) = lives_of(tiny_experiment(tmp_path), find_device("cpu"), Lab(tmp_path).store)
+    task = life.task.model_copy(update={"model": life.task.model.model_copy(update={"name": "repdistiller/resnet8"})})
+    train, other = (Stage(fn, Training(task=task)) for fn in ("a:train", "a:other"))
+    slow = Machine("slow", 1e9, 1e-3, 3, 1, 10, 30)
+    told = Forecaster([], slow)
+    before = told.of(train, "m")
+    assert before.by == "model"
+    assert modelled(life.build, slow).seconds > 1
+    told.learn(life.build, 1.0, 1e-3)
+    assert told.of(train, "m") == before
+    told.learn(other, before.joules * 3, before.seconds * 3)
+    assert told.of(train, "m").seconds == pytest.approx(3 * before.seconds), "a training corrects another"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ def _notes(**changed):
 
 def test_a_plain_table_says_its_meter_and_its_exponent():
     assert _notes() == [
-        "energy from nvml:energy_counter; IEC in mJ an image; G in percent^tau per W.h, tau = 2; ± is a 95 % interval"
+        "energy from nvml:energy_counter; IEC in mJ an image; G in percent^tau per W.h, tau = 2, the highest first; ± "
+        "is a 95 % interval"
     ]
 
 
@@ -190,6 +191,20 @@ def test_no_word_is_ever_broken(width):
     for word in ("pruning/fpgm", "nni/vgg16", "distillation/kd", "repdistiller/resnet14", *spread):
         assert word in text, width
     assert max(map(len, text.splitlines()[1:])) <= width
+
+
+def test_a_note_on_ranks_stands_only_below_a_table_that_shows_them():
+    rows = [_summary(rank_1b="1-2", g_1b=7.5), _summary(rank_1b="1-2", g_1b=7.4)]
+    for width, more, shown in ((200, (), True), (60, (), False), (200, [{"G(2M)": "9.1"}] * 2, False)):
+        console = Console(width=width, record=True, file=io.StringIO())
+        show(rows, console, more=more)
+        assert ("is a tie" in console.export_text()) is shown
+
+
+def test_rows_of_one_shape_are_said_to_share_their_measurement():
+    one, same, other = (_summary(iec_wh=iec_wh) for iec_wh in (1e-6, 1e-6, 2e-6))
+    assert any("share one measurement" in line for line in footnotes([one, same]))
+    assert not any("share one measurement" in line for line in footnotes([one, other]))
 
 
 def test_a_mui_that_has_a_column_already_has_no_second_one():

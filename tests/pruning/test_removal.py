@@ -18,8 +18,9 @@ from methods.pruning.criteria.l1 import l1
 from methods.pruning.criteria.subject import Subject
 from methods.pruning.masks import choose, chosen_layers, hold, release
 from methods.pruning.removal import shrink, surviving, zero
-from methods.pruning.trace import follow
+from methods.pruning.trace import PASSING, follow
 from tests.pruning.golden import RECIPE
+from tests.pruning.nets import opaque
 
 
 def _stage(name, width):
@@ -307,6 +308,18 @@ def test_a_network_that_cannot_be_followed_is_refused(words, tail):
         follow(Odd(tail))
 
 
+def test_what_is_unknown_is_told_with_what_is_known():
+    with pytest.raises(ValueError, match=r"nothing is known of Softmax \(known layers: .*GELU.*ReLU"):
+        follow(opaque())
+
+
+def test_every_layer_that_is_passed_keeps_an_empty_channel_empty():
+    """Else a removed channel would have gone on giving a number."""
+    for kind in PASSING:
+        layer = kind(2) if kind in (nn.MaxPool2d, nn.AvgPool2d) else kind()
+        assert not layer.eval()(torch.zeros(1, 1, 2, 2)).any(), kind
+
+
 def _pooled(tensor):
     return nn.functional.adaptive_avg_pool2d(tensor, 1).flatten(1)
 
@@ -325,6 +338,7 @@ FOLLOWED = {
     "a flatten from behind": (lambda net, _x, a, _b: net.fc(a[:, :, :2, :2].flatten(-3)), 32),
     "pooled maps side by side": (lambda net, _x, a, b: net.fc(torch.cat([_pooled(a), _pooled(b)], 1)), 16),
     "torch.mean": (lambda net, _x, a, _b: net.fc(net.norm(torch.mean(a, dim=(-1, -2)))), 8),
+    "gelu": (lambda net, _x, a, _b: net.fc(nn.functional.gelu(a).mean((2, 3))), 8),
     "a cat by keyword": (lambda net, _x, a, b: net.fc(torch.cat(tensors=[a[:, :, ::2, ::2], b], dim=1).mean((2, 3))), 16),
 }  # fmt: skip  # a network a line
 

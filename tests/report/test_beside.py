@@ -130,7 +130,15 @@ class _Run:
 
     def __init__(self, experiment: str, settings: dict[str, str], method: str = "pruning/l1") -> None:
         self.experiment, self.settings, self.seed = experiment, settings, 0
-        words = {"method": method, "recipe": "nni160", "data": "cifar100", "scale": "full", "max_epochs": None}
+        words = {
+            "method": method,
+            "model": "nni/vgg16",
+            "teacher": "",
+            "recipe": "nni160",
+            "data": "cifar100",
+            "scale": "full",
+            "max_epochs": None,
+        }
         self.words = SimpleNamespace(**words)
 
 

@@ -51,7 +51,15 @@ def book_of(papers) -> Book:
 class _Run:
     def __init__(self, experiment: str, settings: dict[str, str]) -> None:
         self.experiment, self.settings, self.seed = experiment, settings, 0
-        words = {"method": "baseline", "recipe": "nni160", "data": "cifar100", "scale": "full", "max_epochs": None}
+        words = {
+            "method": "baseline",
+            "model": "nni/vgg16",
+            "teacher": "",
+            "recipe": "nni160",
+            "data": "cifar100",
+            "scale": "full",
+            "max_epochs": None,
+        }
         self.words = SimpleNamespace(**words)
 
 

@@ -52,6 +52,16 @@ def test_break_even_of_summary_rows_is_that_against_their_baseline():
     assert even_words(found) == "greener than its baseline from 98 M inferences"
 
 
+def test_what_may_begin_anywhere_is_no_claim():
+    open_ended = row("pruning/apoz", APOZ, break_even="from", break_even_mui=3100.0, break_even_low=0.0,
+                     break_even_high=math.inf)  # fmt: skip  # one row
+    assert even_words(open_ended) == (
+        "perhaps greener than its baseline from 3.1 thousand inferences; the intervals do not tell"
+    )
+    known = replace(open_ended, break_even_low=100.0)
+    assert even_words(known) == "greener than its baseline from 3.1 thousand inferences (95 %: 100 to no end)"
+
+
 def test_unequal_numbers_of_seeds_are_named():
     base, many = row("baseline", BASE), row("pruning/apoz", APOZ, n_seeds=3)
     told = even_words(with_break_evens([base, many])[1])
