@@ -120,7 +120,9 @@ def check(words: list[str]) -> int:
     if not count:
         from benchmark.common import elsewhere
 
-        hint = elsewhere(words) or "is it the right folder?"
+        begun = any((store.results / "runs").glob("*/*.json"))
+        again = "a run was begun here, and nothing of it is recorded yet: the same command goes on"
+        hint = again if begun else elsewhere(words) or "is it the right folder?"
         raise UserError(f"there is no record under {store.results}, so nothing to judge: {hint}")
     judged = f"{counted(faults, 'fault')}, {counted(len(findings) - faults, 'warning')}"
     print(f"{counted(count, 'record')} under {store.results}: {judged}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
-import sys
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ SUITE = ("benchmark", "methods")
 INSTALLED = ("site-packages", "dist-packages")
 
 
+@functools.cache  # what a process has imported is what the files said when it began
 def digest(builder: str) -> str:
     """The beginning of the SHA-256 of the files that build a network, by `module:function`; empty for one of the
     suite's own, and where there is no such file.
@@ -22,9 +24,7 @@ def digest(builder: str) -> str:
     Nothing is imported to find them. Where they lie does not count, and their names and texts do, comments included.
     """
     module = builder.partition(":")[0]
-    if module.partition(".")[0] in SUITE:
-        return ""
-    root = next((root for root in map(Path, sys.path) if _file(root, module)), None)
+    root = None if module.partition(".")[0] in SUITE else _root(module)
     if root is None:
         return ""
     found = hashlib.sha256()
@@ -33,6 +33,19 @@ def digest(builder: str) -> str:
         found.update(f"{path.relative_to(root).as_posix()} {len(text)}\n".encode())
         found.update(text)
     return found.hexdigest()[:12]
+
+
+def _root(module: str) -> Path | None:
+    """The folder from which a module is imported."""
+    top = module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)  # of a name without a dot it imports nothing
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return None
+    places = [*(spec.submodule_search_locations or ()), *filter(None, [spec.origin])]
+    return next((Path(place).parent for place in places if _file(Path(place).parent, module)), None)
 
 
 def _files(root: Path, module: str) -> set[Path]:
@@ -74,4 +87,4 @@ def _imported(path: Path, name: str) -> Iterator[str]:
 def _file(root: Path, module: str) -> Path | None:
     """The file of a module below a folder, if it is there."""
     place = root.joinpath(*module.split("."))
-    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+    return next((path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()), None)

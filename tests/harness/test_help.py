@@ -86,6 +86,10 @@ def test_check_names_where_trial_rows_lie(tmp_path, monkeypatch, capsys):
     (tmp_path / "results" / ".smoke" / "records").mkdir(parents=True)
     assert main(["check"]) == 1
     assert "nothing to judge: say paths.results=results/.smoke" in capsys.readouterr().err
+    (tmp_path / "results" / "runs" / "m").mkdir(parents=True)
+    (tmp_path / "results" / "runs" / "m" / "a.json").write_text("{}")
+    assert main(["check"]) == 1
+    assert "a run was begun here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("system", ["darwin", "win32"])

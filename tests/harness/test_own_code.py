@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmark.__main__ import main
+from benchmark.deploy.signature import signature
 from benchmark.plan import own_code
 from benchmark.plan.config import ConfigError, compose, parse
-from benchmark.plan.stage import Stage
+from benchmark.plan.stage import Network, Stage
+from benchmark.records.store import Store
 from benchmark.report.command import command_of
 from benchmark.report.rows import tell_apart
 from benchmark.run.state import CODE_CHANGED
@@ -40,6 +43,7 @@ def own(tmp_path, monkeypatch):
     (root / "own_parts" / "unused.py").write_text("")
     monkeypatch.syspath_prepend(str(root))
     yield root
+    own_code.digest.cache_clear()
     for name in ("own_net", "own_parts", "own_parts.blocks"):
         sys.modules.pop(name, None)
 
@@ -50,7 +54,14 @@ def words(tmp_path: Path, *more: str) -> list[str]:
     return [*model, "data=synthetic", "scale=smoke", "hardware=cpu", *folders, *more]
 
 
+def digest(builder: str) -> str:
+    """As a process finds it that begins now."""
+    own_code.digest.cache_clear()
+    return own_code.digest(builder)
+
+
 def planned(tmp_path: Path, *more: str):
+    own_code.digest.cache_clear()
     return parse(compose(words(tmp_path, *more)), CPU)[0]
 
 
@@ -80,9 +91,9 @@ def test_every_file_that_a_network_is_made_of_is_in_its_key(own, tmp_path):
 )  # fmt: skip  # a list of lines
 def test_every_way_to_import_is_followed(own, line):
     (own / "own_net.py").write_text(line)
-    before = own_code.digest("own_net:build")
+    before = digest("own_net:build")
     (own / "own_parts" / "blocks.py").write_text("ACTIVATION = 1")
-    assert own_code.digest("own_net:build") != before
+    assert digest("own_net:build") != before
 
 
 def test_relative_imports_and_circles_are_followed(own):
@@ -91,23 +102,23 @@ def test_relative_imports_and_circles_are_followed(own):
     (own / "own_parts" / "more" / "__init__.py").write_text("from ..unused import a")
     (own / "own_parts" / "more" / "deep.py").write_text("")
     (own / "own_net.py").write_text("from own_parts import blocks")
-    seen = {own_code.digest("own_net:build")}
+    seen = {digest("own_net:build")}
     for name in ("unused.py", "more/__init__.py", "more/deep.py", "__init__.py"):
         (own / "own_parts" / name).write_text("a = 1")
-        seen.add(own_code.digest("own_net:build"))
+        seen.add(digest("own_net:build"))
     assert len(seen) == 5
 
 
 def test_where_it_lies_does_not_count(own, tmp_path, monkeypatch):
-    here = own_code.digest("own_net:build")
+    here = digest("own_net:build")
     moved = own.rename(tmp_path / "elsewhere")
     monkeypatch.syspath_prepend(str(moved))
-    assert own_code.digest("own_net:build") == here != ""
+    assert digest("own_net:build") == here != ""
 
 
 def test_the_suites_own_networks_are_known_by_their_commit():
-    assert own_code.digest("benchmark.vision.models.repdistiller.vgg:vgg8") == ""
-    assert own_code.digest("no_such_module_anywhere:build") == ""
+    assert digest("benchmark.vision.models.repdistiller.vgg:vgg8") == ""
+    assert digest("no_such_module_anywhere:build") == ""
     shipped = parse(compose(["model=nni/vgg16", "hardware=cpu"]), CPU)[0]
     assert shipped.task.model.code == ""
 
@@ -120,16 +131,16 @@ def test_an_installed_package_is_followed_no_further(own, tmp_path, monkeypatch)
     (site / "zoo" / "inner.py").write_text("")
     (site / "other.py").write_text("")
     monkeypatch.syspath_prepend(str(site))
-    before = own_code.digest("zoo:build")
+    before = digest("zoo:build")
     (site / "other.py").write_text("a = 1")
-    assert own_code.digest("zoo:build") == before
+    assert digest("zoo:build") == before
     (site / "zoo" / "inner.py").write_text("a = 1")
-    assert own_code.digest("zoo:build") != before
+    assert digest("zoo:build") != before
 
 
 def test_a_file_that_is_no_python_is_left_to_its_import(own):
     (own / "own_net.py").write_text("def build(:")
-    assert own_code.digest("own_net:build")
+    assert digest("own_net:build")
 
 
 def test_the_digest_is_no_setting_to_choose(own, tmp_path):
@@ -164,8 +175,10 @@ def test_two_widths_of_one_network_are_told_apart_in_every_row(own, tmp_path):
 
 @pytest.mark.slow
 def test_an_edited_network_is_trained_anew_and_the_plan_says_why(own, tmp_path, capfd):
+    own_code.digest.cache_clear()
     assert main(["run", *words(tmp_path)]) == 0
     (own / "own_parts" / "blocks.py").write_text(BLOCKS.replace("ReLU", "GELU"))
+    own_code.digest.cache_clear()
     assert main(["plan", *words(tmp_path)]) == 0
     assert "is recorded, but runs again as" in (said := capfd.readouterr().out)
     assert CODE_CHANGED in said
@@ -175,3 +188,14 @@ def test_an_edited_network_is_trained_anew_and_the_plan_says_why(own, tmp_path, 
     said = capfd.readouterr()
     assert "train" in said.err
     assert said.out.count("model.code=") == 2
+    measured = [record for record in Store(tmp_path / "results", tmp_path / "artifacts").records() if record.group]
+    assert len(measured) == 2, "GELU and ReLU have the same tensors, and not the same energy"
+
+
+def test_the_same_tensors_are_another_inference_where_the_code_is_another(own):
+    network = Network("own_net:build", {"classes": 2}, {"a": torch.zeros(2)}, (0.5,) * 3, (0.25,) * 3)
+    own_code.digest.cache_clear()
+    before = signature(network, "torch", "fp32", "")
+    (own / "own_parts" / "blocks.py").write_text(BLOCKS.replace("ReLU", "GELU"))
+    own_code.digest.cache_clear()
+    assert signature(network, "torch", "fp32", "") != before
