@@ -35,6 +35,13 @@ def digest(builder: str) -> str:
     return found.hexdigest()[:12]
 
 
+def file_digest(module: str) -> str:
+    """The SHA-256 of a module's file as it is now; empty where there is none."""
+    root = _root(module)
+    path = _file(root, module) if root else None
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+
+
 def _root(module: str) -> Path | None:
     """The folder from which a module is imported."""
     top = module.partition(".")[0]

@@ -14,7 +14,7 @@ from benchmark.records.record import Record
 from benchmark.records.store import Store
 from benchmark.run.costs import Machine, modelled
 from benchmark.run.progress import clock
-from benchmark.run.state import measured, measurement, redone, steps
+from benchmark.run.state import edited, measured, measurement, redone, steps
 from benchmark.run.workbench import MEASURING
 
 
@@ -128,6 +128,9 @@ def table(store: Store, planned: Sequence[Life], model: Machine | None = None) -
         for phase, why in life.plan.unmeasured.items():
             yield f"  {phase:<8} unmeasured: TEC will be unknown, {why}"
         yield from (f"  {line}" for line in redone(life, store, runs))
+        for step in steps(life, store):
+            if step.record and (note := edited(step.stage, step.record)):
+                yield f"  {step.stage.name} {step.key}{note}"
     yield from sums(list(left.values()), model)
 
 

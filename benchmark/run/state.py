@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from benchmark.errors import one_line
+from benchmark.plan import own_code
 from benchmark.plan.life import Life
 from benchmark.plan.run_file import RunFile, RunStage
 from benchmark.plan.stage import Phase, Stage
@@ -52,6 +53,16 @@ def recorded(life: Life, store: Store) -> bool:
         return all(step.record is not None for step in steps(life, store)) and measured(life, store)
     except Unreadable:
         return False
+
+
+def edited(stage: Stage, record: Record) -> str:
+    """A warning where the file of a stage's function, of the user's own, is not the one that made its record; empty
+    else. Such a function's own `version` says when its results are others."""
+    module = stage.fn.partition(":")[0]
+    before, now = record.provenance.get("outside", {}).get(module), own_code.file_digest(module)
+    if before is None or not now or now == before:
+        return ""
+    return f" ({module} was edited since: raise the version of its parameters to run it again)"
 
 
 def redone(life: Life, store: Store, runs: Iterable[RunFile]) -> Iterator[str]:

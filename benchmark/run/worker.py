@@ -24,6 +24,7 @@ from benchmark.run.account import Account
 from benchmark.run.agenda import Pending
 from benchmark.run.process import costly_settings, ready, resolve, words
 from benchmark.run.progress import Progress
+from benchmark.run.state import edited
 from benchmark.run.turn import Turn
 from benchmark.run.workbench import MEASURING, Site, Under, Workbench
 from benchmark.vision.builders import trust
@@ -94,7 +95,7 @@ class Worker:
         key, machine = life.key(stage), life.machine(phase)
         record = self.recorded(life, phase, stage)
         if record is not None:
-            self.say(f"{phase:<8} {stage.name} {key}: recorded")
+            self.say(f"{phase:<8} {stage.name} {key}: recorded{edited(stage, record)}")
             return record
         self._may_work(life, stage)
         self._turn.take()

@@ -63,6 +63,12 @@ def test_the_example_outside_the_tree_lives_a_whole_life(tmp_path):
     assert reported.stdout == ran.stdout
     checked = cli("check", "scale=smoke", *_paths(tmp_path), *_flag(tmp_path / "outside"), cwd=tmp_path, env=env)
     assert checked.returncode == 0, checked.stdout
+    planned = cli("plan", "method=your_method", *words, cwd=tmp_path, env=env)
+    assert "was edited since" not in planned.stdout
+    for path in (tmp_path / "outside").glob("*.py"):
+        path.write_text(path.read_text() + "# a line more\n")
+    planned = cli("plan", "method=your_method", *words, cwd=tmp_path, env=env)
+    assert planned.stdout.count("was edited since: raise the version of its parameters") == 3, planned.stderr
 
 
 @pytest.mark.slow
@@ -73,7 +79,7 @@ def test_whether_pruning_pays_off_for_a_network_outside_the_tree(tmp_path):
     words = ["model=own_network", "scale=smoke", "data=synthetic", *_paths(tmp_path), *_flag(tmp_path / "own")]
     ran = cli("run", "-m", "method=baseline,pruning/l1", *words, cwd=tmp_path, env=env)
     assert ran.returncode == 0, ran.stderr
-    assert re.search(r"pruning/l1, own_network: (greener than its baseline \S+ .* inferences|\w+ greener)", ran.stdout)
+    assert re.search(r"pruning/l1, own_network: .*greener than its baseline", ran.stdout)  # or that nobody can tell
     asked = [*_paths(tmp_path), *_flag(tmp_path / "own")]
     reported = cli("report", "mui=1e7,5e8", "scale=smoke", "--no-figures", *asked, cwd=tmp_path, env=env)
     assert "G(10M)" in reported.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from benchmark.plan.stage import Network, Stage
 from benchmark.records.store import Store
 from benchmark.report.command import command_of
 from benchmark.report.rows import tell_apart
-from benchmark.run.state import CODE_CHANGED
+from benchmark.run.state import CODE_CHANGED, edited
 from tests.harness.helpers import CPU, lives_of
 from tests.harness.test_runner import Lab
 
@@ -190,6 +191,17 @@ def test_an_edited_network_is_trained_anew_and_the_plan_says_why(own, tmp_path, 
     assert said.out.count("model.code=") == 2
     measured = [record for record in Store(tmp_path / "results", tmp_path / "artifacts").records() if record.group]
     assert len(measured) == 2, "GELU and ReLU have the same tensors, and not the same energy"
+
+
+def test_a_stage_of_ones_own_that_was_edited_since_its_record_is_told(own):
+    """Its version says when its results are others; a record that was made by other code must not pass unseen."""
+    stage = SimpleNamespace(fn="own_net:build")
+    made = SimpleNamespace(provenance={"outside": {"own_net": own_code.file_digest("own_net")}})
+    assert edited(stage, made) == ""
+    (own / "own_net.py").write_text(NET + "# a line more")
+    assert "own_net was edited since" in edited(stage, made)
+    assert edited(stage, SimpleNamespace(provenance={})) == ""
+    assert edited(SimpleNamespace(fn="gone:build"), SimpleNamespace(provenance={"outside": {"gone": "ab"}})) == ""
 
 
 def test_the_same_tensors_are_another_inference_where_the_code_is_another(own):
