@@ -12,6 +12,7 @@ from benchmark.plan.task import Data, Model, Recipe, Scale, Task
 
 os.environ["ENERGY_LOCK_DIR"] = tempfile.mkdtemp(prefix="test-locks-")  # no test waits for another process
 os.environ["OMP_NUM_THREADS"] = "1"  # and what runs stages sets as many
+os.environ.pop("COLUMNS", None)  # xdist says 80 to its workers: what a test prints must not depend on who runs it
 torch.set_num_threads(1)  # xdist runs two workers on two cores; also what makes sums reproducible
 
 

@@ -193,6 +193,7 @@ def test_a_resumable_step_is_cut_into_slices_and_goes_on_from_there(driver, hour
 
 
 @needs_driver
+@pytest.mark.slow
 def test_a_step_that_never_ends_has_failed_unless_its_time_was_cut_short(driver, hour, quick_end):
     forever = python("forever", "import time; time.sleep(600)", limit_s=6.6)
     status, _, state = hour(forever)
@@ -207,6 +208,7 @@ def test_a_step_that_never_ends_has_failed_unless_its_time_was_cut_short(driver,
 
 
 @needs_driver
+@pytest.mark.slow
 def test_a_step_that_does_not_listen_is_ended_for_good(driver, hour, tmp_path, quick_end):
     path = tmp_path / "alive"
     child = (

@@ -89,6 +89,7 @@ def test_a_stage_that_was_ended_before_its_first_checkpoint_is_begun(lab):  # no
     assert line.startswith("  infer ")
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_said_before_the_others_are_worked(tmp_path, capsys, monkeypatch):
     """And not after hours of base training."""
     said_before = []

@@ -74,6 +74,7 @@ def _add_many(folder: Path, start: int) -> None:
         own.add(record(key=f"{number:020d}", joules=float(start + number)))
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_folder_lose_nothing(tmp_path):
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_add_many, args=(tmp_path, start)) for start in (0, 1000)]

@@ -36,6 +36,7 @@ def jobs_of(name: str) -> list[list[str]]:
     return [job for block in expand(name, ("hardware=cpu",)) if not block.unavailable for job in block.jobs]
 
 
+@pytest.mark.slow
 def test_settings_of_every_block_come_back():
     jobs = [
         [
