@@ -366,4 +366,4 @@ def test_the_hour_is_rehearsed_on_the_fake_driver(driver, hour, tmp_path):
     text = report_of(tmp_path)
     assert "- **FAILED**: Counter and trapezoid agree on four loads" in text
     assert "- seen: A whole life: base, deployment, inference" in text
-    assert "Full-cycle energy: synthetic, " in text
+    assert "data: synthetic, " in text
