@@ -85,7 +85,7 @@ def worked(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmark.run.turn.DeviceLock", lambda device: _NoLock())
     monkeypatch.setattr("benchmark.run.worker.ready", lambda device: lambda: None)
     store = Store(tmp_path / "results", tmp_path / "artifacts")
-    # long enough that the marks of a busy machine weigh little against the ticks
+    # long enough that the counter ticks in it, on a fast machine too
     experiment = tiny_experiment(tmp_path, scale={"name": "test", "train_images": 4000, "test_images": 32})
     work_all(tmp_path, device, lives_of(experiment, device, store))
     return store
@@ -99,8 +99,8 @@ def test_the_samples_beside_a_record_give_its_joules_again(worked):
     (path,) = [path for path, record in records.items() if record.fn.endswith(":train")]
     record = records[path]
     assert record.source == "nvml:counter", record.reason
-    assert integrate(beside[path]) == pytest.approx(record.joules, abs=record.ci95_joules)
-    assert record.ci95_joules < 0.3 * record.joules
+    # the same arithmetic on the same readings: no interval, which a busy machine makes as wide as it likes, may excuse a difference
+    assert integrate(beside[path]) == pytest.approx(record.joules, rel=1e-3)
     (group,) = [path for path, record in records.items() if record.group]
     costs = [mark for mark in read(beside[group])[1] if mark.kind == "child.begin" and mark.name == "cost"]
     assert len(costs) >= 8, "every metered window of the measurement is marked"
