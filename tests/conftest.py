@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 
@@ -14,6 +15,12 @@ os.environ["ENERGY_LOCK_DIR"] = tempfile.mkdtemp(prefix="test-locks-")  # no tes
 os.environ["OMP_NUM_THREADS"] = "1"  # and what runs stages sets as many
 os.environ.pop("COLUMNS", None)  # xdist says 80 to its workers: what a test prints must not depend on who runs it
 torch.set_num_threads(1)  # xdist runs two workers on two cores; also what makes sums reproducible
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run beside each other: what else this computer does is no part of what they find."""
+    monkeypatch.setattr("benchmark.energy.meters.estimate.busy_cpu_seconds", lambda: math.nan)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmark.deploy.engines import kind_named
-from benchmark.deploy.quality import plain, rejection, settled, total
+from benchmark.deploy.quality import most_disturbed, plain, rejection, settled, total
 from benchmark.energy.judge.reading import worst
 from benchmark.intervals import Interval, mean_ci95
 from benchmark.plan.deployment import Engine, Inference, Measurement
@@ -277,6 +277,7 @@ def _account(each: Subject, offline: list[Cost], iec: Interval, rejected: Mappin
             "reason": "; ".join(filter(None, [reason, each.thermal and f"thermal state {each.thermal}"])),
             "gpu_util_pct": last.reading.get("gpu_util_pct"),
             "mem_util_pct": last.reading.get("mem_util_pct"),
+            **most_disturbed(offline or [last]),
             "provenance": last.reading.get("provenance", {}),
         }
     }

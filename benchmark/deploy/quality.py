@@ -114,6 +114,16 @@ def total(costs: Sequence[Cost], name: str) -> float:
     return math.fsum(_number(cost.reading.get(name)) for cost in costs) if costs else math.nan
 
 
+def most_disturbed(costs: Sequence[Cost]) -> dict[str, Any]:
+    """`own_cores` and `others_cores` of the window in which other processes used the processor most."""
+    most = max(costs, key=lambda cost: _or_zero(cost.reading.get("others_cores")))
+    return {name: most.reading.get(name) for name in ("own_cores", "others_cores")}
+
+
+def _or_zero(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 

@@ -104,6 +104,10 @@ class StageRow(MeasuredRow):
     )
     gpu_util_pct: float = column("%", "mean utilisation of the GPU")
     mem_util_pct: float = column("%", "mean utilisation of the GPU's memory interface")
+    own_cores: float = column("", "processor cores that the run kept busy on average, its child processes included")
+    others_cores: float = column(
+        "", "cores that other processes of the computer kept busy meanwhile; in an IEC row in its most disturbed window"
+    )
     train_flops: float = column(
         "FLOP", "of its passes through whole networks: two for each of macs, backward twice as many; tests left out"
     )
@@ -275,7 +279,7 @@ def _reading(reading: Mapping[str, Any]) -> dict[str, Any]:
     return {**joules, **{name: _number(reading.get(name)) for name in METERED}}
 
 
-METERED = ("gpu_util_pct", "mem_util_pct", "peak_memory_bytes")
+METERED = ("gpu_util_pct", "mem_util_pct", "peak_memory_bytes", "own_cores", "others_cores")
 """Columns that records hold by the same name in their reading."""
 
 

@@ -82,6 +82,11 @@ class SummaryRow(MeasuredRow):
         "W.h", "really spent on TEC and engine: each record once, over all seeds, repeats too"
     )
     spent_measuring_wh: float = column("W.h", "energy of the windows that IEC comes from, each measurement once")
+    others_pct: float = column(
+        "%",
+        "share of the computer's CPU time that other processes took in the stages of TEC, or in its measurement of "
+        "inference where that is more: they raise what a CPU is said to have spent",
+    )
     missing: str = column("", "what has no record yet, by seed")
     notes: str = column("", "what a reader must know, for instance that a chain mixes copies of one stage")
 
@@ -129,6 +134,7 @@ def _experiment(book: Book, group: list[RunFile], own: list[StageRow], tau: floa
         "energy_source": "+".join(sorted({row.energy_source for row in own} - {""})),
         "grade": grade(own),
         **_spent(own),
+        "others_pct": others_pct(own),
     }
     return SummaryRow(**{**row, **(_means(seeds, tau, first.words.test_images) if seeds else {})})
 
@@ -172,6 +178,30 @@ def _spent(own: Sequence[StageRow]) -> dict[str, float]:
         "spent_making_wh": math.fsum(row.energy_wh + row.repeated_wh for row in once if row.kind != "IEC"),
         "spent_measuring_wh": math.fsum(row.measuring_wh for row in once if row.kind == "IEC"),
     }
+
+
+DISTURBED_PCT = 10.0
+"""From this share of the computer's CPU time on, the work of others is worth a line."""
+
+
+QUIET = "run again on a quiet machine, into another folder (paths.results=FOLDER)"
+"""The remedy."""
+
+
+def is_disturbed(share_pct: float, source: str) -> bool:
+    """Whether other work matters to an energy from this source; a GPU's meter does not see it."""
+    return share_pct > DISTURBED_PCT and "nvml" not in source
+
+
+def others_pct(own: Sequence[StageRow]) -> float:
+    """Percent of the CPU seconds of TEC, or of IEC where that is more, that other processes took; NaN if unknown."""
+    found = []
+    for kind in ("TEC", "IEC"):
+        known = [row for row in own if row.kind == kind and not math.isnan(row.others_cores)]
+        others = math.fsum(row.others_cores * row.seconds for row in known)
+        used = others + math.fsum(row.own_cores * row.seconds for row in known)
+        found += [100 * others / used] if used > 0 else []
+    return max(found, default=math.nan)
 
 
 def _seed(rows: list[StageRow]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 
 from benchmark.deploy import measure
 from benchmark.deploy.measure import Subject, measure_group
-from benchmark.deploy.quality import noted, plain, rejection, settled
+from benchmark.deploy.quality import most_disturbed, noted, plain, rejection, settled
 from benchmark.intervals import mean_ci95
 from benchmark.plan.deployment import Inference
 from benchmark.plan.stage import Cost
@@ -272,3 +272,9 @@ def test_a_few_capped_readings_excuse_no_collapse_of_the_clock():
     moving = {"sm_clock_mhz_p5": 600, "sm_clock_mhz_p50": 1900, "sm_clock_mhz_p95": 1980}
     barely = cost(provenance={**moving, "capped_samples": 2, "slow_samples": 100})
     assert "SM clock moved from 600 to 1980 MHz" in rejection(barely)
+
+
+def test_a_measurement_says_what_others_did_in_its_most_disturbed_window():
+    windows = [cost(own_cores=2.0, others_cores=others) for others in (0.1, 1.2, None, 0.0)]
+    assert most_disturbed(windows) == {"own_cores": 2.0, "others_cores": 1.2}
+    assert most_disturbed([cost()]) == {"own_cores": None, "others_cores": None}

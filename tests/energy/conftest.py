@@ -30,6 +30,7 @@
    clocks, throttling, the power limit       test_energy_slow
    interrupts, drivers that hang, meters of   test_energy_doors
    one's own; locks; a window of a day        test_energy_locks, test_energy_thinning
+   who else used the processor                 test_energy_cores
 30 no GPU at all                             test_energy_process, test_energy_devices
    (28 and 29 need recorded traces and other tools)
 """

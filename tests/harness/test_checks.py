@@ -88,6 +88,23 @@ def test_code_that_no_commit_holds_is_a_warning(store):
     assert not finding.fault
 
 
+@pytest.mark.parametrize(
+    ("source", "own", "others", "said"),
+    [
+        ("estimate:tdp_load", 1.5, 0.5, "took 25 % of the computer's CPU time"),
+        ("rapl:package-0", 1.0, 3.0, "took 75 % of the computer's CPU time"),
+        ("estimate:tdp_load", 1.9, 0.1, ""),  # a twentieth
+        ("estimate:tdp_load", 1.9, None, ""),  # nobody knows
+        ("nvml:counter", 1.0, 7.0, ""),  # a GPU's meter does not see it
+    ],
+)
+def test_other_work_beside_a_cpu_is_a_warning(store, source, own, others, said):
+    store.add(record(source=source, reading={"own_cores": own, "others_cores": others}))
+    found = check(store)
+    assert not any(finding.fault for finding in found)
+    assert [said in finding.what for finding in found] == ([True] if said else [])
+
+
 def _short_beside(store, joules: float, machine: str = "here") -> list[str]:
     """Faults of a mask of 0.1 s beside a training of so many joules."""
     store.add_run(

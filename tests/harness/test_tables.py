@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from rich.console import Console
@@ -13,9 +14,10 @@ from benchmark.report.columns import names
 from benchmark.report.markup import latex, markdown
 from benchmark.report.rows import LifeRow, tell_apart
 from benchmark.report.sheets import SETTING, sheets
-from benchmark.report.summary import EMPTY, SummaryRow
+from benchmark.report.summary import EMPTY, SummaryRow, others_pct
 from benchmark.report.tables import _of_sheets, footnotes
 from tests.harness.helpers import HERE, tiny_experiment
+from tests.report.figure_rows import stage_row
 
 ROW = {
     "experiment": "one", "energy_source": "nvml:energy_counter", "tau": 2.0, "rank_1b": "1", "grade": "A", "scale": "full",
@@ -49,12 +51,28 @@ def test_a_plain_table_says_its_meter_and_its_exponent():
         ({"classes": 10}, "are no rivals"),
         ({"notes": "mixes copies"}, "note: one: mixes copies"),
         ({"missing": "seed 1: infer"}, "incomplete: one: seed 1: infer"),
+        ({"energy_source": "estimate:tdp_load", "others_pct": 48.2}, "took up to 48 % of the computer's CPU time"),
         ({"energy_source": "estimate:tdp_load"}, "energy from estimate:tdp_load, nvml:energy_counter;"),
     ],
 )
 def test_what_weakens_a_row_is_said_once(changed, said):
     (note,) = [line for line in _notes(**changed) if said in line]
     assert note not in _notes()
+
+
+def test_the_share_of_other_work_is_that_of_all_cpu_seconds():
+    masks = stage_row("mask", seconds=10.0, own_cores=1.0, others_cores=1.0)
+    train = stage_row("train", seconds=90.0, own_cores=2.0, others_cores=0.0)
+    assert others_pct([masks, train]) == pytest.approx(5.0)  # 10 of 200 seconds
+    infer = {"kind": "IEC", "own_cores": 1.0}
+    assert others_pct([masks, train, stage_row("infer", **infer, others_cores=3.0)]) == pytest.approx(75.0)
+    assert others_pct([masks, train, stage_row("infer", **infer, others_cores=math.nan)]) == pytest.approx(5.0)
+    assert math.isnan(others_pct([stage_row("train")]))
+
+
+def test_other_work_is_told_only_where_it_matters():
+    assert not [line for line in _notes(others_pct=9.0, energy_source="estimate:tdp_load") if "CPU time" in line]
+    assert not [line for line in _notes(others_pct=90.0) if "CPU time" in line], "a GPU's meter does not see it"
 
 
 def _runs(root, *methods):

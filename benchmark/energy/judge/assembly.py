@@ -14,6 +14,7 @@ from benchmark.energy.judge.facts import (
     PAPER_QUERY_S,
     SCHEMA,
     TRACER_VERSION,
+    busy_cores,
     gpu_provenance,
     host_facts,
     host_provenance,
@@ -37,6 +38,7 @@ from benchmark.intervals import Z975
 MEASURED = (
     "joules", "ci95_joules", "paused_joules", "gpu_joules", "cpu_joules", "dram_joules", "cross_joules",
     "gpu_util_pct", "mem_util_pct", "polled_joules", "polled_period_joules", "mean_power_w", "max_power_w",
+    "own_cores", "others_cores",
 )  # fmt: skip  # one name a line would hide the next function
 MIG = "a MIG slice has no power or energy reading of its own"
 
@@ -153,8 +155,11 @@ def _with_host(reading: Reading, window: Marks, host: HostRecorder) -> Reading:
     """The reading with the host's package and memory energy beside it, and every NaN named."""
     package, dram = host_package(host, window.span()), host_dram(host, window.span())
     span = window.span()
+    own_cores, others_cores, why = busy_cores(host, span)
     full = replace(
         reading,
+        own_cores=own_cores,
+        others_cores=others_cores,
         cpu_joules=package.joules,
         dram_joules=dram.joules,
         cpu_source=package.source,
@@ -162,8 +167,11 @@ def _with_host(reading: Reading, window: Marks, host: HostRecorder) -> Reading:
         provenance={**reading.provenance, **host_provenance(host, package.source)},
         raw=(*reading.raw, RawSlice("host", host.raw, span.start_ns, span.end_ns, _newest(host.raw))),
     )
+    cores = {"own_cores": why, "others_cores": why}
     cross = "no second source could be read" if reading.grade != "X" else reading.reason
-    return _with_missing(full, {"cpu_joules": package.reason, "dram_joules": dram.reason, "cross_joules": cross})
+    return _with_missing(
+        full, {**cores, "cpu_joules": package.reason, "dram_joules": dram.reason, "cross_joules": cross}
+    )
 
 
 def readings_of(
@@ -175,7 +183,8 @@ def readings_of(
         parts, rest = _children(window, each[0].joules)
         whole = _with_host(replace(each[0], children=parts, self_joules=rest), window, host)
         return whole, (whole,)
-    shared = {"cpu_joules": "the host's energy stands in the sum", "dram_joules": "the host's energy stands in the sum"}
+    host_wide = ("cpu_joules", "dram_joules", "own_cores", "others_cores")
+    shared = dict.fromkeys(host_wide, "the host's numbers stand in the sum")
     whole = _with_host(_sum(window, each), window, host)
     return whole, tuple(_with_missing(one, shared) for one in each)
 

@@ -200,6 +200,27 @@ def gpu_provenance(
     }
 
 
+SHORTEST_CPU_S = 0.5
+"""The kernel counts the CPU time of others in ticks of 10 ms on each core: of a shorter window they tell little."""
+
+
+def busy_cores(recorder: HostRecorder, span: Span) -> tuple[float, float, str]:
+    """How many cores were busy on average in the useful time: (with this process and its descendants, with every other
+    process, why that is not known)."""
+    if span.useful_s < SHORTEST_CPU_S:
+        return math.nan, math.nan, f"a window of less than {SHORTEST_CPU_S:g} s is too short to tell who used the cores"
+    own, busy = (
+        (span.total_energy(curve.energy_at) - span.paused_energy(curve.energy_at)) / span.useful_s
+        for curve in (recorder.own_cpu, recorder.busy_cpu)
+    )
+    if math.isnan(busy):
+        return own, math.nan, "/proc/stat does not say how busy the computer was"
+    # both are counted in ticks and read one after the other
+    if busy < 0.9 * own - 0.1:
+        return own, math.nan, "/proc/stat counts less than this process used: it is of another computer"
+    return own, max(0.0, busy - own), ""
+
+
 def host_provenance(recorder: HostRecorder, source: str) -> dict[str, Any]:
     """Everything about the host's number, which comes from `source`."""
     return {

@@ -73,6 +73,9 @@ class Reading:
     out of every energy but `paused_joules`. Unknown numbers are NaN and named with their reason in `missing`.
     `children` plus `self_joules` is `joules`.
 
+    `own_cores` is how many processor cores this process and its descendants kept busy on average, `others_cores` how
+    many every other process of the computer did: work beside a run raises an estimate, and RAPL counts it whole.
+
     `polled_joules` is the mean of the sampled power times time, as a polling script books it; `polled_period_joules`
     books 0.1 s for each query cycle of 0.18 s, as polling nvidia-smi in the paper's manner would.
     """
@@ -104,6 +107,8 @@ class Reading:
     n_samples: int = 0
     max_gap_s: float = math.nan
     unmeasured_s: float = math.nan
+    own_cores: float = math.nan
+    others_cores: float = math.nan
     children: tuple[tuple[str, float], ...] = ()
     self_joules: float = math.nan
     missing: Mapping[str, str] = field(default_factory=dict)

@@ -3,6 +3,7 @@ Grade E."""
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import time
@@ -76,6 +77,21 @@ def tree_cpu_seconds() -> float:
     return time.process_time() + reaped.ru_utime + reaped.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
+def busy_cpu_seconds() -> float:
+    """CPU seconds that all processes of this computer used since it started: user, nice, system and interrupts, without
+    idling, waiting for disks, or what a hypervisor gave to others. NaN where the kernel does not say.
+
+    In a container the kernel often counts the whole computer: its other containers draw on the same package.
+    """
+    try:
+        with open(_PROC / "stat", "rb") as file:
+            fields = file.readline().split()
+        user, nice, system, _, _, irq, softirq = (int(value) for value in fields[1:8])
+    except (OSError, ValueError):
+        return math.nan
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 MOST_TDP_W = 100_000.0
 """No computer's processors are rated higher: what is, is a slip of the pen."""
 
@@ -104,12 +120,13 @@ class TdpLoad:
             raise ValueError(why)
         # a number that rests on another assumption has another source: rows must not mix them unseen
         self.source = SOURCE if self.assumed else f"{SOURCE}@{self.tdp_w:g}w"
-        self._most = 0.0
+        self.cpu_s = 0.0
+        """CPU seconds of this process and its descendants when they were last read."""
 
     def read(self) -> float:
         """Joules so far; never falls (a child that is reaped elsewhere takes its seconds with it)."""
-        self._most = max(self._most, tree_cpu_seconds())
-        return self._most * self.tdp_w / self.cores
+        self.cpu_s = max(self.cpu_s, tree_cpu_seconds())
+        return self.cpu_s * self.tdp_w / self.cores
 
     def describe(self) -> str:
         """The assumption in words, for the record."""

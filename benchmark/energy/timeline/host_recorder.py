@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.energy.meters.estimate import TdpLoad
+from benchmark.energy.meters import estimate
 from benchmark.energy.meters.meter import Meter, Together
 from benchmark.energy.meters.rapl import POWERCAP, Packages, open_rapl, read_zones
 from benchmark.energy.timeline.clock import Clock
@@ -52,7 +52,11 @@ class HostRecorder:
         self.raw = Raw()
         self.dram = TotalCurve()
         self.rapl = open_rapl(powercap)
-        self.model = TdpLoad(tdp_w)
+        self.model = estimate.TdpLoad(tdp_w)
+        self.own_cpu = TotalCurve()
+        """CPU seconds of this process and its descendants."""
+        self.busy_cpu = TotalCurve()
+        """CPU seconds of every process of the computer."""
         self.fault = ""
         self.call_ns = 0
         self._clock = clock
@@ -81,12 +85,18 @@ class HostRecorder:
             try:
                 totals = [rung.read() for rung in self.rungs]
                 dram = read_zones(self.rapl.dram, start_ns)
+                if all(rung.meter is not self.model for rung in self.rungs):
+                    self.model.read()
+                cpu = (self.model.cpu_s, estimate.busy_cpu_seconds())
             except Exception as error:
                 self.fault = f"tracer fault: {type(error).__name__}: {error}"
                 return
             end_ns = self._clock.now_ns()
             with self.lock:
-                self._keep((start_ns + end_ns) // 2, end_ns - start_ns, totals, dram)
+                t_ns = (start_ns + end_ns) // 2
+                self._keep(t_ns, end_ns - start_ns, totals, dram)
+                self.own_cpu.add(t_ns, cpu[0])
+                self.busy_cpu.add(t_ns, cpu[1])
 
     def _keep(self, t_ns: int, call_ns: int, totals: list[float], dram: float) -> None:
         self.call_ns = call_ns
