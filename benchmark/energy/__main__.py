@@ -72,25 +72,38 @@ def _check_writable(parser: argparse.ArgumentParser, path: Path) -> None:
 
 def _run(command: Sequence[str]) -> int:
     """The command's exit status. Ctrl-C reaches it by the terminal, SIGTERM by us; then we wait for its end."""
+    children: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        asked.append(number)
+        for child in children:
+            child.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)  # first: one that comes while the command starts is not lost
     try:
-        child = subprocess.Popen(command)
-        _RAN.append(child.pid)
+        children.append(subprocess.Popen(command))
+        _RAN.append(children[0].pid)
+        if asked:
+            children[0].terminate()
+        return _awaited(children[0])
     except FileNotFoundError:
         print(f"error: there is no command {command[0]!r}", file=sys.stderr)
         return NOT_FOUND
     except OSError as error:
         print(f"error: cannot run {command[0]!r}: {error.strerror or error}", file=sys.stderr)
         return NOT_RUNNABLE
-    before = signal.signal(signal.SIGTERM, lambda number, frame: child.terminate())
-    try:
-        while True:
-            try:
-                status = child.wait()
-                return status if status >= 0 else 128 - status
-            except KeyboardInterrupt:
-                continue
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _awaited(child: subprocess.Popen[bytes]) -> int:
+    while True:
+        try:
+            status = child.wait()
+            return status if status >= 0 else 128 - status
+        except KeyboardInterrupt:
+            continue
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def test_slow_calls_take_their_time(card):
     _, handle = card(slow="nvmlDeviceGetPowerUsage:0.05")
     begin = time.monotonic()
     pynvml.nvmlDeviceGetPowerUsage(handle)
-    assert 0.05 <= time.monotonic() - begin < 0.5
+    assert 0.05 <= time.monotonic() - begin < 20, "0.05 is seconds, not milliseconds or minutes"
 
 
 def test_gains_part_counter_and_power(card):
