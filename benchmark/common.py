@@ -104,14 +104,13 @@ def elsewhere(asked: Sequence[str]) -> str:
     return f"say {' or '.join(found)}" if found else ""
 
 
-WIDE = 160
-"""Characters of a line in a pipe or a file, which have no width of their own: rows stay whole."""
-
-
 def _width() -> int | None:
-    """How wide output may be: None asks the terminal, and COLUMNS decides wherever it is set."""
+    """How wide output may be: None asks the terminal, and COLUMNS decides wherever it is set. A pipe or a file has no
+    width of its own: rows and notes stay whole."""
+    from benchmark.report.printed import WIDEST
+
     said = os.environ.get("COLUMNS", "")
-    return int(said) if said.isdecimal() and int(said) else None if sys.stdout.isatty() else WIDE
+    return int(said) if said.isdecimal() and int(said) else None if sys.stdout.isatty() else WIDEST
 
 
 def show_tables(store: Store, asked: Asked) -> Tables:
@@ -120,7 +119,7 @@ def show_tables(store: Store, asked: Asked) -> Tables:
     from rich.console import Console
 
     from benchmark.report.tables import write
-    from benchmark.report.total import lines
+    from benchmark.report.total import lines, unfinished
 
     tables = write(store, asked)
     for line in (*tables.unwritten, *(f"left out: {line}" for line in tables.left_out)):
@@ -128,7 +127,7 @@ def show_tables(store: Store, asked: Asked) -> Tables:
     if not tables.summary:
         raise UserError(f"there are no runs under {store.results}: python -m benchmark run ... first")
     tables.show(Console(width=_width()))
-    for line in lines(tables.stages):
+    for line in (*lines(tables.stages), *unfinished(store.unfinished(), tables.book.booked())):
         print(line)
     if tables.paths:
         say("written: " + ", ".join(map(str, tables.paths)))

@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words.json is not None:
         wh = None if math.isnan(reading.wh) else reading.wh
         content = {"command": command, "exit_status": status, "wh": wh, **reading.to_json()}
+        for name in ("children", "self_joules"):  # of windows inside it, and there are none: no word on child processes
+            del content[name]
         words.json.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return status
 

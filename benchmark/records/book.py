@@ -101,6 +101,10 @@ class Book:
         beside = sorted(folder.glob(f"{glob.escape(key)}.*.samples.csv.gz"))
         return beside[0] if len(beside) == 1 and beside[0].is_file() else None
 
+    def booked(self) -> set[str]:
+        """The ids of the attempts that records account for."""
+        return {str(name) for record in self.records() for name in record.provenance.get("attempt_ids", ())}
+
     def records(self) -> Iterator[Record]:
         """Every sound record, repeats and measurements included."""
         for records in (self.firsts.values(), *self.repeats.values(), *self.measured.values()):

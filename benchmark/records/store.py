@@ -122,6 +122,10 @@ class Store:
         """The journals of attempts at a stage that no record accounts for yet."""
         return _named(self.results / "attempts" / machine, f"{key}-*.json")
 
+    def unfinished(self) -> list[Path]:
+        """Every journal on any machine: of stages that run now, or were interrupted and have no record yet."""
+        return listed(self.results / "attempts")
+
     def write_attempt(self, machine: str, key: str, attempt: Mapping[str, Any]) -> None:
         """Write or replace the journal of one attempt, named by its `id`."""
         path = self.results / "attempts" / machine / f"{key}-{attempt['id']}.json"

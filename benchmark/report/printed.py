@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -29,7 +30,19 @@ def show(sheets: Sequence[Sheet], asked: Sequence[str], notes: Sequence[str], co
         console.print(f"too narrow here for {', '.join(left_out)}: summary.csv has them", markup=False, highlight=False)
     ranked = not asked and "rank(1B)" not in left_out
     for line in notes if ranked else [line for line in notes if line != TIES]:
-        console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
+        for part in _wrapped(one_line(line), console.width):
+            console.print(part, markup=False, highlight=False, soft_wrap=True)
+
+
+WIDEST = 160
+"""Where there is room for so many characters a note is one line, so that a file or a pipe can be searched."""
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """The line in parts that break at its spaces alone."""
+    if width >= WIDEST:
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _show(sheet: Sheet, asked: Sequence[str], console: Console) -> list[str]:

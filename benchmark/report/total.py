@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmark.energy.judge.reading import is_estimate
 from benchmark.plan.stage import Phase
-from benchmark.report.rows import StageRow
+from benchmark.records.attempt import Attempt, read_attempt
+from benchmark.records.files import StoreError
+from benchmark.report.rows import J_PER_WH, StageRow
 
 
 class Total(NamedTuple):
@@ -47,6 +50,27 @@ def lines(stages: Sequence[StageRow]) -> Iterator[str]:
         )
     if whole.unknown:
         yield f"of {whole.unknown} of these records the energy is unknown: both sums are lower bounds"
+
+
+def unfinished(journals: Iterable[Path], booked: Collection[str]) -> Iterator[str]:
+    """What stages that run now, or were interrupted, have spent so far, in one line: it is in no row before they end.
+
+    `booked` are the attempts that records account for. A journal that cannot be read counts as one of unknown energy.
+    """
+    attempts: list[Attempt | None] = []
+    for path in journals:
+        try:
+            attempts.append(read_attempt(path))
+        except StoreError:
+            attempts.append(None)
+    left = [attempt for attempt in attempts if attempt is None or attempt.id not in booked]
+    known = [attempt for attempt in left if attempt is not None and attempt.joules is not None]
+    if left:
+        about = "~" if any(is_estimate(attempt.source) for attempt in known) else ""
+        spent_wh = math.fsum(attempt.joules or 0.0 for attempt in known) / J_PER_WH
+        unknown = f" ({len(left) - len(known)} of them an unknown amount)" if len(known) < len(left) else ""
+        many = f"{len(left)} attempt(s) at stages that have not ended"
+        yield f"in no row yet: {many} spent {about}{spent_wh:.4g} W.h or more{unknown}"
 
 
 def _total(name: str, rows: Iterable[StageRow]) -> Total:

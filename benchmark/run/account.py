@@ -12,11 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from benchmark.energy.judge.reading import Reading, worst
 from benchmark.plan.task import Config
-from benchmark.records.files import StoreError, read_json
+from benchmark.records.attempt import Attempt, read_attempt
+from benchmark.records.files import StoreError
 from benchmark.records.store import Store
 
 JOURNAL_S = 5.0
@@ -51,21 +52,6 @@ class Share(Config):
         )
 
 
-class Attempt(Config):
-    """The journal of an attempt. `closed` where it ended in order, and `joules` is all it spent."""
-
-    id: str
-    key: str
-    joules: float | None
-    max_w: float | None
-    seconds: float
-    longest_gap_s: float
-    at: str
-    closed: bool
-    host: str = ""
-    device_uuid: str = ""
-
-
 class Earlier(NamedTuple):
     """What earlier attempts left: their journals by id, and why some cannot be read."""
 
@@ -79,9 +65,9 @@ def earlier_attempts(store: Store, machine: str, key: str) -> Earlier:
     damaged = []
     for path in store.attempt_paths(machine, key):
         try:
-            attempt = Attempt.model_validate(read_json(path))
+            attempt = read_attempt(path)
             found[attempt.id] = attempt
-        except (StoreError, ValidationError):
+        except StoreError:
             damaged.append(f"the journal {path.name} of an earlier attempt is damaged")
     return Earlier(found, tuple(damaged))
 

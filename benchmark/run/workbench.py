@@ -278,6 +278,7 @@ class Workbench:
             "closed": closed,
             "host": os.uname().nodename,
             "device_uuid": self._site.device.uuid,
+            "source": self._site.device.source,
         }
         self._site.store.write_attempt(self._site.device.machine, self._key, entry)
 

@@ -16,6 +16,7 @@ from benchmark.plan.stage import EngineFile, Network, Output
 from benchmark.records.files import StoreError
 from benchmark.records.record import Record, read_record
 from benchmark.records.store import Store
+from benchmark.report.total import unfinished
 
 
 def record(**values) -> Record:
@@ -297,6 +298,24 @@ def test_attempts_are_listed_and_cleared_by_stage(store):
     store.clear_attempts("here", "a")
     assert store.attempt_paths("here", "a") == []
     assert len(store.attempt_paths("here", "b")) == 2
+
+
+def test_what_unfinished_stages_spent_is_told(store):
+    assert list(unfinished(store.unfinished(), set())) == []
+    blank = {"key": "k", "max_w": None, "seconds": 1.0, "longest_gap_s": 1.0, "at": "now", "closed": False}
+    store.write_attempt("here", "k", {**blank, "id": "1", "joules": 3600.0})
+    store.write_attempt("there", "k", {**blank, "id": "2", "joules": 1800.0})
+    assert list(unfinished(store.unfinished(), set())) == [
+        "in no row yet: 2 attempt(s) at stages that have not ended spent 1.5 W.h or more"
+    ]
+    assert "1 attempt(s) at stages that have not ended spent 0.5 W.h" in next(unfinished(store.unfinished(), {"1"}))
+    store.write_attempt("there", "k", {**blank, "id": "3", "joules": None, "source": "estimate:tdp_load"})
+    store.write_attempt("there", "k", {**blank, "id": "4", "joules": 3600.0, "source": "estimate:tdp_load"})
+    (store.results / "attempts" / "here" / "k-5.json").write_text("broken")
+    (line,) = unfinished(store.unfinished(), set())
+    assert "5 attempt(s)" in line
+    assert "spent ~2.5 W.h or more (2 of them an unknown amount)" in line
+    assert next(unfinished(store.unfinished(), {"1", "2", "3", "4"})).startswith("in no row yet: 1 attempt(s)")
 
 
 def test_a_wheel_names_the_commit_it_was_built_from(monkeypatch, tmp_path):

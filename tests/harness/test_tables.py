@@ -219,6 +219,18 @@ def test_a_note_on_ranks_stands_only_below_a_table_that_shows_them():
         assert ("is a tie" in console.export_text()) is shown
 
 
+def test_notes_break_at_their_spaces_and_are_one_line_in_a_pipe():
+    note = "warning: " + "many words of a note that is longer than any terminal " * 4
+    for width, lines in ((60, 4), (100, 3), (printed.WIDEST, 1)):
+        console = Console(width=width, record=True, file=io.StringIO())
+        show([_summary()], console, notes=[note])
+        told = console.export_text().partition("warning: ")[2].rstrip("\n").split("\n")
+        assert len(told) >= lines, width
+        assert (len(told) == 1) is (width == printed.WIDEST)
+        assert " ".join(line.strip() for line in told) == note.removeprefix("warning: ").strip()
+        assert all(len(line) <= width for line in told) or len(told) == 1
+
+
 def test_rows_of_one_shape_are_said_to_share_their_measurement():
     one, same, other = (_summary(iec_wh=iec_wh) for iec_wh in (1e-6, 1e-6, 2e-6))
     assert any("share one measurement" in line for line in footnotes([one, same]))

@@ -262,8 +262,8 @@ def find_device(wish: str = "auto", *, nvml: Nvml | None = None, powercap: Path 
     if found.why:
         why = f"{found.why}; {dead}" if dead else found.why
         raise DeviceError(
-            f"{wish} was asked for, but {why}. Say cpu (hardware=cpu) to run without a GPU; or mend the driver, "
-            "and show the GPU to this process."
+            f"{_asked(wish)} was asked for, but {why}. Say cpu (hardware=cpu) to run without a GPU; or mend the "
+            "driver, and show the GPU to this process."
         )
     library = nvml or load_nvml()
     for position, entry in enumerate(found.visible):
@@ -271,10 +271,15 @@ def find_device(wish: str = "auto", *, nvml: Nvml | None = None, powercap: Path 
             device = _gpu_device(library, position, entry)
             return replace(device, why_not_better=(*device.why_not_better, *found.dead))
     shown, count = os.environ.get("CUDA_VISIBLE_DEVICES"), len(found.visible)
+    seen = f"CUDA_VISIBLE_DEVICES={shown!r}{dead and '; ' + dead}"
     raise DeviceError(
-        f"{wish} was asked for, but {count} GPU(s) are visible (CUDA_VISIBLE_DEVICES={shown!r}{dead and '; ' + dead}). "
-        f"Choose one of cuda:0 .. cuda:{count - 1}, or change CUDA_VISIBLE_DEVICES."
+        f"{_asked(wish)} was asked for, but {count} GPU(s) are visible ({seen}). Choose one of cuda:0 .. "
+        f"cuda:{count - 1}, or change CUDA_VISIBLE_DEVICES."
     )
+
+
+def _asked(wish: str) -> str:
+    return "a GPU (hardware=gpu, or cuda)" if wish == "cuda" else wish
 
 
 class _Found(NamedTuple):
