@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def versions() -> dict[str, str]:
 
 def provenance() -> dict[str, Any]:
     """Everything a record says of the software and host it was made by."""
-    return {"commit": commit(), "versions": versions(), "architecture": platform.machine()}
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)  # above 0 a stage takes longer beside other work, and costs more
+    return {"commit": commit(), "versions": versions(), "architecture": platform.machine(), "niceness": niceness}
 
 
 def outside(fn: str) -> dict[str, Any]:

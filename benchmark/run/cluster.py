@@ -117,6 +117,8 @@ def connect(hardware: Hardware, say: Callable[[str], None]) -> Cluster:
         raise UserError("executor=ray needs Ray: pip install 'full-cycle-energy-benchmark[ray]' (in a checkout "
                         "'.[ray]')") from error  # fmt: skip
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray would give its workers a niceness of 15: beside other work they starve, and pay for the time
+    os.environ.setdefault("RAY_worker_niceness", "0")
     threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     try:
         if hardware.cluster:

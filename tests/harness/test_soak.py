@@ -138,6 +138,8 @@ def test_two_workers_of_ray_share_the_work(tmp_path, whole):
     folder = Folder(tmp_path / "ray")
     assert ended(folder.start("executor=ray", "hardware.workers=2")) == 0, folder.said()
     assert "2 worker(s)" in folder.said()
+    niceness = {record.provenance["niceness"] for record in Book.read(folder.store).records()}
+    assert niceness == {os.getpriority(os.PRIO_PROCESS, 0)}, "Ray's own workers would wait for everybody else"
     assert_same(folder, whole)
 
 
