@@ -22,13 +22,15 @@ def show(sheets: Sequence[Sheet], asked: Sequence[str], notes: Sequence[str], co
     """Print every sheet, and `notes` below the last. `asked` are headings of G that stand in place of the usual
     ones."""
     left_out: dict[str, None] = {}
+    ranked = False  # whether any table here shows ranks
     for sheet in sheets:
         for line in sheet.title:
             console.print(one_line(line), markup=False, highlight=False)
-        left_out |= dict.fromkeys(_show(sheet, asked, console))
+        no_room_for = _show(sheet, asked, console)
+        ranked = ranked or not (asked or "rank(1B)" in no_room_for)
+        left_out |= dict.fromkeys(no_room_for)
     if left_out:  # wrapped, for it is said where there is no room
         console.print(f"too narrow here for {', '.join(left_out)}: summary.csv has them", markup=False, highlight=False)
-    ranked = not asked and "rank(1B)" not in left_out
     for line in notes if ranked else [line for line in notes if line != TIES]:
         for part in _wrapped(one_line(line), console.width):
             console.print(part, markup=False, highlight=False, soft_wrap=True)

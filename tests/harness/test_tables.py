@@ -153,6 +153,16 @@ def test_rows_on_other_data_have_a_table_of_their_own():
     assert text.count("energy from nvml:energy_counter") == 1, "notes stand below the last"
 
 
+def test_a_note_on_ranks_stands_where_only_one_of_two_tables_has_room_for_them():
+    rows = [_summary(rank_1b="1-2"), _summary(data="other", method="pruning/" + "very_long_name_of_a_method" * 2)]
+    console = Console(width=100, record=True, file=io.StringIO())
+    show(rows, console)
+    text = console.export_text()
+    assert text.count("rank(1B)") == 2, "a heading, and in what there was no room for"
+    assert "too narrow here for n, G(500M), rank(1B)" in text
+    assert "is a tie" in text
+
+
 def test_every_setting_of_a_life_has_its_place_above_a_table():
     own = {"experiment", "method", "model", "teacher", "settings"}
     assert {*SETTING, *own} == set(names(LifeRow))

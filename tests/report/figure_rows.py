@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from types import SimpleNamespace
 
 from benchmark.energy.timeline.samples import Mark, Sample, packed
 from benchmark.records.book import Book
@@ -38,6 +39,22 @@ def stage_row(stage: str, **own) -> StageRow:
         "energy_source": COUNTED, "seconds": 10.0, "energy_wh": 1.0, "shared_by": 1, "stage_version": 1, "attempts": 1,
     }  # fmt: skip  # one value a line would hide the row
     return StageRow(**(NOTHING | words | own))
+
+
+class PlannedRun:
+    """What the paper's tables ask of a run of seed 0."""
+
+    def __init__(self, experiment: str, settings: dict[str, str], method: str = "baseline") -> None:
+        self.experiment, self.settings, self.seed = experiment, settings, 0
+        self.words = SimpleNamespace(
+            method=method,
+            model="nni/vgg16",
+            teacher="",
+            recipe="nni160",
+            data="cifar100",
+            scale="full",
+            max_epochs=None,
+        )
 
 
 def record(key: str, details: dict, fn: str = "tests:it", group: str | None = None) -> Record:

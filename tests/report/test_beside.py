@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +17,7 @@ from benchmark.report.paper import PAPER, paper_rows
 from benchmark.report.rows import StageRow
 from benchmark.report.summary import EMPTY, SummaryRow
 from tests.harness.helpers import CPU
+from tests.report.figure_rows import PlannedRun
 from tests.report.test_reproduction import book_of, ours
 
 
@@ -76,7 +76,10 @@ def test_table_4_holds_the_papers_boards_and_ours():
         "machine": "h100", "key": "k",
     }  # fmt: skip  # one value a line would hide the row
     book = Book()
-    book.runs = [_Run("one epoch", {"recipe.epochs": "1"}), _Run("whole", {"recipe.epochs": "240"})]
+    book.runs = [
+        PlannedRun("one epoch", {"recipe.epochs": "1"}, "pruning/l1"),
+        PlannedRun("whole", {"recipe.epochs": "240"}, "pruning/l1"),
+    ]
     rows = [StageRow(**{**blank, **own}), StageRow(**{**blank, **own, "experiment": "whole", "key": "another"})]
     table = laid(book, [], rows)["table4"]
     assert [row["GPU"] for row in table.cells] == ["Tesla P100", "Tesla P40", "Tesla V100 16GB", "NVIDIA H100"]
@@ -125,23 +128,6 @@ def run_of(words: list[str]):
     return life.run_file("2026-01-01T00:00:00+00:00")
 
 
-class _Run:
-    """What the tables ask of a run."""
-
-    def __init__(self, experiment: str, settings: dict[str, str], method: str = "pruning/l1") -> None:
-        self.experiment, self.settings, self.seed = experiment, settings, 0
-        words = {
-            "method": method,
-            "model": "nni/vgg16",
-            "teacher": "",
-            "recipe": "nni160",
-            "data": "cifar100",
-            "scale": "full",
-            "max_epochs": None,
-        }
-        self.words = SimpleNamespace(**words)
-
-
 def test_both_conventions_of_tec():
     kd = whole("distillation/kd", "repdistiller/vgg13", "repdistiller/vgg8", 73.0)
     l1 = whole("pruning/l1", "", "nni/vgg16", 70.0)
@@ -149,9 +135,9 @@ def test_both_conventions_of_tec():
     both = whole("pruning/l1 after distillation/kd", "repdistiller/vgg13", "repdistiller/vgg8", 70.0)
     book = Book()
     book.runs = [
-        _Run(l1.experiment, {"method.schedule": "one_shot", "method.finetune_epochs": "20"}),
-        _Run(both.experiment, {"method.schedule": "one_shot", "method.finetune_epochs": "20"}),
-        _Run(agp.experiment, {"method.schedule": "agp", "method.finetune_epochs": "20"}),
+        PlannedRun(l1.experiment, {"method.schedule": "one_shot", "method.finetune_epochs": "20"}, "pruning/l1"),
+        PlannedRun(both.experiment, {"method.schedule": "one_shot", "method.finetune_epochs": "20"}, "pruning/l1"),
+        PlannedRun(agp.experiment, {"method.schedule": "agp", "method.finetune_epochs": "20"}, "pruning/l1"),
     ]
     raw = laid(book, [kd, l1, agp, both])["conventions"].raw
     told = dict(zip(raw["method"] + ": " + raw["convention"], raw["tec_wh"], strict=True))

@@ -6,7 +6,6 @@ import csv
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +13,7 @@ from benchmark.records.book import Book
 from benchmark.report.paper import paper_rows
 from benchmark.report.reproduction import our_names, pair_up, table, verdict
 from benchmark.report.summary import EMPTY, SummaryRow
+from tests.report.figure_rows import PlannedRun
 
 PAPER = Path(__file__).parents[2] / "results/paper"
 NAMES = our_names(PAPER / "ours.csv")
@@ -44,23 +44,8 @@ def papers():
 def book_of(papers) -> Book:
     """Runs that say on which data each row searched."""
     book = Book()
-    book.runs = [_Run(paper.name, {"data.search": named(paper)["our_search"] or "cifar100"}) for paper in papers]
+    book.runs = [PlannedRun(paper.name, {"data.search": named(paper)["our_search"] or "cifar100"}) for paper in papers]
     return book
-
-
-class _Run:
-    def __init__(self, experiment: str, settings: dict[str, str]) -> None:
-        self.experiment, self.settings, self.seed = experiment, settings, 0
-        words = {
-            "method": "baseline",
-            "model": "nni/vgg16",
-            "teacher": "",
-            "recipe": "nni160",
-            "data": "cifar100",
-            "scale": "full",
-            "max_epochs": None,
-        }
-        self.words = SimpleNamespace(**words)
 
 
 def test_the_papers_rows_are_read_and_recomputed(papers):
