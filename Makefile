@@ -27,7 +27,7 @@ test: $(READY)  ## the tests: CPU, no network, a few minutes
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 test-slow: $(READY)  ## what `make test` leaves out: whole lives, sweeps, the wheel
-	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+	$(BIN)/python -m pytest -n 3 -m "slow and not gpu"
 
 test-peers:  ## Zeus and CodeCarbon beside our tracer on one fake GPU, in an environment of their own
 	sh scripts/peers.sh $(PYTHON)

@@ -8,9 +8,10 @@ import pytest
 
 from benchmark import commands
 from benchmark.__main__ import COMMANDS, EXPERIMENTS, main
-from benchmark.common import WIDE, _width, counted
+from benchmark.common import _width, counted
 from benchmark.helping import WORDS
 from benchmark.plan.asked import Asked, inferences
+from benchmark.report.printed import WIDEST
 from tests.harness.test_cli import ROOT
 
 
@@ -113,7 +114,7 @@ def test_a_module_that_windows_has_not_is_no_missing_installation(monkeypatch, c
     assert "make setup" not in said
 
 
-@pytest.mark.parametrize(("said", "width"), [("90", 90), ("", WIDE), ("wide", WIDE), ("0", WIDE)])
+@pytest.mark.parametrize(("said", "width"), [("90", 90), ("", WIDEST), ("wide", WIDEST), ("0", WIDEST)])
 def test_columns_says_how_wide_a_pipe_is(said, width, monkeypatch):
     monkeypatch.setenv("COLUMNS", said)
     assert _width() == width
