@@ -16,6 +16,7 @@ MOST = {"mui": 1e18, "min_acc": 100.0, "tau": 100.0}
 def advise(words: list[str]) -> int:
     """Print the answer: mui=2e8 min_acc=70 [tau=2] [source=paper]."""
     from benchmark.report.advice import Question, advice, of_paper, of_summary
+    from benchmark.report.summary import disturbance
 
     given, rest = _asked(words)
     question = Question(given["mui"], given["min_acc"], given["tau"])
@@ -24,16 +25,17 @@ def advise(words: list[str]) -> int:
             raise UserError(f"source=paper answers from the paper's table: leave {' '.join(rest)} out")
         from benchmark.report.paper import PAPER, paper_rows
 
-        candidates = of_paper(paper_rows(PAPER / "paper_tables.csv"))
+        candidates, warnings = of_paper(paper_rows(PAPER / "paper_tables.csv")), []
     else:
-        candidates = of_summary(_summary(rest, given["tau"]))
+        summary = _summary(rest, given["tau"])
+        candidates, warnings = of_summary(summary), [f"  warning: {line}" for line in disturbance(summary)]
     if not candidates:
         trials = elsewhere(rest)
         raise UserError(
             f"no row here is complete: run a study first{trials and f', or {trials}'}, or ask the paper's table: "
             "source=paper"
         )
-    for line in advice(candidates, question):
+    for line in (*advice(candidates, question), *warnings):
         print(line)
     return 0
 

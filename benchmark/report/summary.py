@@ -193,6 +193,17 @@ def is_disturbed(share_pct: float, source: str) -> bool:
     return share_pct > DISTURBED_PCT and "nvml" not in source
 
 
+def disturbance(rows: Sequence[SummaryRow]) -> list[str]:
+    """A line on rows whose energy is a CPU's and beside which it did much other work; none where there are none."""
+    disturbed = [row for row in rows if is_disturbed(row.others_pct, row.energy_source)]
+    if not disturbed:
+        return []
+    many = f"{len(disturbed)} of these rows" if len(rows) > 1 else "it"
+    most = max(row.others_pct for row in disturbed)
+    took = f"other programs took up to {most:.0f} % of the computer's CPU time beside {many}, which raises energies"
+    return [f"{took} (others_pct in summary.csv): {QUIET}"]
+
+
 def others_pct(own: Sequence[StageRow]) -> float:
     """Percent of the CPU seconds of TEC, or of IEC where that is more, that other processes took; NaN if unknown."""
     found = []

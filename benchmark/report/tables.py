@@ -26,7 +26,7 @@ from benchmark.report.paper import PAPER, paper_rows
 from benchmark.report.printed import TIES, show
 from benchmark.report.rows import StageRow, frame, stage_rows
 from benchmark.report.sheets import Sheet, estimated, said, sheets
-from benchmark.report.summary import QUIET, RIVALS, SummaryRow, is_disturbed, summarise
+from benchmark.report.summary import RIVALS, SummaryRow, disturbance, summarise
 from benchmark.report.total import Total, totals
 from benchmark.report.turns import even_words, with_break_evens
 
@@ -121,7 +121,7 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
             "~ estimated, not measured: no meter on that machine (python -m benchmark device says why); other work on "
             "the machine raises an estimate, and ± leaves that out"
         )
-    lines += _disturbed(summary)
+    lines += disturbance(summary)
     energies = [row.iec_wh for row in summary if not math.isnan(row.iec_wh)]
     if len(set(energies)) < len(energies):
         lines.append("rows with the same IEC share one measurement, for their networks have one shape")
@@ -147,16 +147,6 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
     lines += _engine_lines(summary)
     lines += [f"incomplete: {row.experiment}: {row.missing}" for row in summary if row.missing]
     return lines + [f"note: {row.experiment}: {row.notes}" for row in summary if row.notes]
-
-
-def _disturbed(summary: Sequence[SummaryRow]) -> list[str]:
-    """Rows whose energy is the CPU's, with much other work beside them."""
-    rows = [row for row in summary if is_disturbed(row.others_pct, row.energy_source)]
-    if not rows:
-        return []
-    most = max(row.others_pct for row in rows)
-    took = f"other programs took up to {most:.0f} % of the computer's CPU time beside {len(rows)} of these rows"
-    return [f"{took}, which raises their energies (others_pct in summary.csv): {QUIET}"]
 
 
 def _name(row: SummaryRow) -> str:

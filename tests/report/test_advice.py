@@ -12,6 +12,7 @@ from benchmark.report.advice import Candidate, Question, advice, of_paper
 from benchmark.report.crossovers import Cycle
 from benchmark.report.greeness import Uncertain
 from benchmark.report.paper import paper_rows
+from tests.report.figure_rows import summary_row
 
 PAPER = Path(__file__).parents[2] / "results/paper/paper_tables.csv"
 
@@ -42,6 +43,20 @@ def test_what_the_intervals_leave_open_is_a_tie_and_what_has_none_is_unknown():
     unknown = Cycle(*(Uncertain(value, math.nan) for value in (70.0, 10.0, 1e-6)))
     bare = [Candidate(name, "here", unknown, "the paper", "") for name in ("one", "two")]
     assert "cannot be told: there are no intervals" in told(*bare)
+
+
+def test_rows_that_other_work_disturbed_are_named_below_the_answer(monkeypatch, capsys):
+    rows = [
+        summary_row(name, others_pct=share, energy_source="estimate:tdp_load")
+        for name, share in (("quiet", 4.0), ("disturbed", 48.0))
+    ]
+    monkeypatch.setattr("benchmark.advising._summary", lambda words, tau: rows)
+    assert main(["advise", "mui=1e8"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert "other programs took up to 48 % of the computer's CPU time beside 1 of these rows" in line
+    monkeypatch.setattr("benchmark.advising._summary", lambda words, tau: rows[:1])
+    assert main(["advise", "mui=1e8"]) == 0
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_one_seed_is_said_and_what_would_make_it_surer():

@@ -49,6 +49,13 @@ def test_one_seed_has_the_interval_of_its_row_and_an_estimate_says_so():
     assert only["estimate"] is True
 
 
+def test_a_row_that_other_work_disturbed_says_so():
+    rows = row("baseline", others_pct=48.0, energy_source="estimate:tdp_load"), row("baseline", others_pct=48.0)
+    for each, told in zip(rows, (1, 0), strict=True):
+        (only,) = content(source(each), 2.0)["groups"][0]["rows"]
+        assert sum("other programs took up to 48 %" in note for note in only["notes"]) == told
+
+
 def test_what_is_unknown_is_null_and_not_zero():
     (group, *_) = content(source(row("baseline", iec_wh=float("nan"), iec_ci95_wh=float("inf"))), 2.0)["groups"]
     assert group["rows"][0]["iec"] == [None, None]

@@ -15,7 +15,7 @@ from benchmark.report.command import commands_of
 from benchmark.report.paper import PaperRow
 from benchmark.report.readings import power_of
 from benchmark.report.rows import StageRow
-from benchmark.report.summary import RIVALS, SummaryRow
+from benchmark.report.summary import RIVALS, SummaryRow, disturbance
 from benchmark.report.turns import cycle_of, even_words
 
 Plain = dict[str, Any]
@@ -128,7 +128,7 @@ def _own_row(row: SummaryRow, runs: Sequence[RunFile], stages: Sequence[StageRow
         "precision": row.executed_precision or row.deploy_precision,
         "even": even_words(row),
         "missing": row.missing,
-        "notes": list(filter(None, (row.warning, row.notes))),
+        "notes": list(filter(None, (row.warning, row.notes, *disturbance([row])))),
         "command": commands_of(seeds),
         "stages": list(dict.fromkeys(_place(stage) for stage in stages if stage.key)),
     }
