@@ -27,7 +27,8 @@ _RAN: list[int] = []
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command under a window and return its exit status (128 + n where signal n ended it), as a shell does.
 
-    The last line on stderr is the reading; --json FILE keeps all of it. The command's own output stays its own.
+    The last line on stderr is the reading, but for a note on other work beside it; --json FILE keeps all of it. The
+    command's own output stays its own.
     """
     parser = argparse.ArgumentParser(
         prog="python -m benchmark.energy",
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status  # nothing ran, so there is nothing to say of it
     reading: Reading = window.reading
     print(reading, file=sys.stderr)
+    if reading.disturbance:
+        print(f"note: {reading.disturbance}", file=sys.stderr)
     if words.json is not None:
         wh = None if math.isnan(reading.wh) else reading.wh
         content = {"command": command, "exit_status": status, "wh": wh, **reading.to_json()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from energy_fakes import Curve, constant, step
@@ -37,6 +38,26 @@ def test_a_window_tells_its_own_work_from_that_of_others(cores, tracer, clock):
         clock.sleep(10.0)
     assert window.reading.own_cores == pytest.approx(1.5)
     assert window.reading.others_cores == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (1.5, 0.5, "other programs kept 0.5 cores busy, this one 1.5"),
+        (1.9, 0.2, ""),  # less than a tenth of what was used
+        (0.01, 0.09, ""),  # a machine that waits: its own housekeeping
+    ],
+)
+def test_a_reading_says_what_disturbed_it(cores, tracer, clock, case):
+    own, others, said = case
+    cores(constant(own), constant(others))
+    with tracer.window("w") as window:
+        clock.sleep(10.0)
+    assert said in window.reading.disturbance
+    assert bool(window.reading.disturbance) is bool(said)
+    on_a_gpu = replace(window.reading, source="nvml:counter", others_cores=1.0)
+    assert on_a_gpu.disturbance == ""
+    assert replace(window.reading, others_cores=math.nan).disturbance == ""
 
 
 def test_what_others_do_in_a_pause_is_left_out(cores, tracer, clock):

@@ -12,6 +12,8 @@ from benchmark.energy.timeline.raw import KINDS, Raw
 from benchmark.energy.timeline.samples import Mark, Sample, packed, thinned
 
 GRADES = "ABCDREX"
+DISTURBED = 0.1
+"""From this share of the CPU time, and of a core, on other work is worth a line."""
 _BESIDE = ("raw", "marks")
 """Fields that lie in the samples' file, not in JSON."""
 MARGIN_NS = 300_000_000
@@ -130,6 +132,15 @@ class Reading:
         told = "unknown" if math.isnan(spread) else f"{spread:.2g}"
         energy = f"{about}{self.wh:.4g} ± {told} W.h in {self.seconds:.1f} s"
         return f"{self.name}: {energy} ({self.source}, grade {self.grade}{why})"
+
+    @property
+    def disturbance(self) -> str:
+        """What other programs took of a CPU whose energy this is, in words; empty where it is little or unknown, and on
+        a GPU, whose meter does not see it."""
+        used = self.own_cores + self.others_cores
+        if "nvml" in self.source or not self.others_cores > max(DISTURBED * used, DISTURBED):
+            return ""
+        return f"other programs kept {self.others_cores:.1f} cores busy, this one {self.own_cores:.1f}: that raises it"
 
     @property
     def text(self) -> str:
