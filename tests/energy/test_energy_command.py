@@ -36,6 +36,7 @@ def test_the_work_of_a_child_of_the_command_counts(tmp_path):
     assert large["joules"] > 3 * small["joules"], "the loop runs in a grandchild"
     assert large["wh"] == pytest.approx(large["joules"] / 3600)
     assert large["exit_status"] == 0
+    assert "children" not in large, "of a reading those are windows inside it, and no child processes"
     line, *notes = ran.stderr.splitlines()
     assert all(note.startswith("note: other programs kept") for note in notes)
     assert "W.h" in line

@@ -293,10 +293,14 @@ def test_the_dead_card_itself_is_refused_with_its_reason(one_dead, wish):
         find_device(wish, nvml=one_dead)
 
 
-@pytest.mark.parametrize("wish", ["auto", "cuda"])
-def test_where_no_card_answers_the_cpu_is_not_taken_in_silence(one_dead, wish):
+@pytest.mark.parametrize(
+    ("wish", "asked"), [("auto", "auto"), ("cuda", r"a GPU \(hardware=gpu, or cuda\)"), ("cuda:0", "cuda:0")]
+)
+def test_where_no_card_answers_the_cpu_is_not_taken_in_silence(one_dead, wish, asked):
     one_dead.fakes = one_dead.fakes[3:]
-    with pytest.raises(DeviceError, match=r"no GPU of this machine answers.*hardware=cpu"):
+    with pytest.raises(
+        DeviceError, match=f"^{asked} was asked for, but .*no GPU of this machine answers.*hardware=cpu"
+    ):
         find_device(wish, nvml=one_dead)
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.common import show_tables
 from benchmark.energy import DeviceError, DeviceLock, EnergyTracer, Reading
 from benchmark.energy.meters import rapl
+from benchmark.plan.asked import Asked
 from benchmark.report.checks import check
 from benchmark.run import workbench
 from benchmark.run.account import Account, Attempt, Earlier, Share
@@ -88,6 +90,16 @@ def broken_off(lab: Lab, monkeypatch, after: float = 3.5, **options) -> None:
         patch.setattr(workbench.Workbench, "progress", stop)
         with pytest.raises(KeyboardInterrupt):
             lab.run(tiny_experiment(lab.root, recipe=SIX_EPOCHS), **options)
+
+
+def test_what_an_interrupted_stage_spent_is_told_until_its_record_holds_it(lab, monkeypatch, capsys):
+    broken_off(lab, monkeypatch)
+    show_tables(lab.store, Asked(tau=2.0))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("in no row yet")]
+    assert "1 attempt(s) at stages that have not ended spent ~" in line
+    lab.run(tiny_experiment(lab.root, recipe=SIX_EPOCHS))
+    show_tables(lab.store, Asked(tau=2.0))
+    assert "in no row yet" not in capsys.readouterr().out
 
 
 def trained(lab: Lab):

@@ -110,6 +110,27 @@ def test_relative_imports_and_circles_are_followed(own):
     assert len(seen) == 5
 
 
+@pytest.mark.parametrize(
+    ("net", "deep", "changed"),
+    [
+        ("import own_parts.more.deep", "", "__init__.py"),  # Python runs every package on the way
+        ("import own_parts.more.deep", "", "more/__init__.py"),
+        ("import own_parts.more.deep", "from ..unused import a", "unused.py"),
+        ("import own_parts.more.deep", "from . import beside", "more/beside.py"),
+        ("import own_parts.more", "", "more/beside.py"),  # which its package imports
+    ],
+)
+def test_each_file_is_reached_by_one_way_alone(own, net, deep, changed):
+    (own / "own_parts" / "more").mkdir()
+    for name, text in (("__init__", "" if deep else "from .beside import a"), ("deep", deep), ("beside", "")):
+        (own / "own_parts" / "more" / f"{name}.py").write_text(text)
+    (own / "own_net.py").write_text(net)
+    before = digest("own_net:build")
+    path = own / "own_parts" / changed
+    path.write_text(path.read_text() + "\nb = 1")
+    assert digest("own_net:build") != before
+
+
 def test_where_it_lies_does_not_count(own, tmp_path, monkeypatch):
     here = digest("own_net:build")
     moved = own.rename(tmp_path / "elsewhere")
