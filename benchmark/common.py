@@ -127,7 +127,7 @@ def show_tables(store: Store, asked: Asked) -> Tables:
     if not tables.summary:
         raise UserError(f"there are no runs under {store.results}: python -m benchmark run ... first")
     tables.show(Console(width=_width()))
-    for line in (*lines(tables.stages), *unfinished(store.unfinished(), tables.book.booked())):
+    for line in (*lines(tables.stages), *unfinished(store, tables.book.booked())):
         print(line)
     if tables.paths:
         say("written: " + ", ".join(map(str, tables.paths)))

@@ -116,12 +116,9 @@ def total(costs: Sequence[Cost], name: str) -> float:
 
 def most_disturbed(costs: Sequence[Cost]) -> dict[str, Any]:
     """`own_cores` and `others_cores` of the window in which other processes used the processor most."""
-    most = max(costs, key=lambda cost: _or_zero(cost.reading.get("others_cores")))
+    known = [cost for cost in costs if not math.isnan(_number(cost.reading.get("others_cores")))]
+    most = max(known, key=lambda cost: _number(cost.reading.get("others_cores")), default=costs[-1])
     return {name: most.reading.get(name) for name in ("own_cores", "others_cores")}
-
-
-def _or_zero(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _number(value: Any) -> float:

@@ -27,7 +27,7 @@ _RAN: list[int] = []
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command under a window and return its exit status (128 + n where signal n ended it), as a shell does.
 
-    The last line on stderr is the reading, but for a note on other work beside it; --json FILE keeps all of it. The
+    The last line on stderr is the reading, but for a note on other work beside it; --json FILE keeps it as data. The
     command's own output stays its own.
     """
     parser = argparse.ArgumentParser(
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="example: python -m benchmark.energy --json energy.json -- python train.py --epochs 3",
     )
     parser.add_argument("--device", default="auto", help="auto (first visible GPU, else the CPU), cpu, cuda:0, ...")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole reading into FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the reading, with its history, into FILE")
     parser.add_argument(
         "--tdp", type=float, metavar="W", help="rated watts of this CPU, for the estimate of last resort"
     )

@@ -17,7 +17,7 @@ from benchmark.records.files import StoreError
 from benchmark.records.record import Record, fault_of_seal, faults, faults_of_place, read_record
 from benchmark.records.store import Store, read_device
 from benchmark.report.rows import StageRow, frame, stage_rows
-from benchmark.report.summary import QUIET, is_disturbed, others_pct
+from benchmark.report.summary import DISTURBED_PCT, QUIET, others_pct
 
 SHORTEST_S = 0.2
 """Two ticks of the energy counter: no meter of ours can see less."""
@@ -144,7 +144,7 @@ def _lives(book: Book, rows: Sequence[StageRow]) -> Iterator[Finding]:
 def _disturbed(where: str, rows: Sequence[StageRow]) -> Iterator[Finding]:
     """Lives beside which a CPU did other work: a warning, for the energy is what the meter said."""
     share_pct = others_pct(rows)
-    if is_disturbed(share_pct, "+".join(row.energy_source for row in rows)):
+    if share_pct > DISTURBED_PCT:
         what = f"other programs took {share_pct:.0f} % of the computer's CPU time beside it"
         yield Finding(False, where, f"{what}, which raises its energies: {QUIET}")
 

@@ -32,7 +32,7 @@ def show(sheets: Sequence[Sheet], asked: Sequence[str], notes: Sequence[str], co
     if left_out:  # wrapped, for it is said where there is no room
         console.print(f"too narrow here for {', '.join(left_out)}: summary.csv has them", markup=False, highlight=False)
     for line in notes if ranked else [line for line in notes if line != TIES]:
-        for part in _wrapped(one_line(line), console.width):
+        for part in _wrapped(one_line(line), console):
             console.print(part, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -40,11 +40,11 @@ WIDEST = 160
 """Where there is room for so many characters a note is one line, so that a file or a pipe can be searched."""
 
 
-def _wrapped(line: str, width: int) -> list[str]:
+def _wrapped(line: str, console: Console) -> list[str]:
     """The line in parts that break at its spaces alone."""
-    if width >= WIDEST:
+    if console.width >= WIDEST and not console.is_terminal:
         return [line]
-    return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(line, console.width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _show(sheet: Sheet, asked: Sequence[str], console: Console) -> list[str]:

@@ -276,11 +276,17 @@ def _inference(values: Mapping[str, float]) -> dict[str, Any]:
 def _reading(reading: Mapping[str, Any]) -> dict[str, Any]:
     names = ("gpu", "cpu", "dram", "polled", "polled_period")
     joules = {f"{name}_wh": _number(reading.get(f"{name}_joules")) / J_PER_WH for name in names}
-    return {**joules, **{name: _number(reading.get(name)) for name in METERED}}
+    cores = {name: _number(reading.get(name)) for name in CORES}
+    known = {name: value if 0 <= value <= MOST_CORES else math.nan for name, value in cores.items()}
+    return {**joules, **known, **{name: _number(reading.get(name)) for name in METERED}}
 
 
-METERED = ("gpu_util_pct", "mem_util_pct", "peak_memory_bytes", "own_cores", "others_cores")
+METERED = ("gpu_util_pct", "mem_util_pct", "peak_memory_bytes")
 """Columns that records hold by the same name in their reading."""
+CORES = ("own_cores", "others_cores")
+"""Such columns, too."""
+MOST_CORES = 1e6
+"""No computer has more."""
 
 
 def _provenance(record: Record) -> dict[str, Any]:

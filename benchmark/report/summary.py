@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from benchmark.energy.judge.reading import worst
+from benchmark.energy.judge.reading import is_of_cpu, worst
 from benchmark.intervals import mean_ci95, share_ci95
 from benchmark.plan.run_file import RunFile
 from benchmark.records.book import Book
@@ -85,7 +85,7 @@ class SummaryRow(MeasuredRow):
     others_pct: float = column(
         "%",
         "share of the computer's CPU time that other processes took in the stages of TEC, or in its measurement of "
-        "inference where that is more: they raise what a CPU is said to have spent",
+        "inference where that is more: they raise what a CPU is said to have spent; empty on a GPU, or where unknown",
     )
     missing: str = column("", "what has no record yet, by seed")
     notes: str = column("", "what a reader must know, for instance that a chain mixes copies of one stage")
@@ -181,37 +181,33 @@ def _spent(own: Sequence[StageRow]) -> dict[str, float]:
 
 
 DISTURBED_PCT = 10.0
-"""From this share of the computer's CPU time on, the work of others is worth a line."""
-
-
+"""Above this share of the computer's CPU time the work of others is worth a line."""
 QUIET = "run again on a quiet machine, into another folder (paths.results=FOLDER)"
 """The remedy."""
 
 
-def is_disturbed(share_pct: float, source: str) -> bool:
-    """Whether other work matters to an energy from this source; a GPU's meter does not see it."""
-    return share_pct > DISTURBED_PCT and "nvml" not in source
-
-
 def disturbance(rows: Sequence[SummaryRow]) -> list[str]:
     """A line on rows whose energy is a CPU's and beside which it did much other work; none where there are none."""
-    disturbed = [row for row in rows if is_disturbed(row.others_pct, row.energy_source)]
+    disturbed = [row for row in rows if row.others_pct > DISTURBED_PCT]
     if not disturbed:
         return []
-    many = f"{len(disturbed)} of these rows" if len(rows) > 1 else "it"
+    many = f"{len(disturbed)} of these rows" if len(rows) > 1 else "this row"
     most = max(row.others_pct for row in disturbed)
     took = f"other programs took up to {most:.0f} % of the computer's CPU time beside {many}, which raises energies"
     return [f"{took} (others_pct in summary.csv): {QUIET}"]
 
 
 def others_pct(own: Sequence[StageRow]) -> float:
-    """Percent of the CPU seconds of TEC, or of IEC where that is more, that other processes took; NaN if unknown."""
+    """Percent of the CPU seconds of TEC, or of IEC where that is more, that other processes took, of the stages whose
+    energy is a CPU's. NaN where that is not known of half of their time."""
     found = []
     for kind in ("TEC", "IEC"):
-        known = [row for row in own if row.kind == kind and not math.isnan(row.others_cores)]
+        rows = [row for row in own if row.kind == kind and is_of_cpu(row.energy_source)]
+        known = [row for row in rows if not math.isnan(row.own_cores + row.others_cores)]
         others = math.fsum(row.others_cores * row.seconds for row in known)
         used = others + math.fsum(row.own_cores * row.seconds for row in known)
-        found += [100 * others / used] if used > 0 else []
+        seen_s, all_s = (math.fsum(row.seconds for row in some) for some in (known, rows))
+        found += [100 * others / used] if used > 0 and seen_s >= 0.5 * all_s else []
     return max(found, default=math.nan)
 
 

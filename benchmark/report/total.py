@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from benchmark.energy.judge.reading import is_estimate
 from benchmark.plan.stage import Phase
 from benchmark.records.attempt import Attempt, read_attempt
 from benchmark.records.files import StoreError
+from benchmark.records.record import MOST_JOULES
+from benchmark.records.store import Store
 from benchmark.report.rows import J_PER_WH, StageRow
 
 
@@ -52,25 +55,31 @@ def lines(stages: Sequence[StageRow]) -> Iterator[str]:
         yield f"of {whole.unknown} of these records the energy is unknown: both sums are lower bounds"
 
 
-def unfinished(journals: Iterable[Path], booked: Collection[str]) -> Iterator[str]:
+def unfinished(store: Store, booked: Collection[str]) -> Iterator[str]:
     """What stages that run now, or were interrupted, have spent so far, in one line: it is in no row before they end.
 
-    `booked` are the attempts that records account for. A journal that cannot be read counts as one of unknown energy.
+    `booked` are the attempts that records account for. A journal that cannot be read, or that says what nobody can have
+    spent, counts as one of unknown energy.
     """
-    attempts: list[Attempt | None] = []
-    for path in journals:
-        try:
-            attempts.append(read_attempt(path))
-        except StoreError:
-            attempts.append(None)
+    try:
+        attempts = [_attempt(path) for path in store.unfinished() if path.exists()]
+    except StoreError as error:
+        yield f"what unfinished stages spent is unknown: {error}"
+        return
     left = [attempt for attempt in attempts if attempt is None or attempt.id not in booked]
-    known = [attempt for attempt in left if attempt is not None and attempt.joules is not None]
+    known = [each for each in left if each and each.joules is not None and 0 <= each.joules <= MOST_JOULES]
     if left:
-        about = "~" if any(is_estimate(attempt.source) for attempt in known) else ""
-        spent_wh = math.fsum(attempt.joules or 0.0 for attempt in known) / J_PER_WH
+        about = "~" if any(is_estimate(each.source) or not each.source for each in known) else ""
+        spent_wh = math.fsum(each.joules or 0.0 for each in known) / J_PER_WH
         unknown = f" ({len(left) - len(known)} of them an unknown amount)" if len(known) < len(left) else ""
         many = f"{len(left)} attempt(s) at stages that have not ended"
         yield f"in no row yet: {many} spent {about}{spent_wh:.4g} W.h or more{unknown}"
+
+
+def _attempt(path: Path) -> Attempt | None:
+    with contextlib.suppress(StoreError):
+        return read_attempt(path)
+    return None
 
 
 def _total(name: str, rows: Iterable[StageRow]) -> Total:

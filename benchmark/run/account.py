@@ -37,6 +37,8 @@ class Share(Config):
     commit: str
     torch: str
     driver: str
+    own_cores: float | None = None
+    others_cores: float | None = None
 
     @classmethod
     def of(cls, reading: Reading, under: Mapping[str, str]) -> Share:
@@ -48,6 +50,8 @@ class Share(Config):
             source=reading.source,
             grade=reading.grade,
             reason=reading.reason,
+            own_cores=known(reading.own_cores),
+            others_cores=known(reading.others_cores),
             **under,
         )
 
@@ -121,8 +125,18 @@ class Account(NamedTuple):
             grade=worst([share.grade for share in shares]),
             reason="; ".join(dict.fromkeys(filter(None, told))),
             attempts=len(earlier.attempts) + len(earlier.damaged) + 1,
-            reading=reading.to_json(),
+            reading={**reading.to_json(), **_cores(shares)},
         )
+
+
+def _cores(shares: Sequence[Share]) -> dict[str, float | None]:
+    """Who used the processor over all attempts, by their seconds; None where one does not say it."""
+    seconds = math.fsum(share.seconds for share in shares)
+    found: dict[str, float | None] = {}
+    for name in ("own_cores", "others_cores"):
+        values = [number(getattr(share, name)) * share.seconds for share in shares if share.seconds > 0]
+        found[name] = known(math.fsum(values) / seconds) if seconds > 0 else None
+    return found
 
 
 def repeated_joules(earlier: Earlier, resumed: Mapping[str, Share] | None = None) -> tuple[float, list[str]]:

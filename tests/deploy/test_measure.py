@@ -277,4 +277,5 @@ def test_a_few_capped_readings_excuse_no_collapse_of_the_clock():
 def test_a_measurement_says_what_others_did_in_its_most_disturbed_window():
     windows = [cost(own_cores=2.0, others_cores=others) for others in (0.1, 1.2, None, 0.0)]
     assert most_disturbed(windows) == {"own_cores": 2.0, "others_cores": 1.2}
+    assert most_disturbed([cost(), cost(others_cores=0.0)])["others_cores"] == 0.0
     assert most_disturbed([cost()]) == {"own_cores": None, "others_cores": None}

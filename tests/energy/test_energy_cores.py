@@ -43,7 +43,7 @@ def test_a_window_tells_its_own_work_from_that_of_others(cores, tracer, clock):
 @pytest.mark.parametrize(
     "case",
     [
-        (1.5, 0.5, "other programs kept 0.5 cores busy, this one 1.5"),
+        (1.5, 0.5, "other programs kept 0.5 cores busy beside the 1.5 of this run"),
         (1.9, 0.2, ""),  # less than a tenth of what was used
         (0.01, 0.09, ""),  # a machine that waits: its own housekeeping
     ],
@@ -58,6 +58,7 @@ def test_a_reading_says_what_disturbed_it(cores, tracer, clock, case):
     on_a_gpu = replace(window.reading, source="nvml:counter", others_cores=1.0)
     assert on_a_gpu.disturbance == ""
     assert replace(window.reading, others_cores=math.nan).disturbance == ""
+    assert replace(window.reading, source="", joules=math.nan).disturbance == "", "there is nothing to raise"
 
 
 def test_what_others_do_in_a_pause_is_left_out(cores, tracer, clock):
@@ -99,11 +100,53 @@ def test_where_it_cannot_be_told_the_reason_stands(cores, tracer, clock, case):
     assert window.reading.joules > 0, "the energy does not depend on it"
 
 
+def test_a_child_that_ends_elsewhere_is_not_the_work_of_others(tracer, clock, monkeypatch):
+    """Its seconds leave our tree: until we have used as many again, nobody can say what is ours."""
+
+    def ours() -> float:
+        return clock.t if clock.t < 3.5 else clock.t - 2.0
+
+    monkeypatch.setattr(estimate, "tree_cpu_seconds", ours)
+    monkeypatch.setattr(estimate, "busy_cpu_seconds", lambda: clock.t)
+    names = ("before", "as it ends", "after", "when all is caught up")
+    found = {}
+    with tracer.window("outer") as outer:
+        for name, length_s in zip(names, (2.0, 2.0, 1.5, 3.0), strict=True):
+            with tracer.window(name) as window:
+                clock.sleep(length_s)
+            found[name] = window.reading
+    assert math.isnan(outer.reading.others_cores)
+    assert found["before"].others_cores == pytest.approx(0.0, abs=1e-6)
+    assert found["when all is caught up"].others_cores == pytest.approx(0.0, abs=1e-6)
+    for name in names[1:3]:
+        assert math.isnan(found[name].others_cores)
+        assert "ended elsewhere" in found[name].missing["others_cores"]
+
+
+def test_meters_of_ones_own_count_whatever_proc_says(clock, tmp_path, monkeypatch):
+    class Plug:
+        source, grade, tick_s, relative_sd = "plug:kitchen", "R", 0.01, 0.0
+
+        def read(self) -> float:
+            return 50.0 * clock.t
+
+    def odd() -> float:
+        raise ValueError("an odd line in /proc")
+
+    monkeypatch.setattr(estimate, "tree_cpu_seconds", odd)
+    nowhere = Options(powercap=tmp_path / "none")
+    with EnergyTracer("cpu", meters=[Plug()], clock=clock, options=nowhere) as tracer, tracer.window("w") as window:
+        clock.sleep(4.0)
+    assert window.reading.joules == pytest.approx(200.0)
+    assert "cannot be read" in window.reading.missing["others_cores"]
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
         ("cpu  300 20 80 5000 7000 5 15 9000 0 0\ncpu0 1 2 3\n", 4.2),  # not idle, not iowait, not what was stolen
         ("cpu0 1 2 3\n", math.nan),
+        ("cpu  0 0 0 0 0 0 0 0 0 0\n", math.nan),  # a sandbox that counts nothing
         ("", math.nan),
     ],
 )

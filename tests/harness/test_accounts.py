@@ -57,6 +57,18 @@ def test_parts_under_two_versions_name_both(name):
     assert account.source == "nvml:counter"
 
 
+def test_who_used_the_processor_is_told_over_all_attempts():
+    last = dataclasses.replace(reading(5.0, 0.1, "rapl:package-0", "R"), seconds=20.0, own_cores=1.0, others_cores=3.0)
+    long = dataclasses.replace(last, seconds=3580.0, others_cores=0.0)
+    earlier = Earlier({}, ())
+    account = Account.of_attempts(last, Share.of(last, UNDER), {"first": Share.of(long, UNDER)}, earlier)
+    assert account.reading["others_cores"] == pytest.approx(3.0 * 20 / 3600)
+    assert account.reading["own_cores"] == pytest.approx(1.0)
+    silent = Share.of(dataclasses.replace(long, others_cores=math.nan), UNDER)
+    account = Account.of_attempts(last, Share.of(last, UNDER), {"first": silent}, earlier)
+    assert account.reading["others_cores"] is None
+
+
 def test_a_part_that_nobody_measured_makes_the_whole_unknown():
     lost = Share.of(reading(math.nan, math.nan, "nvml:counter", "X", "the GPU was lost"), UNDER)
     last = reading(56.0, 0.24, "nvml:counter", "B")

@@ -96,6 +96,9 @@ def test_code_that_no_commit_holds_is_a_warning(store):
         ("estimate:tdp_load", 1.9, 0.1, ""),  # a twentieth
         ("estimate:tdp_load", 1.9, None, ""),  # nobody knows
         ("nvml:counter", 1.0, 7.0, ""),  # a GPU's meter does not see it
+        ("estimate:tdp_load", 1.0, "much", ""),  # what a stranger's record says
+        ("estimate:tdp_load", -1.0, 3.0, ""),
+        ("estimate:tdp_load", 1.0, 1.7e308, ""),
     ],
 )
 def test_other_work_beside_a_cpu_is_a_warning(store, source, own, others, said):

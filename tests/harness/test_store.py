@@ -301,21 +301,38 @@ def test_attempts_are_listed_and_cleared_by_stage(store):
 
 
 def test_what_unfinished_stages_spent_is_told(store):
-    assert list(unfinished(store.unfinished(), set())) == []
+    assert list(unfinished(store, set())) == []
     blank = {"key": "k", "max_w": None, "seconds": 1.0, "longest_gap_s": 1.0, "at": "now", "closed": False}
+    blank["source"] = "nvml:counter"
     store.write_attempt("here", "k", {**blank, "id": "1", "joules": 3600.0})
     store.write_attempt("there", "k", {**blank, "id": "2", "joules": 1800.0})
-    assert list(unfinished(store.unfinished(), set())) == [
+    assert list(unfinished(store, set())) == [
         "in no row yet: 2 attempt(s) at stages that have not ended spent 1.5 W.h or more"
     ]
-    assert "1 attempt(s) at stages that have not ended spent 0.5 W.h" in next(unfinished(store.unfinished(), {"1"}))
+    assert "1 attempt(s) at stages that have not ended spent 0.5 W.h" in next(unfinished(store, {"1"}))
     store.write_attempt("there", "k", {**blank, "id": "3", "joules": None, "source": "estimate:tdp_load"})
     store.write_attempt("there", "k", {**blank, "id": "4", "joules": 3600.0, "source": "estimate:tdp_load"})
     (store.results / "attempts" / "here" / "k-5.json").write_text("broken")
-    (line,) = unfinished(store.unfinished(), set())
+    (line,) = unfinished(store, set())
     assert "5 attempt(s)" in line
     assert "spent ~2.5 W.h or more (2 of them an unknown amount)" in line
-    assert next(unfinished(store.unfinished(), {"1", "2", "3", "4"})).startswith("in no row yet: 1 attempt(s)")
+    store.write_attempt("there", "k", {**blank, "id": "6", "joules": 1.7e308})
+    store.write_attempt("there", "k", {**blank, "id": "7", "joules": -7200.0})
+    assert "spent ~2.5 W.h or more (4 of them" in next(unfinished(store, set())), "nobody can have spent that"
+    assert next(unfinished(store, {"1", "2", "3", "4", "6", "7"})).startswith("in no row yet: 1 attempt(s)")
+
+
+def test_a_folder_of_attempts_that_is_none_costs_one_line(store):
+    store.results.mkdir(parents=True, exist_ok=True)
+    (store.results / "attempts").write_text("a file")
+    (line,) = unfinished(store, set())
+    assert "is unknown: cannot look into" in line
+
+
+def test_a_journal_of_before_meters_were_named_may_be_an_estimates(store):
+    blank = {"key": "k", "max_w": None, "seconds": 1.0, "longest_gap_s": 1.0, "at": "now", "closed": False}
+    store.write_attempt("here", "k", {**blank, "id": "1", "joules": 3600.0})
+    assert "spent ~1 W.h" in next(unfinished(store, set()))
 
 
 def test_a_wheel_names_the_commit_it_was_built_from(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -61,18 +62,29 @@ def test_what_weakens_a_row_is_said_once(changed, said):
 
 
 def test_the_share_of_other_work_is_that_of_all_cpu_seconds():
-    masks = stage_row("mask", seconds=10.0, own_cores=1.0, others_cores=1.0)
-    train = stage_row("train", seconds=90.0, own_cores=2.0, others_cores=0.0)
+    here = {"energy_source": "estimate:tdp_load"}
+    masks = stage_row("mask", seconds=10.0, own_cores=1.0, others_cores=1.0, **here)
+    train = stage_row("train", seconds=90.0, own_cores=2.0, others_cores=0.0, **here)
     assert others_pct([masks, train]) == pytest.approx(5.0)  # 10 of 200 seconds
-    infer = {"kind": "IEC", "own_cores": 1.0}
+    infer = {"kind": "IEC", "own_cores": 1.0, **here}
     assert others_pct([masks, train, stage_row("infer", **infer, others_cores=3.0)]) == pytest.approx(75.0)
     assert others_pct([masks, train, stage_row("infer", **infer, others_cores=math.nan)]) == pytest.approx(5.0)
-    assert math.isnan(others_pct([stage_row("train")]))
+    assert math.isnan(others_pct([stage_row("train", **here)]))
+    old = stage_row("train", seconds=90.0, **here)  # of a record from before cores were counted
+    assert math.isnan(others_pct([masks, old])), "a tenth of the time says nothing of the whole"
+
+
+def test_only_stages_of_a_cpu_count_and_a_gpus_beside_them_hide_nothing():
+    gpu = stage_row("train", own_cores=1.0, others_cores=9.0, energy_source="nvml:counter")
+    cpu = stage_row("infer", kind="IEC", own_cores=1.0, others_cores=1.0, energy_source="rapl:package-0")
+    assert math.isnan(others_pct([gpu]))
+    assert others_pct([gpu, cpu]) == pytest.approx(50.0)
+    assert others_pct([replace(gpu, energy_source="estimate:tdp_load"), cpu]) == pytest.approx(90.0)
 
 
 def test_other_work_is_told_only_where_it_matters():
     assert not [line for line in _notes(others_pct=9.0, energy_source="estimate:tdp_load") if "CPU time" in line]
-    assert not [line for line in _notes(others_pct=90.0) if "CPU time" in line], "a GPU's meter does not see it"
+    assert not [line for line in _notes(others_pct=math.nan) if "CPU time" in line]
 
 
 def _runs(root, *methods):

@@ -213,6 +213,9 @@ def busy_cores(recorder: HostRecorder, span: Span) -> tuple[float, float, str]:
         (span.total_energy(curve.energy_at) - span.paused_energy(curve.energy_at)) / span.useful_s
         for curve in (recorder.own_cpu, recorder.busy_cpu)
     )
+    if math.isnan(own) or not recorder.own_cpu.known_between(span.start_ns, span.end_ns):
+        why = "a child of this process ended elsewhere, or /proc cannot be read"
+        return math.nan, math.nan, f"the CPU seconds of this process are unknown: {why}"
     if math.isnan(busy):
         return own, math.nan, "/proc/stat does not say how busy the computer was"
     # both are counted in ticks and read one after the other

@@ -13,7 +13,7 @@ from benchmark.energy.timeline.samples import Mark, Sample, packed, thinned
 
 GRADES = "ABCDREX"
 DISTURBED = 0.1
-"""From this share of the CPU time, and of a core, on other work is worth a line."""
+"""Above this share of the CPU time, and of a core, other work is worth a line."""
 _BESIDE = ("raw", "marks")
 """Fields that lie in the samples' file, not in JSON."""
 MARGIN_NS = 300_000_000
@@ -23,6 +23,17 @@ _ORDER = {grade: place for place, grade in enumerate("ABCRDEX")}
 def is_estimate(source: str) -> bool:
     """Whether any part of an energy from this source was estimated, and not measured."""
     return "estimate:" in source
+
+
+def is_of_gpu(source: str) -> bool:
+    """Whether any part of an energy from this source is a GPU's, whose meter does not see what processors do."""
+    return "nvml" in source
+
+
+def is_of_cpu(source: str) -> bool:
+    """Whether an energy from this source is a computer's own, which other work beside a run raises (one by a meter of
+    the user's, too)."""
+    return bool(source) and not is_of_gpu(source)
 
 
 def worst(grades: list[str]) -> str:
@@ -138,9 +149,12 @@ class Reading:
         """What other programs took of a CPU whose energy this is, in words; empty where it is little or unknown, and on
         a GPU, whose meter does not see it."""
         used = self.own_cores + self.others_cores
-        if "nvml" in self.source or not self.others_cores > max(DISTURBED * used, DISTURBED):
+        if math.isnan(self.joules) or not is_of_cpu(self.source):
             return ""
-        return f"other programs kept {self.others_cores:.1f} cores busy, this one {self.own_cores:.1f}: that raises it"
+        if not self.others_cores > max(DISTURBED * used, DISTURBED):
+            return ""
+        beside = f"other programs kept {self.others_cores:.1f} cores busy beside the {self.own_cores:.1f} of this run"
+        return f"{beside}, which raises its energy"
 
     @property
     def text(self) -> str:

@@ -89,7 +89,8 @@ def busy_cpu_seconds() -> float:
         user, nice, system, _, _, irq, softirq = (int(value) for value in fields[1:8])
     except (OSError, ValueError):
         return math.nan
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    ticks = user + nice + system + irq + softirq
+    return ticks / os.sysconf("SC_CLK_TCK") if ticks else math.nan  # none at all: nobody counts (some sandboxes)
 
 
 MOST_TDP_W = 100_000.0
@@ -121,11 +122,15 @@ class TdpLoad:
         # a number that rests on another assumption has another source: rows must not mix them unseen
         self.source = SOURCE if self.assumed else f"{SOURCE}@{self.tdp_w:g}w"
         self.cpu_s = 0.0
-        """CPU seconds of this process and its descendants when they were last read."""
+        """CPU seconds of this process and its descendants, the most that was read."""
+        self.lost_s = 0.0
+        """So many of them the last read did not find: a child that is reaped elsewhere takes its seconds with it."""
 
     def read(self) -> float:
-        """Joules so far; never falls (a child that is reaped elsewhere takes its seconds with it)."""
-        self.cpu_s = max(self.cpu_s, tree_cpu_seconds())
+        """Joules so far; never falls."""
+        found = tree_cpu_seconds()
+        self.cpu_s = max(self.cpu_s, found)
+        self.lost_s = self.cpu_s - found
         return self.cpu_s * self.tdp_w / self.cores
 
     def describe(self) -> str:

@@ -302,6 +302,10 @@ class TotalCurve:
         """How many reads came inside [start, end]."""
         return bisect_right(self.t, end_ns) - bisect_left(self.t, start_ns)
 
+    def known_between(self, start_ns: int, end_ns: int) -> bool:
+        """Whether every read inside [start, end] gave a number."""
+        return not any(map(math.isnan, self.j[bisect_left(self.t, start_ns) : bisect_right(self.t, end_ns)]))
+
     def max_power(self, start_ns: int, end_ns: int, shortest_ns: int = 200_000_000) -> float:
         """The largest mean power in watts between reads at least `shortest_ns` apart (the whole window if it is
         shorter); NaN if unknown."""

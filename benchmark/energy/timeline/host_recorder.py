@@ -19,6 +19,10 @@ MOST_MJ = 2**62
 """More millijoules than any meter has counted: a larger number is none."""
 
 
+LOST_S = 0.1
+"""CPU seconds that may be missing of our own: ticks of 10 ms, rounded for each process."""
+
+
 class Rung:
     """One meter of the host with its curve. `fault` says why it can no longer be read."""
 
@@ -85,9 +89,7 @@ class HostRecorder:
             try:
                 totals = [rung.read() for rung in self.rungs]
                 dram = read_zones(self.rapl.dram, start_ns)
-                if all(rung.meter is not self.model for rung in self.rungs):
-                    self.model.read()
-                cpu = (self.model.cpu_s, estimate.busy_cpu_seconds())
+                own, busy = self._cpu_seconds()
             except Exception as error:
                 self.fault = f"tracer fault: {type(error).__name__}: {error}"
                 return
@@ -95,8 +97,19 @@ class HostRecorder:
             with self.lock:
                 t_ns = (start_ns + end_ns) // 2
                 self._keep(t_ns, end_ns - start_ns, totals, dram)
-                self.own_cpu.add(t_ns, cpu[0])
-                self.busy_cpu.add(t_ns, cpu[1])
+                self.own_cpu.add(t_ns, own)
+                self.busy_cpu.add(t_ns, busy)
+
+    def _cpu_seconds(self) -> tuple[float, float]:
+        """CPU seconds of our processes, and of all; NaN where they cannot be told. No energy may depend on them."""
+        try:
+            if all(rung.meter is not self.model for rung in self.rungs):
+                self.model.read()
+            if self.model.lost_s > LOST_S:  # what they do next would look like the work of others
+                return math.nan, math.nan
+            return self.model.cpu_s, estimate.busy_cpu_seconds()
+        except Exception:
+            return math.nan, math.nan
 
     def _keep(self, t_ns: int, call_ns: int, totals: list[float], dram: float) -> None:
         self.call_ns = call_ns

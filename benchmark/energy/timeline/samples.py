@@ -127,7 +127,10 @@ def integrate(path: Path, kind: str = "counter_mj", device: str = "") -> float:
     curve: CounterCurve | TotalCurve | PowerCurve
     curve = CounterCurve() if kind == "counter_mj" else PowerCurve() if kind.endswith("_mw") else TotalCurve()
     for sample in own:
-        curve.add(_ns(sample.t_s), sample.value / 1000)
+        if isinstance(curve, CounterCurve):  # when a tick came, the time that each call took tells, too
+            curve.add(_ns(sample.t_s), sample.value / 1000, round(sample.call_us * 1000))
+        else:
+            curve.add(_ns(sample.t_s), sample.value / 1000)
     span = _span(marks)
     return span.total_energy(curve.energy_at) - span.paused_energy(curve.energy_at) if own else math.nan
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from benchmark.energy.judge.reading import is_of_gpu
 from benchmark.errors import one_line
 from benchmark.report.footprint import S_PER_H, WH_PER_KWH, Footprint
 from benchmark.report.rows import StageRow
@@ -50,7 +51,7 @@ def _line(row: StageRow, footprint: Footprint) -> Iterator[tuple[str, str]]:
     energy_wh = row.measuring_wh if row.kind == "IEC" else row.energy_wh
     kwh = energy_wh / WH_PER_KWH * footprint.pue
     emissions_kg = kwh * footprint.g_per_kwh / 1000
-    device = "gpu" if "nvml" in row.energy_source else "cpu"
+    device = "gpu" if is_of_gpu(row.energy_source) else "cpu"
     power_w = energy_wh * S_PER_H / row.seconds * footprint.pue if row.seconds else math.nan
     for name, words in (
         ("timestamp", _time(row.created)),
