@@ -21,6 +21,8 @@ def run(words: list[str]) -> int:
     again, words = _take(AGAIN, words)
     flags = {word for word in words if word.startswith("-")}
     others = flags - {"-m", "--multirun"}
+    if any(word.partition("=")[0] in ("--dry-run", "--dry") for word in others):
+        raise UserError("run has no --dry-run: python -m benchmark plan with the same words says what they would take")
     if others and others != flags:
         raise UserError(f"-m stands alone: without it, {' '.join(sorted(others))} looks at one experiment")
     if others:

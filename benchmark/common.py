@@ -118,6 +118,7 @@ def show_tables(store: Store, asked: Asked) -> Tables:
     nothing was run."""
     from rich.console import Console
 
+    from benchmark.report.printed import tell
     from benchmark.report.tables import write
     from benchmark.report.total import lines, unfinished
 
@@ -126,9 +127,10 @@ def show_tables(store: Store, asked: Asked) -> Tables:
         say(line)
     if not tables.summary:
         raise UserError(f"there are no runs under {store.results}: python -m benchmark run ... first")
-    tables.show(Console(width=_width()))
+    console = Console(width=_width())
+    tables.show(console)
     for line in (*lines(tables.stages), *unfinished(store, tables.book.booked())):
-        print(line)
+        tell(line, console)
     if tables.paths:
         say("written: " + ", ".join(map(str, tables.paths)))
     return tables

@@ -12,6 +12,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
+PLAIN = {"\N{PLUS-MINUS SIGN}": "+-", "\N{MULTIPLICATION SIGN}": "x", "\N{RIGHTWARDS ARROW}": "->"}
+"""How a stream that cannot spell a sign writes it."""
+
 
 class Unbreakable:
     """A text stream whose writes never fail. Once its reader has gone, the rest goes nowhere."""
@@ -25,6 +28,8 @@ class Unbreakable:
             return self._stream.write(text)
         except UnicodeEncodeError:
             encoding = self._stream.encoding or "ascii"
+            for sign, plain in PLAIN.items():
+                text = text.replace(sign, plain)
             return self.write(text.encode(encoding, "replace").decode(encoding))
         except (OSError, ValueError):  # a broken pipe, a full disk, a closed file
             self._give_up()

@@ -67,6 +67,10 @@ def _warn_of_days(planned: Planned) -> None:
     steps = {life.key(stage): (stage, life.machine(phase)) for life in lives for phase, stage in life.steps()}
     left = [told.of(*step) for key, step in steps.items() if (step[1], key) not in told.recorded]
     known = [each for each in left if not math.isnan(each.seconds)]
+    if len(known) < len(left):
+        unknown = f"nothing here tells how long {len(left) - len(known)} of {len(left)} stages take"
+        say(f"warning: scale=full on a CPU may take days: {unknown} (the stated model knows the zoo alone)")
+        say("scale=small recipe=check is a first look in minutes; once it trains, its progress says what is left")
     if math.fsum(each.seconds for each in known) > LONG_S:
         hours = math.fsum(each.seconds for each in known) / 3600
         long = f"{hours / 24:.0f} days" if hours > 48 else f"{hours:.0f} hours"
@@ -278,6 +282,15 @@ def _order(planned: Planned, told: Forecaster) -> None:
         planned.lives[number] = [by_first[id(life)] for life in cheapest_first([own[0] for own in block], seconds)]
 
 
+def _settings(planned: Planned) -> dict[str, str]:
+    """In which settings experiments differ whose other words are the same, as in the tables."""
+    from benchmark.report.rows import tell_apart
+
+    lives = [own[0] for block in planned.lives for own in block]
+    runs = [life.run_file("") for life in lives]
+    return dict(zip((life.name for life in lives), tell_apart(runs), strict=True))
+
+
 def outlook(planned: Planned, told: Forecaster, details: bool) -> Iterator[str]:
     """Lines on what a study will take: by family, in all, and with `details` experiment by experiment, in their
     order."""
@@ -288,6 +301,7 @@ def outlook(planned: Planned, told: Forecaster, details: bool) -> Iterator[str]:
     families: dict[str, list[Forecast]] = {}
     shapes: dict[str, Forecast] = {}
     recorded = 0
+    settings = _settings(planned) if details else {}
     for life in (life for block in planned.blocks() for life in block):
         own = []
         for phase, stage in life.steps():
@@ -299,7 +313,9 @@ def outlook(planned: Planned, told: Forecaster, details: bool) -> Iterator[str]:
                 own.append(left[key])
         families.setdefault(life.experiment.method["name"].partition("/")[0], []).extend(own)
         if details:
-            yield f"  {life.name} seed {life.task.seed}: {outlook_of(own) if own else 'no stage of its own left'}"
+            words = settings.get(life.name) and f" ({settings[life.name]})"
+            told_of = outlook_of(own) if own else "no stage of its own left"
+            yield f"  {life.name}{words or ''} seed {life.task.seed}: {told_of}"
         # what the engine executes is known once it is built: networks of one name, made by one function, share a shape
         shape = f"{life.task.model.name} {life.plan.deploy.name} {life.plan.network.fn}"
         shapes[shape] = told.of(life.measurement({"signature": shape}), life.machine(Phase.INFER))

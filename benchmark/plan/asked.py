@@ -62,7 +62,11 @@ class Asked(Config):
         several = list(value) if isinstance(value, list | tuple) else [value]
         if any(isinstance(each, bool) or not isinstance(each, int | float | str) for each in several):
             raise ValueError("give numbers of inferences: mui=1e7,5e8")
-        return tuple(dict.fromkeys(inferences(each) for each in several))
+        numbers = dict.fromkeys(inferences(each) for each in several)
+        strange = [each for each in numbers if isinstance(each, str)]
+        if strange:
+            raise ValueError(f"{strange[0]!r} is no number of inferences: mui=1e7,5e8")
+        return tuple(numbers)
 
     @field_validator("country", mode="before")
     @classmethod

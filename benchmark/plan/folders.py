@@ -97,7 +97,7 @@ def groups() -> list[str]:
 
 def near(word: str, valid: Iterable[str]) -> str:
     """'; did you mean a, b?' or, without a near name, '; there are a, b, ...'."""
-    valid = list(valid)
+    valid = [name for name in valid if not name.rpartition(".")[2].startswith("_")]  # those are the suite's own
     whole = difflib.get_close_matches(word, valid, n=3, cutoff=0.6)
     tail = word.rpartition("/")[2]
     likeness = {name: difflib.SequenceMatcher(None, name.rpartition("/")[2], tail).ratio() for name in valid}

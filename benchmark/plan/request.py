@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from benchmark.plan.folders import ConfigError, near
+from benchmark.plan.folders import ConfigError, names, near
 from benchmark.plan.task import Config
 
 FLAGS = ("dry_run", "measure_again")
@@ -55,7 +55,8 @@ def request_of(words: Sequence[str]) -> Request:
         else:
             given[name] = value
     if "experiment" not in given:
-        raise ConfigError("a study needs exactly one experiment=NAME (a file of configs/experiment)")
+        said = " ".join(given["words"])
+        raise ConfigError(f"a study needs exactly one experiment=NAME{near(said, names('experiment'))}")
     try:
         return Request.model_validate(given)
     except ValidationError as error:

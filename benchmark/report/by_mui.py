@@ -52,6 +52,7 @@ def cells(summary: Sequence[SummaryRow], muis: Sequence[float], tau: float = TAU
         about = "~" if row.grade == "E" or is_estimate(row.energy_source) else ""
         told = "-" if math.isnan(row.g) else f"{about}{row.g:.4g}"
         found[number % len(summary)][heading(row.mui)] = told
+        found[number % len(summary)][heading(row.mui, "rank")] = row.rank or "-"
     return found
 
 
@@ -66,12 +67,12 @@ def best_first(summary: Sequence[SummaryRow], mui: float) -> list[SummaryRow]:
     return sorted(summary, key=place)
 
 
-def heading(mui: float) -> str:
-    """The heading of a column of G: G(10M) at ten million inferences."""
+def heading(mui: float, what: str = "G") -> str:
+    """The heading of a column of G, or of ranks by it: G(10M), rank(10M) at ten million inferences."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if mui >= size:
-            return f"G({mui / size:.12g}{unit})"
-    return f"G({mui:.12g})"
+            return f"{what}({mui / size:.12g}{unit})"
+    return f"{what}({mui:.12g})"
 
 
 def _row(row: SummaryRow, mui: float, tau: float, g: Uncertain, rank: str) -> MuiRow:

@@ -130,7 +130,8 @@ def _lives(book: Book, rows: Sequence[StageRow]) -> Iterator[Finding]:
         yield from (Finding(False, where, line) for line in book.copies(run))
         yield from (Finding(True, where, line) for line in book.lost(run))
         if not mine and run.stages:
-            yield Finding(False, where, "nothing of it is recorded: it has not run, or its records were removed")
+            why = "it has not run or was interrupted, or its records were removed"
+            yield Finding(False, where, f"nothing of it is recorded: {why}")
         for phase, why in run.unmeasured.items():
             yield Finding(False, where, f"TEC is unknown, phase {phase}: {why}")
         if book.engine(run) is not None and book.inference(run) is None:

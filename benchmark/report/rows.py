@@ -14,7 +14,7 @@ from benchmark.plan.run_file import RunFile, RunStage
 from benchmark.plan.stage import Phase, kind_of
 from benchmark.plan.task import DeployPrecision
 from benchmark.records.book import Book
-from benchmark.records.record import Record
+from benchmark.records.record import MOST_JOULES, Record
 from benchmark.report.columns import column, names
 from benchmark.report.deployed import MAX_DROP_PCT, NOTHING, of_engine
 
@@ -91,7 +91,10 @@ class StageRow(MeasuredRow):
     seconds: float = column("s", "duration of the stage's useful part; of the windows that count in an IEC row")
     mean_power_w: float = column("W", "mean power over these seconds")
     measuring_wh: float = column("W.h", "energy of the windows that iec_wh comes from; no part of any life cycle")
-    n_inferences: float = column("", "images in these windows")
+    protocol_wh: float = column(
+        "W.h", "energy of the whole measurement: idle power, warm-up, batch sizes, every window; no part of any life"
+    )
+    n_inferences: float = column("", "images in the windows of measuring_wh")
     batch_size: float = column("", "the best batch size: that of iec_wh")
     measured_engine: str = column("", "key of the engine that was measured: it stands for all of its shape")
     reason: str = column("", "why a number is missing, an attempt was lost, or a window does not count")
@@ -224,6 +227,7 @@ def _row(run: RunFile, stage: RunStage, record: Record, settings: str, repeated_
         seconds=record.seconds,
         mean_power_w=record.joules / record.seconds if record.seconds else math.nan,
         measuring_wh=measuring / J_PER_WH,
+        protocol_wh=_protocol_joules(record) / J_PER_WH if measured else math.nan,
         **_inference(record.values),
         measured_engine=str(record.details.get("engine_key", "")) if measured else "",
         acc_pct=record.values.get("acc_pct", math.nan),
@@ -241,6 +245,13 @@ def _row(run: RunFile, stage: RunStage, record: Record, settings: str, repeated_
         machine=record.machine,
         **_provenance(record),
     )
+
+
+def _protocol_joules(record: Record) -> float:
+    """What the whole of a measurement spent; of one that does not say it, its windows."""
+    spent = record.details.get("spent")
+    joules = _number(spent.get("joules")) if isinstance(spent, Mapping) else math.nan
+    return joules if 0 <= joules <= MOST_JOULES else record.joules
 
 
 def about(run: RunFile, settings: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class SummaryRow(MeasuredRow):
     spent_making_wh: float = column(
         "W.h", "really spent on TEC and engine: each record once, over all seeds, repeats too"
     )
-    spent_measuring_wh: float = column("W.h", "energy of the windows that IEC comes from, each measurement once")
+    spent_measuring_wh: float = column("W.h", "energy of the whole measurements of inference, each once")
     others_pct: float = column(
         "%",
         "share of the computer's CPU time that other processes took in the stages of TEC, or in its measurement of "
@@ -176,7 +176,7 @@ def _spent(own: Sequence[StageRow]) -> dict[str, float]:
     once = {(row.machine, row.key): row for row in own if row.key}.values()
     return {
         "spent_making_wh": math.fsum(row.energy_wh + row.repeated_wh for row in once if row.kind != "IEC"),
-        "spent_measuring_wh": math.fsum(row.measuring_wh for row in once if row.kind == "IEC"),
+        "spent_measuring_wh": math.fsum(row.protocol_wh for row in once if row.kind == "IEC"),
     }
 
 
@@ -192,9 +192,12 @@ def disturbance(rows: Sequence[SummaryRow]) -> list[str]:
     if not disturbed:
         return []
     many = f"{len(disturbed)} of these rows" if len(rows) > 1 else "this row"
-    most = max(row.others_pct for row in disturbed)
-    took = f"other programs took up to {most:.0f} % of the computer's CPU time beside {many}, which raises energies"
-    return [f"{took} (others_pct in summary.csv): {QUIET}"]
+    most = max(disturbed, key=lambda row: row.others_pct)
+    settings = most.settings and f" ({most.settings})"
+    name = f" (most beside {most.method}, {most.model}{settings})" if len(rows) > 1 else ""
+    took = f"other programs took up to {most.others_pct:.0f} % of the computer's CPU time beside {many}{name}"
+    raised = "which raises energies, at worst to several times what they are (others_pct in summary.csv, by stage in "
+    return [f"{took}, {raised}stages.csv): {QUIET}"]
 
 
 def others_pct(own: Sequence[StageRow]) -> float:

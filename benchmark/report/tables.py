@@ -145,7 +145,7 @@ def footnotes(summary: Sequence[SummaryRow]) -> list[str]:
     many = ["break-evens against the baselines: break_even_* in summary.csv"]
     lines += sorted(evens) if len(evens) <= FEW_EVENS else many
     lines += _engine_lines(summary)
-    lines += [f"incomplete: {row.experiment}: {row.missing}" for row in summary if row.missing]
+    lines += [f"incomplete: {_name(row)}: {row.missing} ({row.experiment})" for row in summary if row.missing]
     return lines + [f"note: {row.experiment}: {row.notes}" for row in summary if row.notes]
 
 

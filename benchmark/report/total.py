@@ -85,7 +85,7 @@ def _attempt(path: Path) -> Attempt | None:
 def _total(name: str, rows: Iterable[StageRow]) -> Total:
     spent, attributed, records, unknown = [], [], 0, 0
     for row in rows:
-        once = [row.energy_wh if row.kind != "IEC" else row.measuring_wh, row.repeated_wh]
+        once = [row.energy_wh if row.kind != "IEC" else row.protocol_wh, row.repeated_wh]
         if row.first_mention:
             records += 1
             unknown += math.isnan(once[0])

@@ -47,8 +47,9 @@ class Progress:
         share = done / total if total else 0.0
         new = done - self._first_done
         left = (total - done) * (now - self.began) / new if new > 0 else math.nan
-        words = (_bar(share), f"{done:.1f}/{total:g}", self._numbers(), self._energy(energy), f"left {clock(left)}")
-        self._line(" ".join([self.title, *filter(None, words)]), moving=True)
+        words = (_bar(share), f"{done:.1f}/{total:g}", self._numbers())
+        so_far = " ".join([self.title, *filter(None, words)])
+        self._line(f"{so_far}, {self._energy(energy)}, left {clock(left)}", moving=True)
 
     def note(self, text: str) -> None:
         """Show a line that lasts."""
@@ -66,8 +67,8 @@ class Progress:
         if not math.isfinite(joules):
             return "energy unknown"
         about = "~" if self.estimated else ""
-        power = f"{about}{watts:.0f} W " if math.isfinite(watts) else ""
-        return f"{power}{about}{joules / 3600:.4g} W.h"
+        power = f" at {about}{watts:.0f} W" if math.isfinite(watts) else ""
+        return f"{about}{joules / 3600:.4g} W.h spent{power}"
 
     def _line(self, text: str, moving: bool = False) -> None:
         if self.terminal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import os
 import subprocess
@@ -209,6 +210,13 @@ def test_an_unbreakable_stream_goes_on_without_its_reader(tmp_path):
         tough.flush()
         tough.writelines(["a", "b"])
         assert tough.isatty() is False
+
+
+def test_signs_that_a_stream_cannot_spell_are_written_otherwise():
+    raw = io.BytesIO()
+    tough = Unbreakable(io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    tough.write("812 \u00b1 3 J, 2 \u00d7 2, a \u2192 b, \u00fc")
+    assert raw.getvalue() == b"812 +- 3 J, 2 x 2, a -> b, ?"
 
 
 @pytest.mark.parametrize("command", ["report", "check", "free"])

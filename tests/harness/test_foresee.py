@@ -51,6 +51,8 @@ def test_a_sweep_is_planned_with_its_sums(tmp_path, capsys):
     assert main(["plan", "-m", *words, "data=synthetic", "hardware=cpu", *paths(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert told.count(" seed 0: ") == 3
+    assert re.search(r"pruning\.l1-\S+ \(sparsity=0\.3\) seed 0: ", told), "their digests tell nobody which is which"
+    assert re.search(r"baseline-\S+ seed 0: ", told)
     assert "to do: 12 stage(s)" in told, "the base is one for all: 2 + 2 x 4 stages, and two shapes to measure"
     assert "W.h by the model of a CPU" in told
     assert not (tmp_path / "results").exists(), "a plan runs nothing"
@@ -123,6 +125,17 @@ def test_days_on_a_cpu_are_said_before_the_work(scale, warned, tmp_path, capsys,
     words = ["method=baseline", f"scale={scale}", "data=synthetic", "hardware=cpu", *paths(tmp_path)]
     assert main(["run", *words]) == 0
     assert ("scale=full on this CPU takes about" in capsys.readouterr().err) is warned
+
+
+def test_of_a_network_that_the_model_does_not_know_days_are_feared(tmp_path, capsys, monkeypatch):
+    for name, result in (("_work", ""), ("_refuse", []), ("_end", 0)):
+        monkeypatch.setattr(f"benchmark.studying.{name}", lambda *_, result=result: result)
+    net = ["model.name=tiny", "model.builder=tests.tiny:tiny", "recipe=check", "data=synthetic", "hardware=cpu"]
+    assert main(["run", *net, "scale=full", *paths(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "scale=full on a CPU may take days: nothing here tells how long 1 of 2 stages take" in said
+    assert main(["run", *net, "scale=smoke", *paths(tmp_path)]) == 0
+    assert "may take days" not in capsys.readouterr().err
 
 
 def test_help_names_the_settings_of_a_method(capsys):

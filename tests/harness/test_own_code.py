@@ -16,6 +16,7 @@ from benchmark.plan.config import ConfigError, compose, parse
 from benchmark.plan.stage import Network, Stage
 from benchmark.records.store import Store
 from benchmark.report.command import command_of
+from benchmark.report.page.content import _needs
 from benchmark.report.rows import tell_apart
 from benchmark.run.state import CODE_CHANGED, edited
 from tests.harness.helpers import CPU, lives_of
@@ -180,6 +181,8 @@ def test_rows_of_both_networks_say_which_they_are_and_their_commands_do_not(own,
     assert all(text.startswith("model.code=") for text in told)
     assert "model.code" not in command_of(new)
     assert "model.builder=own_net:build" in command_of(new)
+    assert "needs the --config-dir and the PYTHONPATH" in _needs([new])
+    assert _needs([new.model_copy(update={"settings": {}})]) == ""
 
 
 def test_two_widths_of_one_network_are_told_apart_in_every_row(own, tmp_path):

@@ -43,7 +43,7 @@ def test_a_pipe_gets_a_line_now_and_then(now):
     first, *middle, last = line.stream.getvalue().splitlines()
     assert (first, last) == ("base train ...", "base train done")
     assert len(middle) == 3, "every 30 s"
-    assert middle[-1].endswith("90 % 90.0/100 loss 4.25 ~12 W ~1 W.h left 10 s")
+    assert middle[-1].endswith("90 % 90.0/100 loss 4.25, ~1 W.h spent at ~12 W, left 10 s")
 
 
 def test_what_was_waited_for_before_the_work_took_none_of_its_time(now):
@@ -53,7 +53,7 @@ def test_what_was_waited_for_before_the_work_took_none_of_its_time(now):
     line.update(0, 100, {}, NOTHING)
     now(3650)
     line.update(10, 100, {}, NOTHING)
-    assert _said(line).endswith("energy unknown left 7 min 30 s")
+    assert _said(line).endswith("energy unknown, left 7 min 30 s")
 
 
 def test_what_was_resumed_took_none_of_this_time(now):

@@ -387,7 +387,9 @@ def test_the_total_counts_every_record_once(tmp_path):
     found = {each.name: each for each in totals(stages)}
     records = list(lab.store.records())
     spent = math.fsum(r.joules + r.repeated_joules for r in records if r.group is None) / 3600
-    measuring = math.fsum(row.measuring_wh for row in stages if row.kind == "IEC" and row.first_mention)
+    (inference,) = [record for record in records if record.group is not None]
+    measuring = inference.details["spent"]["joules"] / 3600
+    assert measuring > 1.5 * inference.joules / 3600, "idling, warming up and looking for the best batch cost, too"
     assert found["all"].records == len(records) == 7, "three trainings, three engines, one shape"
     assert found["all"].spent_wh == pytest.approx(spent + measuring)
     assert found["base"].attributed_wh == pytest.approx(found["base"].spent_wh)
@@ -405,13 +407,14 @@ def test_a_training_is_not_corrected_by_what_building_an_engine_took(tmp_path):
     train, other = (Stage(fn, Training(task=task)) for fn in ("a:train", "a:other"))
     slow = Machine("slow", 1e9, 1e-3, 3, 1, 10, 30)
     told = Forecaster([], slow)
-    before = told.of(train, "m")
+    before, measuring = told.of(train, "m"), told.of(life.measurement({"signature": "s"}), "m")
     assert before.by == "model"
     assert modelled(life.build, slow).seconds > 1
     told.learn(life.build, 1.0, 1e-3)
     assert told.of(train, "m") == before
     told.learn(other, before.joules * 3, before.seconds * 3)
     assert told.of(train, "m").seconds == pytest.approx(3 * before.seconds), "a training corrects another"
+    assert told.of(life.measurement({"signature": "s"}), "m") == measuring, "its protocol says how long it takes"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

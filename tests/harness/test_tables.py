@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_plain_table_says_its_meter_and_its_exponent():
         ({"scale": "small"}, "say nothing about a method"),
         ({"classes": 10}, "are no rivals"),
         ({"notes": "mixes copies"}, "note: one: mixes copies"),
-        ({"missing": "seed 1: infer"}, "incomplete: one: seed 1: infer"),
+        ({"missing": "seed 1: infer"}, "incomplete: baseline, tiny: seed 1: infer (one)"),
         ({"energy_source": "estimate:tdp_load", "others_pct": 48.2}, "took up to 48 % of the computer's CPU time"),
         ({"energy_source": "estimate:tdp_load"}, "energy from estimate:tdp_load, nvml:energy_counter;"),
     ],
@@ -163,6 +164,36 @@ def test_rows_on_other_data_have_a_table_of_their_own():
     assert "pruning/fpgm" in second
     assert "pruning/fpgm" not in first
     assert text.count("energy from nvml:energy_counter") == 1, "notes stand below the last"
+
+
+def test_what_matters_least_goes_first_where_it_is_narrow():
+    row = _summary(acc_pct=70.0, tec_wh=1.5, tec_ci95_wh=0.3, iec_wh=1e-6, iec_ci95_wh=1e-8, g_500m=2.0, g_1b=1.0)
+    shown = {}
+    for width in range(130, 40, -1):
+        console = Console(width=width, record=True, file=io.StringIO())
+        show([row], console, notes=[])
+        text = console.export_text()
+        assert max(map(len, text.splitlines())) <= width
+        (told,) = re.findall(r"too narrow here for (.*?): summary", " ".join(text.split())) or [""]
+        shown[told] = width
+    assert list(shown) == [
+        "",
+        "n",
+        "n, G(500M)",
+        "n, G(500M), rank(1B), grade",
+        "n, G(500M), rank(1B), grade, the intervals (±)",
+    ]
+
+
+def test_an_ascii_terminal_has_straight_columns():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    row = _summary(acc_pct=70.0, tec_wh=1.5, tec_ci95_wh=0.3, iec_wh=1e-6, iec_ci95_wh=1e-8)
+    show([row], Console(width=120, file=stream), notes=[])
+    stream.flush()
+    lines = stream.buffer.getvalue().decode("ascii").splitlines()
+    table = [line for line in lines if line.startswith(("|", "+"))]
+    assert "1.5 +-20%" in "".join(table)
+    assert len(set(map(len, table))) == 1
 
 
 def test_a_note_on_ranks_stands_where_only_one_of_two_tables_has_room_for_them():

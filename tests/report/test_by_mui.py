@@ -87,9 +87,9 @@ def test_rivals_alone_are_ranked():
 def test_cells_mark_estimates_and_the_unknown():
     rows = [CHEAP, row("about", 50.0, 100.0, 1e-5, grade="E"), row("lost", 50.0, math.nan, 0.0)]
     assert cells(rows, [1e6, 5e8]) == [
-        {"G(1M)": "22.73", "G(500M)": "0.4902"},
-        {"G(1M)": "~22.73", "G(500M)": "~0.4902"},
-        {"G(1M)": "-", "G(500M)": "-"},
+        {"G(1M)": "22.73", "rank(1M)": "1-2", "G(500M)": "0.4902", "rank(500M)": "1-2"},
+        {"G(1M)": "~22.73", "rank(1M)": "1-2", "G(500M)": "~0.4902", "rank(500M)": "1-2"},
+        {"G(1M)": "-", "rank(1M)": "-", "G(500M)": "-", "rank(500M)": "-"},
     ]
     mixed = row("mixed", 50.0, 100.0, 1e-5, grade="X", energy_source="nvml:counter+estimate:tdp_load")
     assert cells([mixed], [1e6])[0]["G(1M)"].startswith("~")

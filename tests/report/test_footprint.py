@@ -156,7 +156,7 @@ def test_numbers_of_inferences_are_one_or_several(given, muis):
     ("values", "told"),
     [
         ({"mui": -1}, "greater than or equal to 0"),
-        ({"mui": [1e7, "many"]}, "valid number"),
+        ({"mui": [1e7, "many"]}, "'many' is no number of inferences"),
         ({"mui": True}, "give numbers of inferences"),
         ({"mui": [[1, 2]]}, "give numbers of inferences"),
         ({"mui": {"a": 1}}, "give numbers of inferences"),

@@ -128,10 +128,16 @@ def _own_row(row: SummaryRow, runs: Sequence[RunFile], stages: Sequence[StageRow
         "precision": row.executed_precision or row.deploy_precision,
         "even": even_words(row),
         "missing": row.missing,
-        "notes": list(filter(None, (row.warning, row.notes, *disturbance([row])))),
+        "notes": list(filter(None, (row.warning, row.notes, *disturbance([row]), _needs(seeds)))),
         "command": commands_of(seeds),
         "stages": list(dict.fromkeys(_place(stage) for stage in stages if stage.key)),
     }
+
+
+def _needs(runs: Sequence[RunFile]) -> str:
+    """What the command of a row needs beside itself: only the reader knows where a network of one's own lies."""
+    own = any(run.settings.get("model.code") for run in runs)
+    return "its command needs the --config-dir and the PYTHONPATH of this network" if own else ""
 
 
 def _paper_group(rows: Sequence[PaperRow]) -> Plain:
