@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from benchmark.plan.life import Life
+from benchmark.plan.run_file import RunPass, RunStage
 from benchmark.plan.stage import Phase, Stage, digest_of
-from benchmark.plan.task import Params
+from benchmark.plan.task import Params, Passes
 from benchmark.records.book import Book
 from benchmark.records.record import Record
 from benchmark.records.store import Store
@@ -20,7 +21,8 @@ from benchmark.run.workbench import MEASURING
 
 class Forecast(NamedTuple):
     """What a stage may cost, and by what: 'records' of stages that differ in nothing but the seed, the stated 'model',
-    or '' where neither tells (then NaN). `bytes` are its artifact's, known by records alone."""
+    records of the same network 'scaled' where the model does not know it, or '' where none tells (then NaN). `bytes`
+    are its artifact's, known by records alone."""
 
     joules: float
     seconds: float
@@ -42,6 +44,7 @@ class Forecaster:
         self._seen: dict[str, list[tuple[float, float, float, float]]] = {}
         self._alike: dict[bool, list[tuple[float, float, float, float]]] = {}
         self._digests: dict[int, tuple[Params, str]] = {}
+        self._scales: dict[tuple[str, str, frozenset[str]], list[tuple[float, float, float]]] = {}
         for record in past:
             self._past.setdefault((record.fn, record.machine, _digest(record.params)), []).append(record)
             if not record.repeat and record.group is None:
@@ -63,7 +66,7 @@ class Forecaster:
             return NOTHING
         cost = modelled(stage, self.model)
         if math.isnan(cost.seconds):
-            return NOTHING
+            return self._scaled(stage, machine)
         slower, hungrier = self._corrections(stage)
         return Forecast(cost.joules * hungrier, cost.seconds * slower, math.nan, "model")
 
@@ -81,6 +84,24 @@ class Forecaster:
             self._seen.setdefault(stage.fn, []).append((joules, seconds, *cost))
             self._alike.setdefault(_trains(stage), []).append((joules, seconds, *cost))
 
+    def learn_scale(self, stage: RunStage, record: Record) -> None:
+        """Keep what a recorded stage took for the images that it showed to networks."""
+        work = _work(stage.passes or ())
+        if work > 0 and record.seconds > 0:
+            where = (stage.fn, stage.machine, frozenset(each.model for each in stage.passes or ()))
+            self._scales.setdefault(where, []).append((record.joules, record.seconds, work))
+
+    def _scaled(self, stage: Stage, machine: str) -> Forecast:
+        """By what the same function took with the same networks, in proportion to the images: of another scale, or of
+        other epochs."""
+        effort = stage.effort()
+        passes = effort.passes if effort else ()
+        seen = self._scales.get((stage.fn, machine, frozenset(each.model.name for each in passes)))
+        if not seen:
+            return NOTHING
+        joules, seconds, work = (math.fsum(column) for column in zip(*seen, strict=True))
+        return Forecast(joules * _work(passes) / work, seconds * _work(passes) / work, math.nan, "scaled")
+
     def _corrections(self, stage: Stage) -> tuple[float, float]:
         """By what the model's seconds and joules are multiplied: the sums of what was seen over those of the model. A
         training is not corrected by what building an engine took."""
@@ -96,6 +117,11 @@ class Forecaster:
         return slower, hungrier
 
 
+def _work(passes: Iterable[Passes | RunPass]) -> float:
+    """Forward passes of images; a backward one costs two."""
+    return math.fsum(each.images * each.times * (3 if each.trains else 1) for each in passes)
+
+
 def _trains(stage: Stage) -> bool:
     effort = stage.effort()
     return effort is not None and any(each.trains for each in effort.passes)
@@ -105,6 +131,10 @@ def forecaster(store: Store, lives: Sequence[Life], model: Machine | None = None
     """A forecaster that knows every sound record of a store, and has learnt from those of these lives."""
     book = Book.read(store)
     told = Forecaster(book.records(), model)
+    for run in book.runs:
+        for planned in run.stages:
+            if planned.passes and (kept := book.record(planned)):
+                told.learn_scale(planned, kept)
     learnt: set[str] = set()
     for life in lives if model else ():
         for phase, stage in life.steps():
@@ -150,7 +180,12 @@ def _begun(store: Store, machine: str, phase: Phase, key: str) -> str:
 def sums(left: Sequence[Forecast], model: Machine | None = None) -> Iterator[str]:
     """Lines for people: what is left in all, and by what that is known."""
     yield f"to do: {len(left)} stage(s)" + ("" if any(each.by for each in left) or not left else "; no record to go by")
-    for by, words in (("records", "by earlier records"), ("model", f"by the model of {model.name if model else '?'}")):
+    known_by = {
+        "records": "by earlier records",
+        "scaled": "by records of the same network at another scale",
+        "model": f"by the model of {model.name if model else '?'}",
+    }
+    for by, words in known_by.items():
         known = [each for each in left if each.by == by]
         if known:
             yield f"  {len(known)} of them about {amount(known)} {words}"
@@ -220,5 +255,5 @@ def cost(forecast: Forecast) -> str:
     """What a stage may cost, for people."""
     if not forecast.by:
         return "to do"
-    about = "about" if forecast.by == "records" else "by the model"
+    about = {"records": "about", "scaled": "by other scales"}.get(forecast.by, "by the model")
     return f"to do, {about} {clock(forecast.seconds)}, {forecast.joules / 3600:.3g} W.h"

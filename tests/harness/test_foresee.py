@@ -11,7 +11,8 @@ from benchmark.energy import find_device
 from benchmark.plan.folders import ConfigError
 from benchmark.plan.study import sweep
 from benchmark.records.artifacts import Artifacts
-from benchmark.run.forecast import table
+from benchmark.run.costs import of_cpu
+from benchmark.run.forecast import forecaster, table
 from benchmark.run.workbench import MEASURING
 from tests.harness.helpers import lives_of, tiny_experiment
 from tests.harness.test_runner import Lab, lab  # noqa: F401  # a fixture
@@ -136,6 +137,27 @@ def test_of_a_network_that_the_model_does_not_know_days_are_feared(tmp_path, cap
     assert "scale=full on a CPU may take days: nothing here tells how long 1 of 2 stages take" in said
     assert main(["run", *net, "scale=smoke", *paths(tmp_path)]) == 0
     assert "may take days" not in capsys.readouterr().err
+
+
+def test_a_network_of_ones_own_is_foretold_by_its_records_at_another_scale(lab):  # noqa: F811
+    small = tiny_experiment(lab.root, scale={"name": "test", "train_images": 96, "test_images": 32})
+    large = tiny_experiment(lab.root, scale={"name": "test", "train_images": 9600, "test_images": 32})
+    (life,) = lives_of(large, lab.device, lab.store)
+    phase, train = life.steps()[0]
+    model = of_cpu(1)
+    assert forecaster(lab.store, [life], model).of(train, life.machine(phase)).by == "", "the zoo alone"
+    lab.run(small)
+    told = forecaster(lab.store, [life], model).of(train, life.machine(phase))
+    (record,) = [record for record in lab.store.records() if record.fn == "methods.training:train"]
+    assert told.by == "scaled"
+    (mine,) = lives_of(small, lab.device, lab.store)
+    done, more = (sum(each.images for each in own.steps()[0][1].effort().passes) for own in (mine, life))
+    assert more > 50 * done
+    assert told.seconds == pytest.approx(record.seconds * more / done, rel=0.3), "its tests weigh a third of a pass"
+    assert told.joules == pytest.approx(told.seconds * record.joules / record.seconds)
+    lines = list(table(lab.store, [life], model))
+    assert any("to do, by other scales " in line for line in lines)
+    assert any("by records of the same network at another scale" in line for line in lines)
 
 
 def test_help_names_the_settings_of_a_method(capsys):
