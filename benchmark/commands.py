@@ -191,6 +191,7 @@ def choices(words: list[str]) -> int:
         print(f"  {group}={' | '.join(names(group))}")
     for role, group in ROLES.items():
         print(f"  {role}=any {group}; null: none")
+    print(f"  experiment={' | '.join(names('experiment'))}  (of study and plan alone: many experiments in one file)")
     print("\ndefaults (configs/config.yaml)")
     print("".join(f"  {line}\n" for line in (CONFIGS / "config.yaml").read_text().splitlines()), end="")
     return 0

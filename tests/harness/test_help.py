@@ -31,6 +31,14 @@ def test_the_help_of_a_command_says_what_it_does_and_the_words_it_takes(command,
         assert f"\n  {other} " not in told
 
 
+@pytest.mark.parametrize("command", EXPERIMENTS)
+def test_the_help_of_experiments_names_the_studies(command, capsys):
+    assert main([command, "--help"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  experiment=")]
+    assert line.startswith("  experiment=baselines | demo | ")
+    assert "sensitivity/gpu" in line
+
+
 def test_the_help_of_a_report_explains_its_settings(capsys):
     main(["report", "--help"])
     told = capsys.readouterr().out
