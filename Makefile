@@ -24,10 +24,10 @@ lint: $(READY)  ## style, types, and who may import whom
 	$(BIN)/lint-imports
 
 test: $(READY)  ## the tests: CPU, no network, a few minutes
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 test-slow: $(READY)  ## what `make test` leaves out: whole lives, sweeps, the wheel
-	$(BIN)/python -m pytest -n 3 -m "slow and not gpu"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "slow and not gpu"
 
 test-peers:  ## Zeus and CodeCarbon beside our tracer on one fake GPU, in an environment of their own
 	sh scripts/peers.sh $(PYTHON)

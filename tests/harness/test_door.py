@@ -177,7 +177,7 @@ def in_shell(line: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def run_life(root: Path) -> str:
     folders = f"paths.results={root}/results paths.artifacts={root}/artifacts paths.data={root}/data"
-    return f"$PYTHON -m benchmark run {' '.join(BASE)} {folders}"
+    return f"$PYTHON -m benchmark run {' '.join(BASE)} engine=torch {folders}"
 
 
 @pytest.mark.slow
