@@ -296,6 +296,7 @@ def outlook(planned: Planned, told: Forecaster, details: bool) -> Iterator[str]:
     order."""
     from benchmark.plan.stage import Phase
     from benchmark.run.forecast import Forecast, outlook_of, sums
+    from benchmark.run.state import measured
 
     left: dict[str, Forecast] = {}
     families: dict[str, list[Forecast]] = {}
@@ -317,6 +318,8 @@ def outlook(planned: Planned, told: Forecaster, details: bool) -> Iterator[str]:
             told_of = outlook_of(own) if own else "no stage of its own left"
             yield f"  {life.name}{words or ''} seed {life.task.seed}: {told_of}"
         # what the engine executes is known once it is built: networks of one name, made by one function, share a shape
+        if measured(life, planned.store):
+            continue
         shape = f"{life.task.model.name} {life.plan.deploy.name} {life.plan.network.fn}"
         shapes[shape] = told.of(life.measurement({"signature": shape}), life.machine(Phase.INFER))
     for family, own in [*sorted(families.items()), ("inference", list(shapes.values()))]:

@@ -117,7 +117,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         if name.lstrip("+").startswith("hydra"):
             raise ConfigError(f"{word}: no job of Hydra's runs here, so its settings would change nothing")
         if name in (*groups(), *ROLES) and "," in choice:
-            raise ConfigError(f"{word}: several choices need a sweep: python -m benchmark run -m {word}")
+            raise ConfigError(f"{word}: several choices need a sweep: run -m {word}, or plan -m {word} to see it first")
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -341,6 +341,9 @@ def _near_key(overrides: Sequence[str]) -> str:
     keys = list(_flat_keys(plain))
     for override in overrides:
         word = override.partition("=")[0]
+        if word.startswith("method.") and word not in keys:
+            own = [key for key in keys if key.startswith("method.") and key.rpartition(".")[2] not in NO_PARAMETERS]
+            return near(word, own) if difflib.get_close_matches(word, own) else "" if own else ": it has no settings"
         if word not in keys and word not in groups():
             return near(word, keys) if difflib.get_close_matches(word, keys) else ""
     block = next((word.partition("=")[0] for word in overrides if word.partition("=")[2].startswith("{")), "")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmark.plan.asked import as_list
 from benchmark.plan.config import CONFIGS, ConfigError, check_words, names, near
 from benchmark.plan.folders import folders
 from benchmark.plan.grammar import quoted, unreadable
@@ -113,6 +114,7 @@ def sweep(words: Sequence[str]) -> list[list[str]]:
     own sweeper composes the words that do not sweep before it begins.) Equal jobs are one. Raises ConfigError.
     """
     check_words(words)
+    words = [as_list(word) for word in words]  # several MUI are asked of one report
     for word in words:
         if word.lstrip("+~").startswith("hydra"):
             raise ConfigError(f"{word}: a sweep here runs no job of Hydra's, so its settings would change nothing")

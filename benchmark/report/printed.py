@@ -33,7 +33,8 @@ def show(sheets: Sequence[Sheet], asked: Sequence[str], notes: Sequence[str], co
         ranked = ranked or has_ranks
         left_out |= dict.fromkeys(no_room_for)
     if left_out:  # wrapped, for it is said where there is no room
-        console.print(f"too narrow here for {', '.join(left_out)}: summary.csv has them", markup=False, highlight=False)
+        where = "summary.csv and by_mui.csv have them" if asked else "summary.csv has them"
+        console.print(f"too narrow here for {', '.join(left_out)}: {where}", markup=False, highlight=False)
     for line in notes if ranked else [line for line in notes if line != TIES]:
         tell(line, console)
 

@@ -92,7 +92,7 @@ class StageRow(MeasuredRow):
     mean_power_w: float = column("W", "mean power over these seconds")
     measuring_wh: float = column("W.h", "energy of the windows that iec_wh comes from; no part of any life cycle")
     protocol_wh: float = column(
-        "W.h", "energy of the whole measurement: idle power, warm-up, batch sizes, every window; no part of any life"
+        "W.h", "energy of all windows of the measurement: idle power, warm-up, batch sizes, too; no part of any life"
     )
     n_inferences: float = column("", "images in the windows of measuring_wh")
     batch_size: float = column("", "the best batch size: that of iec_wh")

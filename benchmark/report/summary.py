@@ -81,7 +81,7 @@ class SummaryRow(MeasuredRow):
     spent_making_wh: float = column(
         "W.h", "really spent on TEC and engine: each record once, over all seeds, repeats too"
     )
-    spent_measuring_wh: float = column("W.h", "energy of the whole measurements of inference, each once")
+    spent_measuring_wh: float = column("W.h", "energy of all windows of the measurements of inference, each once")
     others_pct: float = column(
         "%",
         "share of the computer's CPU time that other processes took in the stages of TEC, or in its measurement of "

@@ -48,8 +48,8 @@ def lines(stages: Sequence[StageRow]) -> Iterator[str]:
     yield f"spent in all: {about}{whole.spent_wh:.4g} W.h, each of {whole.records} records once ({parts})"
     if whole.attributed_wh:
         yield (
-            f"TEC of all rows together: {about}{whole.attributed_wh:.4g} W.h, because what several share (a base "
-            "training, a teacher) counts in each"
+            f"TEC of all rows together: {about}{whole.attributed_wh:.4g} W.h; what several share (a base training, a "
+            "teacher) counts in each, and engines, measuring and what was repeated in none"
         )
     if whole.unknown:
         yield f"of {whole.unknown} of these records the energy is unknown: both sums are lower bounds"

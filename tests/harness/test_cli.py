@@ -86,6 +86,8 @@ def test_the_csv_files_hold_the_promised_columns(tmp_path):
         (["runn"], "unknown command 'runn'; did you mean run"),
         (["study"], "exactly one experiment=NAME; there are baselines, demo"),
         (["study", "demo"], "did you mean demo?"),
+        (["run", "method=baseline", "method.sparsity=0.3"], "Could not override 'method.sparsity': it has no settings"),
+        (["plan", "method=pruning/l1,pruning/fpgm"], "or plan -m method=pruning/l1,pruning/fpgm to see it first"),
         (["run", "--dry-run"], "python -m benchmark plan with the same words"),
         (["run", "-m", "--dry-run"], "python -m benchmark plan with the same words"),
         (["study", "experiment=baseline"], "did you mean baselines"),

@@ -59,6 +59,23 @@ def test_a_sweep_is_planned_with_its_sums(tmp_path, capsys):
     assert not (tmp_path / "results").exists(), "a plan runs nothing"
 
 
+def test_several_mui_are_asked_of_one_report_and_sweep_nothing():
+    assert sweep(["method=baseline,pruning/l1", "mui=1e7,5e8"]) == [
+        ["method=baseline", "mui=[1e7,5e8]"],
+        ["method=pruning/l1", "mui=[1e7,5e8]"],
+    ]
+
+
+def test_a_measured_shape_is_not_left_to_do(tmp_path, capsys, monkeypatch):
+    words = ["plan", "-m", "method=baseline,pruning/l1", "model=repdistiller/resnet8", "scale=smoke", "data=synthetic"]
+    words += ["hardware=cpu", *paths(tmp_path)]
+    assert main(words) == 0
+    assert re.search(r"^  inference +2 stage\(s\)", capsys.readouterr().out, re.M)
+    monkeypatch.setattr("benchmark.run.state.measured", lambda life, store: life.plan.network.fn.endswith(":train"))
+    assert main(words) == 0
+    assert re.search(r"^  inference +1 stage\(s\)", capsys.readouterr().out, re.M)
+
+
 def test_a_study_is_planned_by_the_same_word(tmp_path, capsys):
     words = ["experiment=smoke", "data=synthetic", "hardware=cpu", *paths(tmp_path)]
     assert main(["plan", *words]) == 0
