@@ -58,7 +58,9 @@ def test_a_reading_says_what_disturbed_it(cores, tracer, clock, case):
     on_a_gpu = replace(window.reading, source="nvml:counter", others_cores=1.0)
     assert on_a_gpu.disturbance == ""
     assert replace(window.reading, others_cores=math.nan).disturbance == ""
-    assert replace(window.reading, source="", joules=math.nan).disturbance == "", "there is nothing to raise"
+    disturbed = replace(window.reading, others_cores=1.0)
+    assert disturbed.disturbance
+    assert replace(disturbed, joules=math.nan).disturbance == replace(disturbed, source="").disturbance == ""
 
 
 def test_what_others_do_in_a_pause_is_left_out(cores, tracer, clock):
