@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -295,6 +296,7 @@ def outlook(planned: Planned, told: Forecaster, details: bool) -> Iterator[str]:
     """Lines on what a study will take: by family, in all, and with `details` experiment by experiment, in their
     order."""
     from benchmark.plan.stage import Phase
+    from benchmark.records.files import Unreadable
     from benchmark.run.forecast import Forecast, outlook_of, sums
     from benchmark.run.state import measured
 
@@ -318,8 +320,9 @@ def outlook(planned: Planned, told: Forecaster, details: bool) -> Iterator[str]:
             told_of = outlook_of(own) if own else "no stage of its own left"
             yield f"  {life.name}{words or ''} seed {life.task.seed}: {told_of}"
         # what the engine executes is known once it is built: networks of one name, made by one function, share a shape
-        if measured(life, planned.store):
-            continue
+        with contextlib.suppress(Unreadable):  # its turn will say what is damaged; a plan goes on
+            if measured(life, planned.store):
+                continue
         shape = f"{life.task.model.name} {life.plan.deploy.name} {life.plan.network.fn}"
         shapes[shape] = told.of(life.measurement({"signature": shape}), life.machine(Phase.INFER))
     for family, own in [*sorted(families.items()), ("inference", list(shapes.values()))]:

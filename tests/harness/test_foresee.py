@@ -11,6 +11,7 @@ from benchmark.energy import find_device
 from benchmark.plan.folders import ConfigError
 from benchmark.plan.study import sweep
 from benchmark.records.artifacts import Artifacts
+from benchmark.records.files import Unreadable
 from benchmark.run.costs import of_cpu
 from benchmark.run.forecast import forecaster, table
 from benchmark.run.workbench import MEASURING
@@ -70,6 +71,13 @@ def test_a_measured_shape_is_not_left_to_do(tmp_path, capsys, monkeypatch):
     words = ["plan", "-m", "method=baseline,pruning/l1", "model=repdistiller/resnet8", "scale=smoke", "data=synthetic"]
     words += ["hardware=cpu", *paths(tmp_path)]
     assert main(words) == 0
+    assert re.search(r"^  inference +2 stage\(s\)", capsys.readouterr().out, re.M)
+
+    def damaged(life, store):
+        raise Unreadable("a damaged record")
+
+    monkeypatch.setattr("benchmark.run.state.measured", damaged)
+    assert main(words) == 0, "one damaged record ends no plan"
     assert re.search(r"^  inference +2 stage\(s\)", capsys.readouterr().out, re.M)
     monkeypatch.setattr("benchmark.run.state.measured", lambda life, store: life.plan.network.fn.endswith(":train"))
     assert main(words) == 0
